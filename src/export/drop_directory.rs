@@ -1,7 +1,7 @@
-//! `--drop`: bundles for a folder from which somebody takes whatever has a name, as diodes and gateways do.
+//! `--drop`: copies bundles to a directory from which a diode or a gateway takes every named file.
 //!
-//! A file gets its name when it is whole and synced, and the head of a bundle gets its when the others have
-//! theirs. Bundles stay where they were written, to be sent again.
+//! A file gets its name after it is complete and synced, and the head volume of a bundle gets its name last.
+//! The originals stay in the output directory, so that they can be sent again.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,29 +17,29 @@ use crate::util::dir::FileMode;
 use crate::util::dir::write::{Durability, PendingFile};
 use crate::util::fs::{self, Links};
 
-/// The folder.
+/// The drop directory.
 pub(crate) struct DropDirectory<'d>(pub(crate) &'d Path);
 
 impl DropDirectory<'_> {
-    /// Looks at the folder, before anything is fetched for it.
+    /// Checks the directory before anything is fetched.
     ///
     /// # Errors
-    /// Where it is none.
+    /// If it is not a directory.
     pub(crate) fn check(&self) -> Result<(), Error> {
         match self.0.is_dir() {
             true => Ok(()),
             false => Err(Error::usage(
-                format!("there is no folder {} to drop bundles into", self.0.display()),
-                "Make it first, or check that it is mounted there.",
+                format!("the drop directory {} does not exist", self.0.display()),
+                "Create it, or check that it is mounted.",
             )),
         }
     }
 
-    /// Puts the newest `count` bundles of a stream there that lie in some folders and are dated no later than
-    /// `last`, the oldest first. What has not been taken away yet is left as it is. Says what was put there.
+    /// Copies the newest `count` bundles of a stream that are dated no later than `last` from some
+    /// directories, the oldest first. Keeps files that were not taken yet. Returns the paths of the copies.
     ///
     /// # Errors
-    /// Where that fails; the bundles are still where they were.
+    /// If a directory cannot be read, or if a copy cannot be written. The originals stay.
     pub(crate) fn send(
         &self,
         from: &[PathBuf],
@@ -53,7 +53,7 @@ impl DropDirectory<'_> {
             .filter(|key| dated(key, stream).is_some_and(|date| date <= last) && !there.heads(key).is_empty())
             .map(|key| there.all(key))
             .collect();
-        // By their dates, which their names end in.
+        // The names end with dates, so the keys are in the order of dates.
         let old = bundles.len().saturating_sub(count);
         let mut sent = Vec::new();
         for files in bundles.split_off(old) {
@@ -71,7 +71,7 @@ impl DropDirectory<'_> {
         Ok(sent)
     }
 
-    /// A copy of a file, unless one has its name.
+    /// Copies a file, unless a file with its name exists.
     fn put(&self, file: &Path) -> Result<Option<PathBuf>, Error> {
         let to = self.0.join(file.file_name().unwrap_or_default());
         let from = fs::open_regular(file, Links::Follow).map_err(io::Error::from);
@@ -80,16 +80,16 @@ impl DropDirectory<'_> {
             Ok(false) => Ok(None),
             Err(error) => Err(Error::Destination {
                 path: to,
-                what: format!("it could not be put there: {error}"),
-                hint: "The bundle is where it was written; make room or mend the folder, and copy it, its head last."
+                what: format!("the copy could not be written: {error}"),
+                hint: "The bundle itself was written. Free space or repair the directory, and copy the bundle, the head volume last."
                     .into(),
             }),
         }
     }
 }
 
-/// Makes a file that has its name when it is whole and synced. Says whether it was made: where something has
-/// the name, that stays.
+/// Writes a file that gets its name after it is complete and synced. Returns `false` if the name exists; that
+/// file stays.
 pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
     let (directory, name) = fs::holding(to)?;
     if directory.find(name)?.is_some() {

@@ -1,4 +1,7 @@
-//! `--heartbeat`: an export says that it is alive, whatever it came to.
+//! `--heartbeat`: an export reports that it ran, and its result.
+//!
+//! This module knows the last export of a stream and the directory for heartbeats. It does not know what the
+//! export did.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +14,11 @@ use crate::trust::signer::Signer;
 use crate::trust::state::ExportState;
 use crate::util::{clock, fs};
 
-/// Puts a heartbeat into a folder, and takes away what is left there of the stream's earlier ones: they say
-/// nothing that this one does not. Says where it is.
+/// Writes a heartbeat to a directory and removes the earlier ones of the stream, which it replaces. Returns
+/// its path.
 ///
 /// # Errors
-/// Where nobody signs, or the folder cannot be written.
+/// If it cannot be signed, or if the directory cannot be written.
 pub(crate) fn send(
     directory: &Path,
     stream: &Stream,
@@ -28,7 +31,7 @@ pub(crate) fn send(
         created: last.created,
         sequence: last.sequence,
     });
-    // After the newest bundle, whatever this host's clock says: it was made after it.
+    // The heartbeat is newer than the newest bundle, even if this host's clock is behind.
     let now = clock::now_in_seconds();
     let created = last.map_or(now, |last| now.max(last.created));
     let heartbeat =
@@ -45,8 +48,8 @@ pub(crate) fn send(
         .collect();
     put_new(&path, &mut &bytes[..]).map_err(|error| Error::Destination {
         path: path.clone(),
-        what: format!("the heartbeat could not be put there: {error}"),
-        hint: "Make room or mend the folder; the next export sends another.".into(),
+        what: format!("the heartbeat could not be written: {error}"),
+        hint: "Free space or repair the directory; the next export writes a new heartbeat.".into(),
     })?;
     for path in earlier {
         let _ = fs::remove_file(path);

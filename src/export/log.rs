@@ -1,4 +1,6 @@
-//! What the log of exports is told of a bundle.
+//! The entry of a bundle in the log of exports.
+//!
+//! This module maps a written bundle to an entry. It does not write the log.
 
 use std::path::Path;
 
@@ -9,7 +11,7 @@ use crate::trust::signer::Signer;
 use crate::util::clock;
 use crate::util::text::escape;
 
-/// Returns the line of a bundle that was written.
+/// Returns the entry of a bundle that was written.
 pub(crate) fn entry(written: &WrittenBundle, payload: &Payload, signer: &dyn Signer) -> ExportLogEntry {
     let name = |path: &Path| escape(&path.file_name().unwrap_or_default().to_string_lossy());
     let dataset = |dataset: &crate::bundle::Dataset| SignedItem {

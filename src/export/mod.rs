@@ -1,4 +1,7 @@
-//! `export`: collects every wanted dataset, validates it, and writes one signed bundle.
+//! `export`: collects the selected datasets, validates them, and writes one signed bundle.
+//!
+//! This module knows sources, bundles and places to write to. It does not know the command line or the
+//! terminal.
 
 pub(crate) mod drop_directory;
 pub(crate) mod heartbeat;
@@ -29,20 +32,19 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// An exporter with these options. They are checked when it runs.
+    /// Creates an exporter with these options. They are checked when it runs.
     #[must_use]
     pub fn new(options: ExportOptions) -> Self {
         Exporter { options }
     }
 
-    /// Collects what the options name, and writes a bundle that `signer` signs.
+    /// Collects the selected datasets and images, and writes a bundle that `signer` signs.
     ///
     /// # Errors
-    /// If no bundle was written, for a source that a bundle need not hold does not keep the others from it: see
-    /// [`ExportOptions::require`]. The error is of category [`Category::Usage`] for wrong options,
+    /// If no bundle was written: an error of category [`Category::Usage`] for wrong options,
     /// [`Category::Source`] for a source that failed or served bad content, [`Category::Rejected`] for data
-    /// that is too old, and [`Category::Target`] for a place that cannot be written. What is missing
-    /// in the bundle, and what goes wrong after it was written, is in the report.
+    /// that is too old, and [`Category::Target`] for a place that cannot be written. If the bundle was
+    /// written, the report holds what is missing in it (see [`ExportOptions::require`]) and later errors.
     ///
     /// [`Category::Usage`]: crate::Category::Usage
     /// [`Category::Source`]: crate::Category::Source
@@ -52,11 +54,11 @@ impl Exporter {
         self.run_with(&|| Ok(Box::new(signer)), progress)
     }
 
-    /// Does the same with a key that is not open yet. `open` is called once the options have been checked, and before
-    /// any source is asked.
+    /// Does the same with a key that is not open yet. `open` is called after the options are checked and
+    /// before any source is contacted.
     ///
     /// # Errors
-    /// As [`Exporter::run`], and whatever `open` fails with.
+    /// If `open` fails, or if no bundle was written, as in [`Exporter::run`].
     pub fn run_with(&self, open: &OpenSigner<'_>, progress: &dyn Progress) -> Result<ExportReport, Error> {
         let mut done = collect_and_write(&self.options, open, progress);
         if let Some(command) = &self.options.exec_after {
@@ -74,7 +76,7 @@ impl Exporter {
                 ("TRIVY_FERRY_BUNDLE", bundle),
                 ("TRIVY_FERRY_MISSING", missing.join(" ")),
             ];
-            match (hook(command, "the export is over", false, &environment), &mut done) {
+            match (hook(command, "the export has ended", false, &environment), &mut done) {
                 (Ok(()), _) => {}
                 (Err(error), Ok(report)) => report.errors.push(error),
                 // The first error is the one that matters.
@@ -84,10 +86,10 @@ impl Exporter {
         done
     }
 
-    /// Finds out what an export would collect, from where and how large, and writes nothing.
+    /// Reports what an export would collect, its sources and sizes, and writes nothing.
     ///
     /// # Errors
-    /// As [`Exporter::run`].
+    /// If the options are wrong, if a source fails, if its data is too old, or if the output has no room.
     pub fn preview(&self, progress: &dyn Progress) -> Result<ExportReport, Error> {
         preview::preview(&self.options, progress)
     }

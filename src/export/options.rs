@@ -1,4 +1,6 @@
 //! The options of an export: what it collects, and how and where it writes.
+//!
+//! This module checks options that are wrong by themselves. It looks at no file and no host.
 
 use std::path::PathBuf;
 
@@ -15,65 +17,66 @@ use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
 
-/// What an export collects, and how and where it writes.
+/// The options of an export: what it collects, and how and where it writes.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ExportOptions {
-    /// A directory or a new file; further directories take the volumes for which those before have no room.
+    /// A directory or a new file. Further directories take the volumes that do not fit into the earlier ones.
     pub output: Vec<PathBuf>,
     /// Splits a larger bundle into volumes of this size.
     pub volume_size: Option<ByteSize>,
-    /// How much parity is written beside the bundle.
+    /// The size of the parity files relative to the bundle.
     pub parity: Option<Percent>,
     /// The stream that the bundle belongs to.
     pub stream: Stream,
-    /// Where datasets come from.
+    /// The sources of datasets.
     pub sources: SourceOptions,
-    /// VEX repositories, as `NAME=URL` or `NAME=DIR`; if there are none, VEX Hub.
+    /// VEX repositories, as `NAME=URL` or `NAME=DIR`; if empty, VEX Hub.
     pub vex: Vec<String>,
-    /// Images that are carried as well.
+    /// Images to carry as well.
     pub image: Vec<CarriedImage>,
-    /// Of each image only what is for this platform.
+    /// Carries each image for this platform only.
     pub platform: Option<Platform>,
-    /// What the bundle must hold to be written; if there is nothing, trivy-db. The rest is left out if its source
-    /// fails.
+    /// Items that the bundle must hold to be written; if empty, trivy-db. Other items are omitted if their
+    /// source fails.
     pub require: Vec<Requirement>,
-    /// Datasets that are signed although much of them is gone since the last bundle, or cannot be used.
+    /// Datasets that are signed even if they have shrunk much since the last bundle, or if much of them is
+    /// unusable.
     pub accept: Vec<Name>,
-    /// Refuses to sign data that is older.
+    /// Rejects data that is older than this.
     pub max_age: Option<MaxAge>,
-    /// Importers reject the bundle this long after its creation.
+    /// Importers reject the bundle after this time since its creation.
     pub expires: Option<Age>,
-    /// Dates the bundle by this host's clock although the stream's last one is dated later.
+    /// Dates the bundle by this host's clock even if the stream's last bundle is dated later.
     pub allow_earlier_date: bool,
-    /// How many registries of different origin must name the same manifest.
+    /// The number of independent registries that must have the same data.
     pub quorum: u32,
-    /// How long registries that lag behind are waited for.
+    /// The time to wait for registries that lag behind.
     pub quorum_wait: Option<Age>,
-    /// Writes nothing if the last bundle of the stream has all of it.
+    /// Writes nothing if the stream's last bundle already holds everything.
     pub if_changed: bool,
-    /// Reads the bundle back from its medium before it gets its name.
+    /// Reads the bundle back from the medium before it gets its name.
     pub verify_after_write: bool,
-    /// How many bundles of the stream the directory keeps; `None` for all.
+    /// The number of the stream's bundles to keep in the directory; `None` for all.
     pub keep: Option<u32>,
-    /// A directory into which a copy is put at the end.
+    /// A directory that gets a copy of the bundle at the end.
     pub drop_into: Option<PathBuf>,
-    /// How many of the newest bundles are put there.
+    /// The number of newest bundles to copy there.
     pub repeat: u32,
-    /// Writes a heartbeat at each run.
+    /// Writes a heartbeat on every run.
     pub heartbeat: bool,
     /// A shell command that runs at the end.
     pub exec_after: Option<String>,
-    /// How sources are reached.
+    /// Settings for connections to sources.
     pub remote: RemoteOptions,
-    /// How long sources are retried.
+    /// Limits for retries and time.
     pub limits: RetryLimits,
-    /// Where this host keeps its state; `None` for the default.
+    /// The state directory of this host; `None` for the default.
     pub state_dir: Option<PathBuf>,
 }
 
 impl ExportOptions {
-    /// Options that carry all datasets of a stream from where Trivy finds them into a directory.
+    /// Creates options that carry all datasets from Trivy's default sources to a directory.
     #[must_use]
     pub fn new(stream: Stream, output: PathBuf) -> Self {
         ExportOptions {
@@ -105,15 +108,15 @@ impl ExportOptions {
         }
     }
 
-    /// Whether the options make sense by themselves.
+    /// Checks the options by themselves.
     ///
     /// # Errors
-    /// If there is no place to write to, or a number that counts something is zero.
+    /// If there is no output, or if a count is 0.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.output.is_empty() {
             return Err(Error::usage(
-                "there is no place to write the bundle to",
-                "Name a folder or a new file with --output DIR|FILE.",
+                "no output is given",
+                "Give a directory or a new file with --output DIR|FILE.",
             ));
         }
         let zero = [

@@ -1,4 +1,6 @@
-//! `export --dry-run`: what an export would collect, from where and how large.
+//! `export --dry-run`: reports what an export would collect, its sources and sizes.
+//!
+//! This module reads from sources and writes nothing.
 
 use std::collections::BTreeMap;
 
@@ -19,17 +21,18 @@ use crate::source::Network;
 use crate::util::clock;
 use crate::util::text::escape;
 
-/// Collects manifests, looks whether the layers are there and whether the output has room for them, and writes nothing.
+/// Collects manifests, checks that the layers exist and that the output has room for them, and writes
+/// nothing.
 ///
 /// # Errors
-/// If a source fails, its data is too old, or the output has no room.
+/// If a required source fails, if its data is too old, or if the output has no room.
 pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Result<ExportReport, Error> {
     let network = &Network::new(options.remote.clone(), options.limits.begin(), progress)?;
     let wanted = &wanted::wanted(&options.sources, &options.vex, !options.image.is_empty())?;
     let mut best = BestSource::new(network, BTreeMap::new(), quorum(options), progress);
     let hosts = || {
         let mut hosts = network.hosts();
-        // Those that would be asked if the ones before them failed.
+        // An export contacts these if the sources before them fail.
         hosts.extend(wanted.iter().flat_map(WantedDataset::hosts));
         hosts
     };
@@ -37,9 +40,9 @@ pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Resul
     let mut missing = Vec::new();
     let collected = collect::collect(network, wanted, requirements, &mut missing, &mut best, progress);
     let collected = collected.inspect_err(|_| {
-        // It may be the firewall that is in the way, and this is for it.
+        // A firewall may be the reason, so list the hosts that it must allow.
         let hosts: Vec<String> = hosts().into_iter().collect();
-        progress.info(&format!("A firewall must let through at least: {}", escape(&hosts.join(", "))));
+        progress.info(&format!("A firewall must allow at least: {}", escape(&hosts.join(", "))));
     })?;
     let platform = options.platform.as_ref();
     let images = images::collect(&options.image, platform, requirements, &mut missing, network, progress)?;
@@ -82,7 +85,8 @@ pub(crate) fn preview(options: &ExportOptions, progress: &dyn Progress) -> Resul
     Ok(report.without(missing))
 }
 
-/// Asks for the large layer. Registries keep it elsewhere, and say where only when they are asked for one.
+/// Requests the large layer. Registries store layers on other hosts, and reveal these only for such a
+/// request.
 fn layer_is_there(item: &CollectedDataset, network: &Network<'_>) -> Result<(), Error> {
     let layer =
         item.artifact.as_ref().and_then(|artifact| Some((artifact, artifact.manifest.layers.first()?)));
@@ -92,7 +96,7 @@ fn layer_is_there(item: &CollectedDataset, network: &Network<'_>) -> Result<(), 
     }
 }
 
-/// Whether the place that is named has room for the bundle and its parity.
+/// Checks that the output has room for the bundle and its parity files.
 fn check_room(
     options: &ExportOptions,
     collected: &[CollectedDataset],

@@ -1,6 +1,6 @@
-//! What an export did.
+//! The report of an export.
 //!
-//! Plain data: knows neither how it came about nor how it is printed.
+//! This module is plain data. It does not know how the export ran or how its report is printed.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -17,15 +17,15 @@ use crate::error::Error;
 use crate::export::output::Parity;
 use crate::util::text::format_age;
 
-/// What an export did.
+/// The report of an export.
 #[derive(Debug, Serialize, Default)]
 #[non_exhaustive]
 pub struct ExportReport {
-    /// What it came to.
+    /// The result.
     pub result: ExportResult,
-    /// Nothing was written.
+    /// Whether nothing was written because of `--dry-run`.
     pub dry_run: bool,
-    /// Upstream has nothing new: nothing was written.
+    /// Whether nothing was written because upstream has nothing new.
     pub unchanged: bool,
     /// The bundle that was written.
     pub bundle: Option<WrittenBundle>,
@@ -33,44 +33,45 @@ pub struct ExportReport {
     pub datasets: Vec<ExportedDataset>,
     /// The images.
     pub images: Vec<ExportedImage>,
-    /// What was to be carried and could not be had: the errors say the same. The bundle was written without it.
+    /// The items that the bundle was written without because their sources failed. `errors` holds the
+    /// reasons.
     pub missing: Vec<MissingItem>,
-    /// The hosts that a dry run found to be asked, in the order of the alphabet.
+    /// The hosts that an export contacts, from a dry run.
     pub hosts: BTreeSet<String>,
-    /// What was put into the folder of --drop.
+    /// The copies in the directory of `--drop`.
     #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub dropped: Vec<PathBuf>,
     /// The heartbeat.
     #[serde(serialize_with = "crate::util::text::serialize_optional_path")]
     pub heartbeat: Option<PathBuf>,
-    /// Older bundles that --keep did not keep.
+    /// Older bundles that `--keep` removed.
     #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub removed: Vec<PathBuf>,
-    /// What the operator has to know.
+    /// Warnings for the operator.
     pub warnings: Vec<String>,
-    /// What could not be had, and what went wrong after the bundle was written.
+    /// The errors of sources that failed, and errors after the bundle was written.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
 }
 
-/// What an export came to.
+/// The result of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ExportResult {
-    /// A bundle with everything was written.
+    /// A complete bundle was written.
     Written,
-    /// A bundle was written, and something is missing in it.
+    /// A bundle was written, but items are missing in it.
     Incomplete,
-    /// Upstream has nothing new: nothing was written.
+    /// Nothing was written because upstream has nothing new.
     Unchanged,
-    /// Nothing was to be written.
+    /// Nothing was written because of `--dry-run`.
     #[default]
     DryRun,
 }
 
 impl ExportReport {
-    /// Adds what is missing.
+    /// Adds the missing items.
     pub(crate) fn without(mut self, missing: Vec<MissingSource>) -> Self {
         self.missing = requirement::items(&missing);
         self.errors.splice(0..0, missing.into_iter().map(MissingSource::into_error));
@@ -84,13 +85,13 @@ impl ExportReport {
 pub struct ExportedImage {
     /// Its name.
     pub name: String,
-    /// Where it was fetched from.
+    /// The source that it was fetched from.
     pub source: String,
     /// The digest of its manifest.
     pub digest: Digest,
-    /// The bytes of all its blobs.
+    /// The size of all its blobs in bytes.
     pub size: u64,
-    /// How many manifests it has, with those of its platforms.
+    /// The number of its manifests, including those of its platforms.
     pub manifests: usize,
 }
 
@@ -110,15 +111,15 @@ impl ExportedImage {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WrittenBundle {
-    /// Its file, or that of its head.
+    /// Its file, or its head volume.
     #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub path: PathBuf,
-    /// All its files: the only one, or the head and its volumes.
+    /// All its files: the only one, or the head volume and the others.
     #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub files: Vec<PathBuf>,
-    /// The parity beside it.
+    /// Its parity files.
     pub parity: Option<WrittenParity>,
-    /// Its bytes, with all volumes.
+    /// Its size in bytes, including all volumes.
     pub length: u64,
     /// The digest of its payload.
     pub identity: Digest,
@@ -126,22 +127,22 @@ pub struct WrittenBundle {
     pub fingerprint: String,
     /// Its stream.
     pub stream: String,
-    /// When it was created.
+    /// The date of its creation.
     pub created: Timestamp,
-    /// After when importers reject it.
+    /// The date after which importers reject it.
     pub expires: Option<Timestamp>,
-    /// Its number in the stream; none without a state directory.
+    /// Its number in the stream; `None` without a state directory.
     pub sequence: Option<u64>,
-    /// The flags without which it would not have been written.
+    /// The override flags that it needed to be written.
     pub overrides: Vec<String>,
-    /// Whether it was read back from its medium and compared.
+    /// Whether it was read back from the medium and compared.
     pub read_back: bool,
-    /// On a file system of its own, as a stick is.
+    /// Whether it is on a separate file system, such as a USB stick.
     #[serde(skip)]
     pub on_medium: bool,
 }
 
-/// The parity beside a bundle.
+/// The parity files of a bundle.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WrittenParity {
@@ -150,9 +151,9 @@ pub struct WrittenParity {
     pub files: Vec<PathBuf>,
     /// The length of a shard in bytes.
     pub shard: u64,
-    /// How many damaged shards can be made good.
+    /// The number of damaged shards that can be rebuilt.
     pub shards: usize,
-    /// How many lost files, whichever they are.
+    /// The number of lost files that can be rebuilt.
     pub lost_files: usize,
 }
 
@@ -175,21 +176,21 @@ pub struct ExportedDataset {
     pub name: String,
     /// Its tag.
     pub tag: String,
-    /// Where it was fetched from.
+    /// The source that it was fetched from.
     pub source: String,
     /// The digest of its manifest.
     pub digest: Digest,
-    /// The bytes of all its blobs.
+    /// The size of all its blobs in bytes.
     pub size: u64,
     /// Upstream's version, if it has one.
     pub version: Option<String>,
-    /// When upstream built it, if it says so.
+    /// The date when upstream built it, if known.
     #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub updated_at: Option<Timestamp>,
-    /// The sources that were not taken, and why.
+    /// The sources that were skipped, with the reasons.
     #[serde(rename = "passed_over")]
     pub skipped: Vec<SkippedSource>,
-    /// Its age, for people.
+    /// Its age, for printing.
     #[serde(skip)]
     pub age: Option<String>,
 }

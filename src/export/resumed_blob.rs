@@ -1,6 +1,6 @@
-//! A blob's bytes: first those that an earlier export has fetched, then the rest from its sources.
+//! The bytes of a blob: first those that an earlier export fetched, then the rest from its sources.
 //!
-//! Nothing vouches for either before whoever reads them has compared the digest of all.
+//! This module verifies nothing. Its reader must compare the digest of all bytes before it uses them.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use crate::export::output::resume::Prefix;
 use crate::oci::Descriptor;
 use crate::source::{ArtifactSource, Network, SourceError, UnhashedBlob};
 
-/// A blob that is read to its end once.
+/// A blob that is read once from start to end.
 pub(crate) struct ResumedBlob<'n> {
     network: &'n Network<'n>,
     sources: Vec<ArtifactSource>,
@@ -19,10 +19,10 @@ pub(crate) struct ResumedBlob<'n> {
 }
 
 impl<'n> ResumedBlob<'n> {
-    /// A blob of which `prefix` is here. Its sources are asked now, unless nothing is left to ask for.
+    /// Opens a blob whose start is in `prefix`. Without a prefix, the sources are contacted now.
     ///
     /// # Errors
-    /// Those of the sources.
+    /// If no source can provide the blob, as in [`Network::blob`].
     pub(crate) fn open(
         network: &'n Network<'n>,
         sources: Vec<ArtifactSource>,
@@ -33,17 +33,17 @@ impl<'n> ResumedBlob<'n> {
         let mut resumed =
             ResumedBlob { network, sources, descriptor: descriptor.clone(), prefix, rest: None, at };
         if at == 0 {
-            resumed.ask()?;
+            resumed.open_rest()?;
         }
         Ok(resumed)
     }
 
-    /// How many of its bytes were here from before.
+    /// The number of bytes from an earlier export.
     pub(crate) fn known(&self) -> u64 {
         self.at
     }
 
-    fn ask(&mut self) -> Result<(), SourceError> {
+    fn open_rest(&mut self) -> Result<(), SourceError> {
         self.rest = Some(self.network.blob_from(&self.sources, &self.descriptor, self.at)?);
         Ok(())
     }
@@ -58,9 +58,9 @@ impl Read for ResumedBlob<'_> {
             if self.at == self.descriptor.size {
                 return Ok(0);
             }
-            // Where the start came from a file, its sources are asked when that has been read: a server
-            // would not wait.
-            self.ask()?;
+            // The sources are contacted only after the prefix was read, because a server would not wait that
+            // long.
+            self.open_rest()?;
         }
         self.rest.as_mut().map_or(Ok(0), |rest| rest.read(buffer))
     }

@@ -1,7 +1,7 @@
-//! `--keep`: which of the bundles that an exporter wrote may go.
+//! `--keep`: removes older bundles of an exporter.
 //!
-//! Only what the same key has signed for this stream; and never the last bundle that holds a dataset,
-//! or where Java travels once a month there would be none of it after a week.
+//! Only bundles of this stream that the same key signed are removed, and never the last bundle that holds a
+//! dataset: if trivy-java-db is carried once a month, it must not be gone after a week.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,11 +15,11 @@ use crate::export::output::is_named_for;
 use crate::trust::key::PublicKey;
 use crate::util::fs;
 
-/// Removes what is older than the newest `keep` bundles of a stream in a folder, of which the one that was
-/// created at `newest` is the last. Says which.
+/// Removes a stream's bundles in a directory that are older than the newest `keep`, of which the last was
+/// created at `newest`. Returns the removed bundles.
 ///
 /// # Errors
-/// Where the folder cannot be read or a file not be removed.
+/// If the directory cannot be read, or if a file cannot be removed.
 pub(crate) fn retain(
     directory: &Path,
     stream: &str,
@@ -29,18 +29,20 @@ pub(crate) fn retain(
 ) -> Result<Vec<PathBuf>, Error> {
     let failed = |path: &Path| {
         let path = path.to_path_buf();
-        move |error: std::io::Error| Error::Destination {
+        move |error: std::io::Error| {
+            Error::Destination {
             path,
             what: format!("older bundles could not be removed: {error}"),
-            hint: "The new bundle is there; remove older ones by hand, or check who may write there.".into(),
+            hint: "The new bundle was written. Remove older ones by hand, or check the permissions of the directory.".into(),
+        }
         }
     };
     let mut bundles: Vec<(Timestamp, PathBuf, usize, BTreeSet<String>)> = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(failed(directory))? {
         let entry = entry.map_err(failed(directory))?;
         if is_named_for(&entry.file_name().to_string_lossy(), stream) {
-            // What this key has not signed, is another stream's, cut off or dated later is not ours to
-            // remove, and nothing to rely on.
+            // A bundle of another key or stream, an incomplete one, or one with a later date is not removed,
+            // and does not count as kept.
             let opened = UnverifiedBundle::open(&entry.path());
             if let Some(payload) = opened.ok().and_then(|bundle| bundle.signed_by(key))
                 && payload.stream.to_string() == stream
@@ -58,7 +60,7 @@ pub(crate) fn retain(
             kept.extend(content);
             continue;
         }
-        // The head last: without it, nobody would know whose the others are.
+        // The head volume last: without it, the owner of the others would be unknown.
         let behind = (0..volumes).map_while(|index| beside(&path, VolumeNumber::at(index)?));
         for volume in behind.chain(parity_of(&path)) {
             match fs::remove_file(&volume) {
@@ -82,7 +84,7 @@ fn parity_of(head: &Path) -> impl Iterator<Item = PathBuf> {
     (1..).map(path).take_while(|path| path.symlink_metadata().is_ok())
 }
 
-/// What a bundle holds, by name.
+/// The names of the datasets and images in a bundle.
 fn content(payload: &Payload) -> BTreeSet<String> {
     let datasets = payload.datasets.iter().map(|dataset| dataset.reference());
     datasets.chain(payload.images.iter().map(|image| image.name.clone())).collect()

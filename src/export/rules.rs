@@ -1,6 +1,6 @@
 //! The rules of an export: how a bundle is dated, and what may be signed.
 //!
-//! Pure functions of options, dates and the last export.
+//! These are pure functions of options, dates and the last export. They do no I/O.
 
 use std::collections::BTreeMap;
 
@@ -20,49 +20,46 @@ use crate::trust::state::{DatasetSize, ExportState};
 use crate::util::clock;
 use crate::util::text::format_minute;
 
-/// How many registries of different origin must name the same manifest.
+/// Returns the quorum that the options require.
 pub(crate) fn quorum(options: &ExportOptions) -> Quorum<'_> {
     let wait = options.quorum_wait.map_or(std::time::Duration::ZERO, |age| age.duration().unsigned_abs());
     Quorum { wanted: options.quorum, mirrors: &options.sources.registry_mirror, wait }
 }
 
-/// What is worth a warning: VEX documents and checks stay true for long, and databases do not.
+/// Returns a warning if a database is old. VEX documents and checks stay valid for a long time.
 pub(crate) fn age_warning(dataset: &Dataset, date: Option<Timestamp>, now: Timestamp) -> Option<String> {
     let old =
         dataset.name.kind().is_large() && date.is_some_and(|date| now.duration_since(date) > WARN_AFTER);
     old.then(|| {
-        format!(
-            "{} is more than 7 days old already: another source may have a newer one",
-            dataset.reference()
-        )
+        format!("{} is already more than 7 days old; another source may have newer data", dataset.reference())
     })
 }
 
-/// Returns when a bundle expires, in whole seconds, and never at its creation.
+/// Returns the date when a bundle expires, rounded up to seconds, so that it is always after its creation.
 ///
 /// # Errors
-/// If that is beyond the year 9999.
+/// If the date is after the year 9999.
 pub(crate) fn expiry(created: Timestamp, age: crate::util::age::Age) -> Result<Timestamp, Error> {
     let age = age.duration();
     let seconds = age.as_secs() + i64::from(age.subsec_nanos() != 0);
     created.checked_add(jiff::SignedDuration::from_secs(seconds)).map_err(|_| {
         Error::usage(
-            "--expires names a time beyond the year 9999",
+            "--expires gives a date after the year 9999",
             "Give a shorter time, such as --expires 30d.",
         )
     })
 }
 
-/// How far the last bundle must be ahead of this host's clock before a bundle can be dated earlier.
+/// The lead of the last bundle over this host's clock from which a bundle can be dated earlier.
 const EARLIER_FROM: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
-/// The flag that dates a bundle by this host's clock although the stream's last one is dated later.
+/// The flag that dates a bundle by this host's clock even if the stream's last bundle is dated later.
 const EARLIER_DATE: &str = "--allow-earlier-date";
 
-/// Now, in whole seconds, and always after the stream's last bundle, because importers refuse two of one
-/// moment; and the flag without which it would not be.
+/// Returns the date of the new bundle, and the override flag that it needed. The date is the current second,
+/// or later if the stream's last bundle is dated later: importers reject two bundles with the same date.
 ///
 /// # Errors
-/// [`Rejection::LastExportAhead`] if the last bundle is dated more than a day ahead of this host's clock.
+/// [`Rejection::LastExportAhead`] if the last bundle is dated more than 1 day ahead of this host's clock.
 pub(crate) fn created(
     options: &ExportOptions,
     last: Option<&ExportState>,
@@ -71,18 +68,18 @@ pub(crate) fn created(
     let now = clock::now_in_seconds();
     let Some(last) = last.filter(|last| last.created >= now) else { return Ok((now, None)) };
     let ahead = last.created.duration_since(now);
-    // What importers may have accepted is not gone back on without need.
+    // A date before the last one is used only if needed: importers may have accepted the last bundle.
     if options.allow_earlier_date && ahead > EARLIER_FROM {
         return Ok((now, Some(EARLIER_DATE)));
     }
     let hint = last.created.checked_add(jiff::SignedDuration::from_secs(1)).ok();
-    // No importer takes a bundle from beyond the tolerance: that trip would be wasted.
+    // Importers reject a bundle that is dated further ahead.
     let Some(hint) = hint.filter(|_| ahead < CLOCK_TOLERANCE) else {
         return Err(Rejection::LastExportAhead { last: last.created, now }.into());
     };
     if ahead > jiff::SignedDuration::from_secs(60) {
         progress.info(&format!(
-            "this host's clock ({}) is behind the stream's last export; the bundle is dated {}",
+            "this host's clock ({}) is behind the date of the stream's last export, so the bundle is dated {}",
             format_minute(now),
             format_minute(hint)
         ));
@@ -90,20 +87,20 @@ pub(crate) fn created(
     Ok((hint, None))
 }
 
-/// What a dataset is signed with.
+/// The result of examining a dataset.
 #[derive(Default)]
 pub(crate) struct Verdict {
-    /// What the operator has to know.
+    /// Warnings for the operator.
     pub(crate) warnings: Vec<String>,
-    /// The flag without which it would not be signed.
+    /// The override flag that it needed to be signed.
     pub(crate) by_override: Option<String>,
 }
 
-/// Judges what was found in a dataset: whether it is as much as the stream's last bundle had, and Trivy can use it.
+/// Checks that a dataset has not shrunk since the stream's last bundle, and that Trivy can use it.
 ///
 /// # Errors
-/// If a third of its bytes or entries is gone, a database holds nothing, or Trivy cannot read a third of the documents
-/// of a VEX repository, and the options do not accept that; or if a table is missing.
+/// If a table is missing; or if a third of its bytes or entries is gone, a database is empty, or Trivy cannot
+/// read a third of the documents of a VEX repository, and the options do not accept that.
 pub(crate) fn examine(
     options: &ExportOptions,
     dataset: &Dataset,
@@ -123,7 +120,7 @@ pub(crate) fn examine(
         && !dataset.name.kind().is_large()
         && dataset.contents.updated_at.is_none()
     {
-        warnings.push(warn("it says no date of itself, so that --max-age cannot judge it"));
+        warnings.push(warn("it has no date, so --max-age cannot be applied"));
     }
     let mut refused = suspect;
     if dataset.name.kind().is_large() && found.entries == Some(0) {
@@ -135,7 +132,7 @@ pub(crate) fn examine(
         Some(why) if found.vex.is_mostly_unusable() && !is_accepted => {
             let error = bad_content(dataset, &why);
             let hint = format!(
-                "Tell its maintainer, or use a complete copy of it; --accept {} signs it as it is.",
+                "Tell its maintainer, or use a complete copy. To sign it anyway, give --accept {}.",
                 dataset.name
             );
             return Err(Error::Restated { what: error.to_string(), hint, original: Box::new(error) });
@@ -156,9 +153,10 @@ pub(crate) fn examine(
     Err(Rejection::Suspect { dataset, source_name, why }.into())
 }
 
-/// What has become less since the last bundle: worth a warning from a tenth on, and a refusal from a third on.
+/// Returns what has shrunk since the last bundle, as warnings (from a tenth) and as reasons to reject it
+/// (from a third).
 fn shrunk(found: &Examination, last: Option<&DatasetSize>) -> (Vec<String>, Vec<String>) {
-    /// So few bytes come and go with a single document.
+    /// Below this size, a single document makes too much of a difference.
     const FEW: u64 = 64 << 10;
     let Some(last) = last else { return Default::default() };
     let bytes = (last.bytes >= FEW).then_some((found.bytes, last.bytes, "bytes"));
@@ -166,7 +164,7 @@ fn shrunk(found: &Examination, last: Option<&DatasetSize>) -> (Vec<String>, Vec<
     let (mut warnings, mut refused) = (Vec::new(), Vec::new());
     for (now, before, unit) in [bytes, entries].into_iter().flatten() {
         let lost = before.saturating_sub(now);
-        let what = format!("it has {now} {unit}, and had {before} when this stream carried it last");
+        let what = format!("it has {now} {unit}, but had {before} in the stream's last bundle with it");
         if lost > 0 && lost.saturating_mul(3) >= before {
             refused.push(what);
         } else if lost > 0 && lost.saturating_mul(10) >= before {
@@ -176,10 +174,10 @@ fn shrunk(found: &Examination, last: Option<&DatasetSize>) -> (Vec<String>, Vec<
     (warnings, refused)
 }
 
-/// What must hold for a dataset before it is signed.
+/// Checks the date of a dataset before it is signed.
 ///
 /// # Errors
-/// If it is older than the options allow or than what was signed before, or dated in the future.
+/// If it is older than the options allow or than data signed before, or if it is dated in the future.
 pub(crate) fn judge(
     options: &ExportOptions,
     dataset: &Dataset,
@@ -233,7 +231,7 @@ mod tests {
             (600_000, Some(90), (0, 1)),
             (900_000, Some(60), (0, 1)),
             (0, Some(0), (0, 2)),
-            // What could not be counted is judged by its bytes alone.
+            // Without a count of entries, only the bytes are compared.
             (500_000, None, (0, 1)),
         ] {
             assert_eq!(judged(bytes, entries, Some(&last)), wanted, "{bytes} {entries:?}");

@@ -1,6 +1,6 @@
-//! One export: what is collected is written, signed and put in its place.
+//! One export: collects, writes, signs and publishes a bundle.
 //!
-//! Knows sources and destinations; nothing of what runs after it.
+//! This module knows sources and destinations. It does not know what runs after the export.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Seek};
@@ -38,13 +38,13 @@ use crate::trust::signer::Signer;
 use crate::trust::state::{DatasetSize, ExportState, Override, Side, StateDir, waits_for};
 use crate::util::clock;
 
-/// Opens what signs a bundle: a key, for which somebody may be asked for a passphrase, or a command.
+/// Opens the signer: a key, which may prompt for a passphrase, or a command.
 pub type OpenSigner<'s> = dyn Fn() -> Result<Box<dyn Signer + 's>, Error> + 's;
 
-/// How often a run begins anew because of what earlier ones left.
+/// The number of times that a run starts over because of bad leftover files.
 const MAX_LEFTOVERS: u32 = 4;
 
-/// Collects what the options name, writes it, and sends a heartbeat if one is wanted.
+/// Collects the selected datasets and images, writes a bundle, and writes a heartbeat if the options say so.
 ///
 /// # Errors
 /// If no bundle was written.
@@ -62,8 +62,8 @@ pub(crate) fn collect_and_write(
         DropDirectory(directory).check()?;
         if destination.directory().is_none() {
             return Err(Error::usage(
-                "--drop needs one folder for --output, in which bundles are named after their stream",
-                "Name it with --output DIR.",
+                "--drop requires that --output is a single directory",
+                "Give a directory with --output DIR.",
             ));
         }
     }
@@ -113,20 +113,20 @@ pub(crate) fn plan(
     let planned = images.iter().map(|image| image.planned.clone()).collect();
     BundlePlan::new(info, datasets, planned).map_err(|why| {
         Error::usage(
-            format!("this makes no bundle: {why}"),
-            "Leave something out with --skip or fewer --image, or give another --volume-size.",
+            format!("cannot build a bundle: {why}"),
+            "Carry less, with --skip or fewer --image, or give another --volume-size.",
         )
     })
 }
 
-/// Returns the directory for heartbeats, if one is wanted.
+/// Returns the directory for heartbeats, if the options ask for them.
 fn heartbeat_directory(options: &ExportOptions, destination: &Destination) -> Result<Option<PathBuf>, Error> {
     match (options.heartbeat, options.drop_into.as_deref().or(destination.directory())) {
         (false, _) => Ok(None),
         (true, Some(directory)) => Ok(Some(directory.to_path_buf())),
         (true, None) => Err(Error::usage(
-            "--heartbeat needs a folder to put the file into",
-            "Name it with --drop DIR, or a folder with --output DIR.",
+            "--heartbeat requires a directory for its file",
+            "Give it with --drop DIR or --output DIR.",
         )),
     }
 }
@@ -150,15 +150,15 @@ struct ExportRun<'r> {
     destination: Destination,
     network: &'r Network<'r>,
     state: Option<StateDir>,
-    /// What the stream's last bundle was.
+    /// The stream's last export.
     last: Option<ExportState>,
-    /// The newest date that was signed of each dataset.
+    /// The newest signed date of each dataset.
     floors: BTreeMap<String, Timestamp>,
     progress: &'r dyn Progress,
 }
 
 impl ExportRun<'_> {
-    /// Says what the export came to.
+    /// Writes a heartbeat with the result of the export.
     fn write_heartbeat(
         &self,
         directory: &Path,
@@ -178,7 +178,7 @@ impl ExportRun<'_> {
         heartbeat::send(directory, stream, (export, missing), last.as_ref(), self.signer)
     }
 
-    /// Collects and writes, and begins again where what was collected turns out to be bad as it comes.
+    /// Collects and writes. Starts over if the data turns out to be bad while it is read.
     fn export(&self, wanted: &[WantedDataset]) -> Result<ExportReport, Error> {
         let ExportRun { options, network, progress, .. } = *self;
         let requirements = &Requirements::new(&options.require, &options.accept, wanted)?;
@@ -197,20 +197,20 @@ impl ExportRun<'_> {
             }
             if let Some(last) = self.last.as_ref().filter(|_| options.if_changed)
                 && nothing_is_new(last, &manifests(&collected, &images), &missing)
-                // A last bundle from the future is no state to stay in.
+                // If the last bundle is dated in the future, a new one corrects that.
                 && created(options, Some(last), &Silent)?.1.is_none()
             {
                 return Ok(self.unchanged(last, &collected, &images)?.without(missing));
             }
-            // A source that answers well may still turn out to have a bad layer, or none.
-            let written = match entangled(&collected) {
+            // The layer of a source may still turn out to be bad or missing.
+            let written = match shared_layer(&collected) {
                 Some(bad) => Err(bad),
                 None => self.write(collected, &images, requirement::items(&missing)),
             };
             match written {
                 Ok(done) => return Ok(done.without(missing)),
                 Err(ExportFailure::Leftover(error)) if leftovers < MAX_LEFTOVERS => {
-                    progress.info(&format!("{error}; all of it is fetched again"));
+                    progress.info(&format!("{error}; fetching all of it again"));
                     leftovers += 1;
                 }
                 Err(ExportFailure::Source(rejected)) => {
@@ -230,7 +230,8 @@ impl ExportRun<'_> {
         }
     }
 
-    /// Takes out what may not be signed, as far as its content is known already and the bundle need not hold it.
+    /// Checks the datasets whose content is known. Moves those that may not be signed to `missing`, if the
+    /// bundle does not require them.
     fn judged(
         &self,
         collected: Vec<CollectedDataset>,
@@ -247,7 +248,7 @@ impl ExportRun<'_> {
         Ok(good)
     }
 
-    /// Judges what is known of a dataset.
+    /// Checks what is known about a dataset.
     fn judge_content(&self, item: &mut CollectedDataset) -> Result<(), Error> {
         let dataset = &item.planned.dataset;
         judge(self.options, dataset, dataset.contents.updated_at, &self.floors, clock::now())?;
@@ -258,7 +259,7 @@ impl ExportRun<'_> {
         item.check_as_importer()
     }
 
-    /// How much each dataset held when it was signed last.
+    /// The size of each dataset when it was last signed.
     fn sizes(&self, signed: &[CollectedDataset]) -> BTreeMap<String, DatasetSize> {
         let mut sizes = self.last.as_ref().map(|last| last.sizes.clone()).unwrap_or_default();
         for item in signed {
@@ -270,7 +271,7 @@ impl ExportRun<'_> {
         sizes
     }
 
-    /// What was signed against the rules so far, the last of it.
+    /// The most recent overrides, including those of this bundle.
     fn overrides(&self, written: &WrittenBundle) -> Vec<Override> {
         const MOST: usize = 256;
         let mut overrides = self.last.as_ref().map(|last| last.overrides.clone()).unwrap_or_default();
@@ -282,12 +283,13 @@ impl ExportRun<'_> {
         overrides
     }
 
-    /// How much the stream's last bundle had of a dataset.
+    /// The size of a dataset when it was last signed.
     fn last_size(&self, dataset: &Dataset) -> Option<&DatasetSize> {
         self.last.as_ref()?.sizes.get(&dataset.reference())
     }
 
-    /// Upstream has nothing that the last bundle lacks. What has become too old meanwhile is still no success.
+    /// Returns the report if upstream has nothing new. Fails if data has become too old since the last
+    /// bundle.
     fn unchanged(
         &self,
         last: &ExportState,
@@ -295,7 +297,7 @@ impl ExportRun<'_> {
         images: &[images::CollectedImage],
     ) -> Result<ExportReport, Error> {
         let mut report = unchanged(self.options, collected, images, &self.floors)?;
-        // What an earlier run could not put there is not new any more, and still to be sent.
+        // An earlier run may have failed to copy the last bundle to the drop directory.
         if last.to_drop {
             match self.send(last) {
                 Ok(sent) => report.dropped = sent,
@@ -305,7 +307,8 @@ impl ExportRun<'_> {
         Ok(report)
     }
 
-    /// Puts the newest bundles into the folder of `--drop`, where there is one, and remembers that it was done.
+    /// Copies the newest bundles to the directory of `--drop`, if there is one, and records that in the
+    /// state.
     fn send(&self, last: &ExportState) -> Result<Vec<PathBuf>, Error> {
         let (Some(into), Some(from)) = (&self.options.drop_into, self.destination.directory()) else {
             return Ok(Vec::new());
@@ -319,7 +322,7 @@ impl ExportRun<'_> {
         Ok(sent)
     }
 
-    /// Writes and signs a bundle of what was collected.
+    /// Writes and signs a bundle of the collected datasets and images.
     fn write(
         &self,
         mut collected: Vec<CollectedDataset>,
@@ -388,7 +391,7 @@ impl ExportRun<'_> {
         plan(info, collected, images)
     }
 
-    /// Writes every member that the plan names. Returns what the large layers were found to hold.
+    /// Writes every member of the plan. Returns the contents of the large layers.
     fn write_members<'i, W: io::Write + Seek>(
         &self,
         writer: &mut BundleWriter<W>,
@@ -407,17 +410,17 @@ impl ExportRun<'_> {
                     streamer.image_blob(writer, image, blob, &member)?;
                     continue;
                 }
-                let nothing = io::Error::other(format!("nothing brings {}", member.path));
+                let nothing = io::Error::other(format!("no dataset or image has {}", member.path));
                 return Err(Error::unexpected("writing")(nothing).into());
             };
             if let Some(blob) = item.held.get_mut(&member.digest) {
-                blob.rewind().map_err(Error::unexpected("reading what was fetched"))?;
+                blob.rewind().map_err(Error::unexpected("reading a fetched blob"))?;
                 writer.member(blob).map_err(|e| streamer.destination.failed(e))?;
                 continue;
             }
             let dataset = &item.planned.dataset;
             let Examined { contents: found, examination } = streamer.layer(writer, item, &member)?;
-            // Whoever has this layer has the same.
+            // Every source has the same content for this layer, so it is rejected from all of them.
             judge(self.options, dataset, found.updated_at, &self.floors, created.max(clock::now()))
                 .and_then(|()| examine(self.options, dataset, &examination, self.last_size(dataset)))
                 .map_err(|error| Rejected::anywhere(error, dataset, member.digest))
@@ -428,8 +431,8 @@ impl ExportRun<'_> {
         Ok(contents)
     }
 
-    /// Records the bundle, sends it on, and removes older ones. The bundle is there whatever fails here, and the
-    /// report says so.
+    /// Records the bundle, copies it to the drop directory, and removes older ones. Errors go to the report,
+    /// because the bundle is already written.
     fn conclude(
         &self,
         written: WrittenBundle,
@@ -500,8 +503,9 @@ impl ExportRun<'_> {
     }
 }
 
-/// A large layer that a manifest shares with something else: nobody would look at it as what it is to be.
-fn entangled(collected: &[CollectedDataset]) -> Option<ExportFailure> {
+/// Finds a large layer that is also another blob. It would be written as that blob, without validating it as
+/// a layer.
+fn shared_layer(collected: &[CollectedDataset]) -> Option<ExportFailure> {
     let mut seen: BTreeSet<Digest> = BTreeSet::new();
     for item in collected {
         let dataset = &item.planned.dataset;
@@ -512,7 +516,8 @@ fn entangled(collected: &[CollectedDataset]) -> Option<ExportFailure> {
         if let (true, Some(artifact)) = (dataset.name.kind().is_large(), &item.artifact)
             && let Some(layer) = layers().find(shared)
         {
-            let error = bad_content(dataset, &format!("its layer {layer} is something else as well"));
+            let error =
+                bad_content(dataset, &format!("its layer {layer} is also another blob of the bundle"));
             let source = std::slice::from_ref(&artifact.source);
             return Some(Rejected::from(error, dataset, layer, source).into());
         }
@@ -521,7 +526,7 @@ fn entangled(collected: &[CollectedDataset]) -> Option<ExportFailure> {
     None
 }
 
-/// The exporter's memory; without any, bundles carry no sequence number.
+/// Opens the exporter's state directory. Without one, bundles have no sequence number.
 fn state(options: &ExportOptions, progress: &dyn Progress) -> Result<Option<StateDir>, Error> {
     let waits = |path: &Path| progress.info(&waits_for(path));
     match StateDir::open_telling(options.state_dir.as_deref(), Side::Export, &waits) {
@@ -530,14 +535,14 @@ fn state(options: &ExportOptions, progress: &dyn Progress) -> Result<Option<Stat
             Ok(Some(state))
         }
         Err(error @ TrustError::NoStateDir { .. }) => {
-            progress.info(&format!("{error}; this bundle gets no sequence number. {}", error.hint()));
+            progress.info(&format!("{error}; this bundle has no sequence number. {}", error.hint()));
             Ok(None)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// The manifests of everything that is to be signed, by name.
+/// The manifest digests of everything to sign, by name.
 fn manifests(collected: &[CollectedDataset], images: &[images::CollectedImage]) -> BTreeMap<String, Digest> {
     let datasets = collected.iter().map(|item| {
         let dataset = &item.planned.dataset;
@@ -550,8 +555,8 @@ fn manifests(collected: &[CollectedDataset], images: &[images::CollectedImage]) 
     datasets.chain(images).collect()
 }
 
-/// Whether the stream's last bundle holds all of this. What could not be had now counts as what the bundle holds
-/// of it: as a reason for another bundle it is none.
+/// Whether the stream's last bundle holds all of this. An item that is missing now counts as unchanged: it is
+/// no reason for another bundle.
 fn nothing_is_new(last: &ExportState, now: &BTreeMap<String, Digest>, missing: &[MissingSource]) -> bool {
     let is_missing =
         |key: &String| !now.contains_key(key) && missing.iter().any(|missing| missing.item.is(key));
@@ -588,7 +593,7 @@ fn unchanged(
     })
 }
 
-/// Whether a file is on another file system than this one's root, as a medium is.
+/// Whether a file is on another file system than the root directory, such as a medium.
 fn apart_from_root(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();

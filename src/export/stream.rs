@@ -1,5 +1,7 @@
-//! Blobs that go straight from their source into a bundle, which keeps no other copy; and whose fault it is
-//! where one does not arrive.
+//! Streams blobs from their sources into a bundle without another copy, and decides which party caused a
+//! failure.
+//!
+//! This module knows sources and the pending bundle. It does not choose sources.
 
 use std::io::{self, Seek, Write};
 
@@ -17,19 +19,19 @@ use crate::progress::{Counted, Progress};
 use crate::source::{ArtifactSource, Network, SourceError};
 use crate::util::text::format_size;
 
-/// Why nothing was written.
+/// The reason why no bundle was written.
 pub(crate) enum ExportFailure {
     /// Another source would not help.
     Other(Error),
-    /// What an earlier export left was wrong.
+    /// A leftover file of an earlier export was bad.
     Leftover(Error),
-    /// A layer cannot be had from its sources.
+    /// A layer cannot be fetched from its sources.
     Source(Box<Rejected>),
-    /// A blob of an image cannot be had.
+    /// A blob of an image cannot be fetched.
     Image(Box<FailedImage>),
 }
 
-/// An image of which a blob cannot be had.
+/// An image with a blob that cannot be fetched.
 pub(crate) struct FailedImage {
     /// Its name.
     pub(crate) name: String,
@@ -48,7 +50,7 @@ impl From<Rejected> for ExportFailure {
     }
 }
 
-/// From the network to a file.
+/// Streams blobs from the network to the pending bundle.
 pub(crate) struct BlobStreamer<'a> {
     pub(crate) network: &'a Network<'a>,
     pub(crate) destination: &'a PendingBundle,
@@ -56,10 +58,10 @@ pub(crate) struct BlobStreamer<'a> {
 }
 
 impl BlobStreamer<'_> {
-    /// Fetches a blob of an image, of which nothing is known but its digest.
+    /// Fetches a blob of an image. Only its digest is verified.
     ///
     /// # Errors
-    /// Its source fails, or the destination.
+    /// If its source or the destination fails.
     pub(crate) fn image_blob<W: Write + Seek>(
         &self,
         writer: &mut BundleWriter<W>,
@@ -78,7 +80,7 @@ impl BlobStreamer<'_> {
                 Ok(error) => return Err(failed(error.into())),
                 Err(error) => Error::unexpected(format!("reading {source}"))(error),
             },
-            // The writer has hashed in the source's place.
+            // The writer computes the digest instead of the source.
             Err(WriteError::Digest { found, .. }) => {
                 self.destination.spoil(member, known > 0);
                 let subject = format!("blob {} of {source}", member.digest);
@@ -90,10 +92,10 @@ impl BlobStreamer<'_> {
         Err(error.into())
     }
 
-    /// Fetches a large layer, while another thread inflates and checks it.
+    /// Fetches a large layer while another thread decompresses and validates it.
     ///
     /// # Errors
-    /// Its sources fail or have another content than Trivy could use, or the destination fails.
+    /// If its sources fail or have content that Trivy could not use, or if the destination fails.
     pub(crate) fn layer<W: Write + Seek>(
         &self,
         writer: &mut BundleWriter<W>,
@@ -113,7 +115,7 @@ impl BlobStreamer<'_> {
         let known = blob.known();
         if known > 0 {
             self.progress.info(&format!(
-                "{}: {} of {} are here from an export that was cut short",
+                "{}: resuming with {} of {} from an interrupted export",
                 dataset.reference(),
                 format_size(known),
                 format_size(member.size)
@@ -122,7 +124,7 @@ impl BlobStreamer<'_> {
         let host = artifact.source.host().unwrap_or("");
         let step = self.progress.begin(&dataset.reference(), member.size, host);
         let written = validate_while(dataset.name.kind(), blob, step, |layer| writer.member(layer))?;
-        // Where a part of it was here from before, no source is to blame.
+        // If a part came from a leftover file, the sources are not to blame.
         let wrong = |error: Error| {
             self.destination.spoil(member, known > 0);
             if known > 0 { ExportFailure::Leftover(error) } else { bad(error) }
@@ -130,12 +132,12 @@ impl BlobStreamer<'_> {
         match written {
             (Ok(()), Ok(examined)) => Ok(examined),
             (Err(WriteError::Source { error, .. }), validated) => {
-                // The checker has seen that what came is wrong; that it was cut short is no such thing.
+                // A broken pipe means that the validation found bad content; a broken connection does not.
                 let seen = error.kind() == io::ErrorKind::BrokenPipe;
                 let error = broke_off(dataset, error, &validated);
                 Err(if seen { wrong(error) } else { bad(error) })
             }
-            // The writer has hashed in the source's place.
+            // The writer computes the digest instead of the source.
             (Err(WriteError::Digest { found, .. }), _) => {
                 let subject = format!("blob {} of {}", descriptor.digest, artifact.source);
                 Err(wrong(SourceError::Digest { subject, wanted: descriptor.digest, found }.into()))
@@ -153,7 +155,7 @@ impl BlobStreamer<'_> {
         }
     }
 
-    /// Begins with what is here already.
+    /// Opens a blob, with its start from a leftover file if possible.
     fn open(
         &self,
         sources: Vec<ArtifactSource>,

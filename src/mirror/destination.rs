@@ -1,6 +1,6 @@
-//! One place that a mirror fills: what it has, what it lacks, and its report.
+//! One place that a mirror fills: its existing data, its missing data, and its report.
 //!
-//! Knows one registry; nothing of the sources, nor of the other places.
+//! This module knows one registry. It does not know the sources or the other places.
 
 use std::collections::BTreeMap;
 
@@ -32,43 +32,43 @@ use crate::targets::registry::{PushError, Registry, push_under};
 use crate::trust::Rejection;
 use crate::trust::acceptance::{DatasetDecision, believable, judge};
 
-/// A registry that the run fills, or a place in one.
+/// A registry, or a place in one, that the run fills.
 pub(crate) struct MirrorTarget<'r> {
     place: &'r RegistryPlace,
     pub(crate) registry: Registry<'r>,
     pub(crate) report: TargetReport,
-    /// Its host cannot be talked to: to ask again for each dataset would only take time.
+    /// Whether its host cannot be reached. Further requests would only cost time.
     unreachable: bool,
 }
 
 /// A push that a target needs.
 pub(crate) struct PendingPush {
     pub(crate) reference: Repository,
-    /// What the tags are to name: upstream's manifest, or the one of `--compat`.
+    /// The manifest for the tags: that of upstream, or the one of `--compat`.
     manifest: Vec<u8>,
     media_type: String,
     compat: Option<Compat>,
     floor: Option<Timestamp>,
 }
 
-/// A dataset that was fetched but for its large layer, and the rules by which places take it.
+/// A dataset whose large layer was not fetched yet, and the rules for pushing it.
 pub(crate) struct MirrorCandidate<'a> {
     pub(crate) options: &'a MirrorOptions,
     pub(crate) item: &'a mut CollectedDataset,
-    /// The further tags under which it is to be had.
+    /// The extra tags for it.
     pub(crate) tags: &'a [String],
     pub(crate) now: Timestamp,
     pub(crate) progress: &'a dyn Progress,
 }
 
-/// How much younger than its content a manifest may be. Upstream builds at most every six hours.
+/// The maximum time between building and publishing a dataset. Upstream builds at most every 6 hours.
 const TO_PUBLISH: SignedDuration = SignedDuration::from_hours(3);
 
-/// What a registry has in a dataset's place.
+/// The existing data of a dataset in a registry.
 #[derive(Debug, Clone, Copy)]
 struct Existing {
     date: Timestamp,
-    /// The date is that of the content, and not that of the manifest.
+    /// Whether the date is that of the content, and not that of the manifest.
     is_built: bool,
 }
 
@@ -85,26 +85,26 @@ impl<'r> MirrorTarget<'r> {
         MirrorTarget { place, registry, report, unreachable: false }
     }
 
-    /// How much was said so far.
-    pub(crate) fn said(&self) -> (usize, usize) {
+    /// The number of errors and warnings so far.
+    pub(crate) fn message_counts(&self) -> (usize, usize) {
         (self.report.errors.len(), self.report.warnings.len())
     }
 
-    /// Takes back what was said since, of a source that turned out bad.
-    pub(crate) fn take_back(&mut self, (errors, warnings): (usize, usize)) {
+    /// Removes later errors and warnings, which concern a source that turned out to be bad.
+    pub(crate) fn truncate_messages(&mut self, (errors, warnings): (usize, usize)) {
         self.report.errors.truncate(errors);
         self.report.warnings.truncate(warnings);
     }
 
-    /// Writes down a dataset that no source has, where nothing is written down yet of a bad one.
-    pub(crate) fn goes_without(&mut self, dataset: &DatasetRef) {
+    /// Reports a dataset as missing because no source has it, unless the report already has a row for it.
+    pub(crate) fn report_missing(&mut self, dataset: &DatasetRef) {
         let known = self.report.datasets.iter().any(|row| row.is(dataset));
         if let (false, Ok(Some(reference))) = (known, self.place.repository(&dataset.name, &dataset.tag)) {
             self.report.datasets.push(DatasetResult::missing(dataset, reference.to_string()));
         }
     }
 
-    /// Asks the registry whether it lacks a dataset, and writes down where it does not.
+    /// Queries the registry and returns a push if it needs the dataset. Otherwise reports why not.
     pub(crate) fn plan_push(&mut self, candidate: &MirrorCandidate<'_>) -> Option<PendingPush> {
         let dataset = &candidate.item.planned.dataset;
         let reference = match self.place.repository(&dataset.name, &dataset.tag) {
@@ -114,7 +114,7 @@ impl<'r> MirrorTarget<'r> {
                 return None;
             }
         };
-        // What another source had may have been bad; a place that has it all the same stays as it is.
+        // An earlier source may have been bad. A place that was unchanged then stays so.
         let id = dataset.dataset_ref();
         let same = |row: &DatasetResult| row.is(&id);
         if self.report.datasets.iter().any(|row| same(row) && row.status == DeliveryStatus::Unchanged) {
@@ -140,8 +140,8 @@ impl<'r> MirrorTarget<'r> {
         let planned = &candidate.item.planned;
         if self.report.datasets.iter().any(|other| other.reference == row.reference) {
             return Err(Error::usage(
-                format!("two versions of {} would both be {reference}", row.name),
-                "Name the place without a tag, so that each version keeps its own.",
+                format!("two versions of {} would have the same name {reference}", row.name),
+                "Give the place without a tag, so that each version keeps its own tag.",
             ));
         }
         let compat = candidate.options.registry.compat.then(|| Compat::of(&planned.manifest)).transpose();
@@ -154,14 +154,15 @@ impl<'r> MirrorTarget<'r> {
         let found = self.registry.manifest(&reference)?;
         if found.as_ref() == Some(&manifest) && self.has_tags(candidate, &reference, row, &manifest)? {
             row.status = DeliveryStatus::Unchanged;
-            // What is in place was checked when it came; its manifest's word is good enough here.
+            // The existing content was validated when it was pushed, so the date of its manifest is
+            // sufficient.
             if let Some(rejection) = candidate.too_old(row.updated_at) {
                 row.status = DeliveryStatus::Rejected;
                 self.report.errors.push(rejection.into());
             }
             return Ok(None);
         }
-        // The same layer under another manifest, as with --compat, is not older than itself.
+        // The same layer with another manifest, as with --compat, is not older.
         let other = found.filter(|found| layers_of(found) != layers_of(&manifest));
         let existing = other.and_then(|found| self.existing(candidate, &reference, &found));
         row.was = existing.filter(|existing| existing.is_built).map(|existing| existing.date);
@@ -172,7 +173,7 @@ impl<'r> MirrorTarget<'r> {
         }
         let floor = believed.filter(|_| !candidate.options.allow_rollback);
         let push = PendingPush { reference, manifest, media_type, compat, floor };
-        // Who announces older data is believed without fetching it.
+        // A manifest that announces older data is enough to skip it without fetching.
         if let Some((date, floor)) = push.older(candidate.item.announced) {
             row.status = DeliveryStatus::Older;
             self.report.warnings.push(older_data_warning(
@@ -186,10 +187,10 @@ impl<'r> MirrorTarget<'r> {
         Ok(Some(push))
     }
 
-    /// Whether all further tags name what is in place.
+    /// Whether all extra tags name the existing manifest.
     ///
-    /// Of a database the day stands in its content, which upstream publishes within [`TO_PUBLISH`]. Only if no such
-    /// day has a tag, the content is read.
+    /// The date in a tag of a database is that of its content, which upstream publishes within
+    /// [`TO_PUBLISH`]. The content is read only if no possible date has a tag.
     fn has_tags(
         &mut self,
         candidate: &MirrorCandidate<'_>,
@@ -215,7 +216,7 @@ impl<'r> MirrorTarget<'r> {
         }
         let built = match read_content(&self.registry, reference, kind, manifest, candidate.progress) {
             Ok(ExistingContent::Built(existing)) => existing.updated_at,
-            // Then it is fetched, and dated when it is put in place.
+            // The dataset is then fetched, and its date is known when it is pushed.
             Ok(ExistingContent::Unusable) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
@@ -223,10 +224,10 @@ impl<'r> MirrorTarget<'r> {
         Ok(name_all(&self.registry, reference, &row.extra_tags, manifest)?)
     }
 
-    /// The date of what a registry has in a dataset's place; `None` if it is no floor.
+    /// Returns the date of a dataset's existing data; `None` if it is not a lower limit.
     ///
-    /// Contents are to be compared with contents. What was built hours after the manifest there was made is newer
-    /// than whatever it names, and nothing else has to be known; else its layer says when it was built.
+    /// The dates of contents must be compared with each other. If the new data was built hours after the
+    /// existing manifest, it is newer in any case. Otherwise the date is read from the existing layer.
     fn existing(
         &mut self,
         candidate: &MirrorCandidate<'_>,
@@ -252,15 +253,15 @@ impl<'r> MirrorTarget<'r> {
         }
     }
 
-    /// Writes down that a dataset could not be put in place.
+    /// Reports that a dataset could not be pushed.
     pub(crate) fn fails(&mut self, dataset: &Dataset, error: Error) {
         self.unreachable |= matches!(&error, Error::Target(error) if is_out(error));
         self.report.set(dataset, DeliveryStatus::Failed, None);
         self.report.errors.push(error);
     }
 
-    /// Says what would become of a dataset that the place lacks, by what its manifest announces; whether
-    /// it would be fetched.
+    /// Reports the expected result for a dataset by the date that its manifest announces. Returns whether it
+    /// would be fetched.
     pub(crate) fn would_accept(&mut self, candidate: &MirrorCandidate<'_>) -> bool {
         let planned = &candidate.item.planned;
         match candidate.too_old(planned.dataset.contents.updated_at.or(candidate.item.announced)) {
@@ -280,9 +281,9 @@ impl<'r> MirrorTarget<'r> {
         self.report.errors.push(rejection.into());
     }
 
-    /// Puts a dataset in place whose content is good: what is missing beside the large layer, then the
-    /// tags. What is too old, or older than what is there, is left out. `upload` is what became of the
-    /// large layer; an error that is said elsewhere is none.
+    /// Pushes a valid dataset: the missing small blobs, then the tags. Skips a dataset that is too old or
+    /// older than the existing one. `upload` is the result for the large layer; its error is `None` if it is
+    /// reported elsewhere.
     pub(crate) fn finish(
         &mut self,
         push: &PendingPush,
@@ -346,7 +347,7 @@ impl<'r> MirrorTarget<'r> {
         Ok(())
     }
 
-    /// What Trivy must be told to pull from here: also of what this run did not bring.
+    /// Reports the scanner settings to pull from this place, including datasets that this run did not push.
     pub(crate) fn settings(
         &mut self,
         write: &SettingsOptions,
@@ -375,8 +376,7 @@ impl<'r> MirrorTarget<'r> {
 }
 
 impl MirrorCandidate<'_> {
-    /// The day for the further tags. Of a database it is known when its content is: until then, tags with it are
-    /// left out.
+    /// Returns the date for extra tags. For a database it is `None` until the content is known.
     fn day(&self, contents: Option<&Contents>) -> Option<Timestamp> {
         let is_large = self.item.planned.dataset.name.kind().is_large();
         let built = contents.and_then(|contents| contents.updated_at);
@@ -389,7 +389,7 @@ impl MirrorCandidate<'_> {
 }
 
 impl PendingPush {
-    /// Whether the place wants this content.
+    /// Whether the place accepts this content.
     pub(crate) fn wants(&self, candidate: &MirrorCandidate<'_>, contents: &Contents) -> bool {
         matches!(self.judge(candidate, contents), Decision::Accept)
     }
@@ -402,7 +402,7 @@ impl PendingPush {
         }
     }
 
-    /// The two dates, where what comes is older than what is there.
+    /// Returns both dates if the new data is older than the existing data.
     fn older(&self, date: Option<Timestamp>) -> Option<(Timestamp, Timestamp)> {
         match judge(date, self.floor) {
             DatasetDecision::Older { floor } => Some((date?, floor)),
@@ -411,10 +411,10 @@ impl PendingPush {
     }
 }
 
-/// What it means that a blob was not pushed which is here.
+/// Converts the error of pushing a blob that was already fetched.
 pub(crate) fn not_pushed(error: PushError) -> Error {
     match error {
         PushError::Target(error) => error.into(),
-        PushError::Source(error) => Error::unexpected("reading what was fetched")(error),
+        PushError::Source(error) => Error::unexpected("reading a fetched blob")(error),
     }
 }

@@ -1,12 +1,14 @@
-//! One large layer to several registries at once, checked on the way.
+//! Streams one large layer to several registries at once, and validates it at the same time.
 //!
-//! It is fetched once, whatever the number of registries, and nothing of it is kept: each upload is a
-//! thread at the end of a pipe that holds about a MiB. The slowest registry sets the pace; one that
-//! fails lets the others go on. No pipe says that the layer has ended before all of it was found good
-//! and is wanted: an upload whose pipe is dropped breaks off, and its registry keeps nothing.
+//! The layer is fetched once for all registries and is not stored: each upload is a thread that reads from a
+//! pipe of about 1 MiB. The slowest registry limits the speed; if one fails, the others continue. A pipe is
+//! finished only after the complete layer is valid and accepted. If a pipe is dropped instead, its upload
+//! breaks off and the registry keeps nothing.
 //!
-//! The price of that is small: two places in one registry are both sent the bytes, where the second
-//! could have mounted the first's had it waited.
+//! The cost is small: two places in one registry both receive the bytes, although the second could have
+//! mounted the blob of the first.
+//!
+//! This module does not know what a place accepts or how a registry is accessed.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,25 +24,25 @@ use crate::source::Blob;
 use crate::targets::registry::{PushError, Registry};
 use crate::util::pipe::{CHUNK, PipeWriter, pipe};
 
-/// Where the layer is to go.
+/// A repository that receives the layer.
 pub(crate) struct Taker<'a> {
     pub(crate) registry: &'a Registry<'a>,
     pub(crate) repository: &'a Repository,
 }
 
-/// What became of it.
+/// The result of a fan-out.
 pub(crate) struct FannedOut {
-    /// What the content is, or why it is none; `None` where every registry had failed before the end.
+    /// The contents, or the reason why they are not valid; `None` if every upload failed before the end.
     pub(crate) contents: Option<Result<Contents, Error>>,
-    /// Whether each taker's registry has the layer now, in their order.
+    /// The result of each taker's upload, in their order.
     pub(crate) uploads: Vec<Result<(), PushError>>,
 }
 
-/// Fetches a layer for those that are to have it. Where a registry has it already, it is checked all
-/// the same. `wants` decides for each taker once the content is known to be good.
+/// Fetches a layer for some registries, and validates it even if a registry already has it. `wants` decides
+/// for each taker after the content is known to be valid.
 ///
 /// # Errors
-/// Only the unexpected.
+/// If a thread panics. Errors of the source, the content and the registries are in the result.
 pub(crate) fn fan_out<'a>(
     dataset: &Dataset,
     layer: &Descriptor,
@@ -63,9 +65,9 @@ pub(crate) fn fan_out<'a>(
             (Some(writer), upload)
         };
         let (mut pipes, uploads): (Vec<Option<PipeWriter>>, Vec<_>) = takers.iter().map(start).unzip();
-        let in_vain = || failed.load(Ordering::Relaxed) == takers.len();
+        let all_failed = || failed.load(Ordering::Relaxed) == takers.len();
         let passed =
-            validate_while(dataset.name.kind(), blob, step, |layer| pass(layer, &mut pipes, &in_vain));
+            validate_while(dataset.name.kind(), blob, step, |layer| pass(layer, &mut pipes, &all_failed));
         let contents = passed.map(|passed| match passed {
             (Ok(true), Ok(examined)) => Some(Ok(examined.contents)),
             (Ok(true), Err(error)) => Some(Err(bad_content(dataset, &error.to_string()))),
@@ -73,7 +75,7 @@ pub(crate) fn fan_out<'a>(
             (Err(error), validated) => Some(Err(broke_off(dataset, error, &validated))),
         });
         for (index, pipe) in pipes.into_iter().enumerate() {
-            // Dropped without having been finished, it tells its upload to break off.
+            // A pipe that is dropped without being finished makes its upload break off.
             let Some(pipe) = pipe else { continue };
             if let Ok(Some(Ok(contents))) = &contents
                 && wants(index, contents)
@@ -87,12 +89,11 @@ pub(crate) fn fan_out<'a>(
     })
 }
 
-/// Copies a layer into every pipe that takes it; says whether to its end, or whether there was nobody
-/// left for whom to go on.
+/// Copies a layer to every pipe that is still read. Returns `false` if every upload failed before the end.
 fn pass(
     mut layer: impl Read,
     pipes: &mut [Option<PipeWriter>],
-    in_vain: &dyn Fn() -> bool,
+    all_failed: &dyn Fn() -> bool,
 ) -> io::Result<bool> {
     let mut buffer = vec![0; CHUNK];
     loop {
@@ -104,10 +105,10 @@ fn pass(
             return Ok(true);
         }
         for pipe in pipes.iter_mut() {
-            // Who had the layer, and who failed, reads no further.
+            // An upload that failed, or whose registry has the layer, no longer reads.
             pipe.take_if(|pipe| pipe.write_all(&buffer[..count]).is_err());
         }
-        if in_vain() {
+        if all_failed() {
             return Ok(false);
         }
     }

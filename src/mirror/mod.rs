@@ -1,5 +1,7 @@
-//! `mirror`: from the sources straight to registries, with the checks of an export and the rules of an
-//! import. What there is to do is decided by asking each registry; nothing is remembered.
+//! `mirror`: streams datasets from the sources to registries, with the checks of an export and the rules of
+//! an import.
+//!
+//! This module queries each registry to decide what to push. It keeps no state and knows no bundle.
 
 pub(crate) mod destination;
 pub(crate) mod fan_out;
@@ -32,18 +34,18 @@ use crate::source::{ArtifactSource, Network};
 use crate::targets::registry::PushError;
 use crate::util::clock;
 
-/// Each place takes some MiB for what is under way to it, and all together stay below 64 MiB.
+/// Each place needs a few MiB of memory for its uploads; all together stay below 64 MiB.
 const MAX_PLACES: usize = 6;
 
-/// What became of all places.
+/// The report of a mirror run.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct MirrorReport {
-    /// Whether nothing was pushed.
+    /// Whether nothing was pushed because of `--dry-run`.
     pub dry_run: bool,
     /// The places, each with its datasets, warnings and errors.
     pub targets: Vec<TargetReport>,
-    /// What concerns every place: sources that failed.
+    /// Errors that concern every place: sources that failed.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
     /// The bytes that a dry run would have fetched.
@@ -51,7 +53,7 @@ pub struct MirrorReport {
     pub would_fetch: u64,
 }
 
-/// A run.
+/// A mirror run.
 struct MirrorRun<'r> {
     options: &'r MirrorOptions,
     now: Timestamp,
@@ -68,17 +70,17 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// A mirror with these options. They are checked when it runs.
+    /// Creates a mirror with these options. They are checked when it runs.
     #[must_use]
     pub fn new(options: MirrorOptions) -> Self {
         Mirror { options }
     }
 
-    /// Brings to each registry what it lacks.
+    /// Pushes the missing and newer datasets to each registry.
     ///
     /// # Errors
-    /// If the options contradict each other, or a registry cannot be prepared. What fails at a source or a
-    /// registry is in the report.
+    /// If the options contradict each other, or if access to a registry cannot be prepared. Failures of a
+    /// source or a registry are in the report.
     pub fn run(&self, progress: &dyn Progress) -> Result<MirrorReport, Error> {
         mirror(&self.options, progress)
     }
@@ -99,16 +101,16 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
     let mut run =
         MirrorRun { options, now: clock::now(), network, targets, errors: Vec::new(), would_fetch: 0 };
     for (index, artifact) in wanted.iter().enumerate() {
-        // Of several versions the highest, which comes last, has the tags that are no version.
+        // Extra tags go to the highest of several versions, which comes last.
         let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
         let tags = if last { options.registry.extra_tag.as_slice() } else { &[] };
-        let said: Vec<_> = run.targets.iter().map(MirrorTarget::said).collect();
+        let counts: Vec<_> = run.targets.iter().map(MirrorTarget::message_counts).collect();
         let error = loop {
             let item = match best.collect(artifact) {
                 Ok(item) => item,
                 Err(error) => {
                     let missing = DatasetRef::new(artifact.name.clone(), artifact.tag.clone());
-                    run.targets.iter_mut().for_each(|target| target.goes_without(&missing));
+                    run.targets.iter_mut().for_each(|target| target.report_missing(&missing));
                     break Some(error);
                 }
             };
@@ -116,7 +118,10 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
             if let Err(error) = best.reject(rejected, artifact) {
                 break Some(error);
             }
-            run.targets.iter_mut().zip(&said).for_each(|(target, said)| target.take_back(*said));
+            run.targets
+                .iter_mut()
+                .zip(&counts)
+                .for_each(|(target, counts)| target.truncate_messages(*counts));
         };
         run.errors.extend(error);
         let warnings = run.network.take_warnings().into_iter().chain(registries.take_warnings());
@@ -124,7 +129,7 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
     }
     for target in &mut run.targets {
         if !options.dry_run {
-            target.report.warn_of_old(run.now, "another source may have a newer one");
+            target.report.warn_of_old(run.now, "another source may have newer data");
             target.settings(&options.settings, options.registry.remote.ca_cert.is_some(), version, remote);
         }
     }
@@ -133,7 +138,7 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
     Ok(MirrorReport { dry_run, targets, errors, would_fetch })
 }
 
-/// The places that are filled, each once.
+/// Returns the places to fill, each once.
 fn places(options: &MirrorOptions) -> Result<Vec<&RegistryPlace>, Error> {
     places_for_settings(&options.settings)?;
     let mut places: Vec<&RegistryPlace> = Vec::new();
@@ -144,27 +149,27 @@ fn places(options: &MirrorOptions) -> Result<Vec<&RegistryPlace>, Error> {
     }
     if places.len() > MAX_PLACES {
         return Err(Error::usage(
-            format!("{} places are named, and one run serves {MAX_PLACES} at the most", places.len()),
+            format!("{} places are given, but one run supports at most {MAX_PLACES}", places.len()),
             "Mirror to the others in a second run.",
         ));
     }
     if places.len() > 1 && options.settings.is_asked_for() {
         return Err(Error::usage(
-            "the settings differ from place to place, and several are named",
-            "Mirror to one place at a time where --write-env or --write-config is given.",
+            "several places are given, but each needs different scanner settings",
+            "With --write-env or --write-config, mirror to one place at a time.",
         ));
     }
     Ok(places)
 }
 
-/// What is to be mirrored: what the command line asks for, as far as a place takes it.
+/// Returns the selected datasets that at least one place accepts.
 fn wanted(options: &MirrorOptions, places: &[&RegistryPlace]) -> Result<Vec<WantedArtifact>, Error> {
     if let Some(name) = options.sources.selection.only.iter().find(|name| name.kind() == Kind::Vex) {
         return Err(Error::usage(
             format!(
                 "{name} cannot be mirrored: Trivy fetches VEX repositories over HTTP, not from registries"
             ),
-            "Leave it out of --only; `trivy-ferry export` and `import` carry it.",
+            "Remove it from --only, and use `trivy-ferry export` and `import` to carry it.",
         ));
     }
     let takes = |artifact: &WantedArtifact| {
@@ -174,38 +179,39 @@ fn wanted(options: &MirrorOptions, places: &[&RegistryPlace]) -> Result<Vec<Want
     if wanted.is_empty() {
         return Err(Error::usage(
             "--registry, --only and --skip leave no dataset to mirror",
-            "Select at least one that a --registry takes.",
+            "Select at least one dataset that a --registry accepts.",
         ));
     }
     Ok(wanted)
 }
 
-/// What became of the uploads of a large layer.
+/// The result of streaming a large layer.
 struct Streamed {
-    /// For each place, if it has an end.
+    /// The result for each place; `None` if its upload did not end.
     uploads: Vec<Option<Result<(), Error>>>,
-    /// What the content was found to be.
+    /// The contents, if they are valid.
     found: Option<Contents>,
-    /// Why the source gave no more.
+    /// The error of the source or of the content.
     error: Option<Error>,
 }
 
-/// What became of a large layer.
+/// The outcome for a large layer.
 enum LayerOutcome {
-    /// It was found good, and it is in each place that lacked the dataset or not; without an error if that is
-    /// said elsewhere.
+    /// The layer is valid. `uploads` holds the result for each place that needed it; `None` for an error that
+    /// is reported elsewhere.
     All { contents: Contents, uploads: Vec<Result<(), Option<Error>>> },
-    /// Every place failed before its end.
+    /// Every upload failed before the end of the layer.
     Nowhere,
-    /// It was not found good, or not at all.
+    /// The layer is not valid, or no source has it.
     Bad(Rejected),
 }
 
 impl MirrorRun<'_> {
-    /// Brings one dataset to every place that lacks it; or says why its source is not to be asked again.
+    /// Pushes one dataset to every place that needs it. Returns a rejection if its source must not be used
+    /// again.
     ///
     /// # Errors
-    /// Only the unexpected: what fails otherwise is written down.
+    /// If an unexpected error occurs. Failures of sources and registries go to the report.
     fn mirror(
         &mut self,
         mut item: CollectedDataset,
@@ -247,11 +253,11 @@ impl MirrorRun<'_> {
         }
     }
 
-    /// Brings the large layer to every place that lacks the dataset. It is fetched again for those whose upload
-    /// failed in a way that may pass.
+    /// Streams the large layer to every place that needs the dataset. Fetches it again for uploads with
+    /// transient failures.
     ///
     /// # Errors
-    /// Only the unexpected.
+    /// If an unexpected error occurs.
     fn stream(
         &mut self,
         candidate: &MirrorCandidate<'_>,
@@ -275,7 +281,7 @@ impl MirrorRun<'_> {
         let Streamed { uploads, found, error } = streamed;
         let rejected = |error| Rejected::from(error, dataset, layer.digest, &sources);
         if let Some(contents) = found {
-            // A source that fails later fails those that still wait for it.
+            // If the source fails in a later round, the uploads that still wait for it fail as well.
             let mut error = error;
             let uploads = uploads.into_iter().map(|upload| match upload {
                 Some(done) => done.map_err(Some),
@@ -293,10 +299,10 @@ impl MirrorRun<'_> {
         Ok(outcome)
     }
 
-    /// Fetches a layer as often as there are uploads of it that may be tried again.
+    /// Fetches a layer once per round, until no upload can be retried.
     ///
     /// # Errors
-    /// Only the unexpected.
+    /// If an unexpected error occurs.
     fn rounds(
         &self,
         candidate: &MirrorCandidate<'_>,
@@ -348,7 +354,7 @@ impl MirrorRun<'_> {
     }
 }
 
-/// The targets that need a push, with that push.
+/// The targets that need a push, each with its push.
 fn with_pending_push<'a, 'r>(
     targets: &'a mut [MirrorTarget<'r>],
     pushes: &'a [Option<PendingPush>],

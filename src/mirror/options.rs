@@ -1,28 +1,28 @@
-//! The options of a mirror: what is mirrored, from where, and into which registries.
+//! The options of a mirror: datasets, sources and registries.
 
 use crate::collect::options::SourceOptions;
 use crate::delivery::options::{RegistryOptions, SettingsOptions};
 use crate::remote::{RemoteOptions, RetryLimits};
 use crate::trust::max_age::MaxAge;
 
-/// What is mirrored, from where, and into which registries.
+/// The options of a mirror: datasets, sources and registries.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct MirrorOptions {
-    /// The registries that are filled.
+    /// The registries to fill.
     pub registry: RegistryOptions,
-    /// Where datasets come from.
+    /// The sources of datasets.
     pub sources: SourceOptions,
-    /// How sources are reached. It has no login and no client certificate of the registry.
+    /// Settings for connections to sources, without the login and the client certificate for the registries.
     pub from: RemoteOptions,
-    /// How long sources are retried.
+    /// Limits for retries and time at sources.
     pub limits: RetryLimits,
-    /// Rejects data that is older.
+    /// Rejects data that is older than this.
     pub max_age: Option<MaxAge>,
-    /// Pushes data that is older than what a registry has.
+    /// Pushes data even if it is older than the existing data of a registry.
     pub allow_rollback: bool,
-    /// Finds out what would be pushed, and pushes nothing.
+    /// Reports what would be pushed, and pushes nothing.
     pub dry_run: bool,
-    /// Where scanner settings are written.
+    /// The files for scanner settings.
     pub settings: SettingsOptions,
 }

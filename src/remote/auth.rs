@@ -1,7 +1,6 @@
-//! Logging in to a registry: what the challenge of a registry asks for, and which token service may get a
-//! password.
+//! Logins to a registry: the challenge of a registry, and the token services that may get a password.
 //!
-//! This module prints no credential, and sends none to a token service that [`realm`] does not allow.
+//! This module prints no credential, and allows none to be sent to a token service that [`realm`] rejects.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -13,17 +12,17 @@ use crate::remote::exchange::host_of;
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// What a registry asks for before it answers.
+/// The login that a registry requires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Challenge {
-    /// Name and password with each request.
+    /// A name and a password with each request.
     Basic,
     /// A token from a token service.
     Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
 impl Challenge {
-    /// The challenge of an answer with status 401, a token's before a password's.
+    /// Returns the challenge of an answer with status 401. Tokens come before passwords.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let all: Vec<Raw> = values.flat_map(parse).collect();
@@ -46,8 +45,8 @@ impl Raw {
     }
 }
 
-/// Reads a WWW-Authenticate header (RFC 9110, 11.6.1): one or more challenges, each a scheme and
-/// its parameters, all separated by commas.
+/// Parses a WWW-Authenticate header (RFC 9110, 11.6.1): one or more challenges, each with a scheme and its
+/// parameters, all separated by commas.
 fn parse(header: &str) -> Vec<Raw> {
     let mut challenges: Vec<Raw> = Vec::new();
     let mut rest = header;
@@ -75,7 +74,7 @@ fn parse(header: &str) -> Vec<Raw> {
     }
 }
 
-/// A token or a quoted string, and what follows it.
+/// Parses a token or a quoted string. Returns it and the rest of the text.
 fn parse_value(text: &str) -> (String, &str) {
     let Some(quoted) = text.strip_prefix('"') else {
         let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
@@ -93,25 +92,25 @@ fn parse_value(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// The address of a token service that a registry names, if it may be asked: see [`may_ask`].
+/// Returns the address of a token service that a registry names, if [`may_ask`] allows it.
 pub(crate) fn realm(text: &str, registry: &Url) -> Result<Url, RemoteError> {
-    let refuse = |why: &str| RemoteError::Realm {
+    let reject = |why: &str| RemoteError::Realm {
         host: host_of(registry),
         realm: text::escape(&Redacted::new(text).to_string()),
         why: why.to_owned(),
     };
-    let realm = Url::parse(text).map_err(|_| refuse("it is not a URL"))?;
+    let realm = Url::parse(text).map_err(|_| reject("it is not a URL"))?;
     let realm = behind_tls(realm, registry);
     if realm.host_str().is_none() || !realm.username().is_empty() || realm.password().is_some() {
-        return Err(refuse("it is not the plain URL of a host"));
+        return Err(reject("it is not a URL with a host and without a login"));
     }
-    may_ask(&realm, registry).map_err(refuse)?;
+    may_ask(&realm, registry).map_err(reject)?;
     Ok(realm)
 }
 
-/// Returns an address that a registry names, over HTTPS if the registry was asked over HTTPS and means itself. Behind a
-/// proxy that ends TLS, and does not tell it so with X-Forwarded-Proto, a registry takes itself for one over plain
-/// HTTP: the address that it names has the right host and the wrong scheme.
+/// Returns an address that a registry names, corrected to HTTPS if it is the registry's own and the request
+/// used HTTPS. Behind a proxy that ends TLS without setting X-Forwarded-Proto, a registry does not know about
+/// HTTPS and names addresses with the wrong scheme.
 pub(crate) fn behind_tls(named: Url, asked: &Url) -> Url {
     let is_own = named.scheme() == "http"
         && asked.scheme() == "https"
@@ -128,9 +127,9 @@ pub(crate) fn behind_tls(named: Url, asked: &Url) -> Url {
     own
 }
 
-/// Whether a token service may be asked on a registry's word: over HTTPS, or at the very origin
-/// (scheme, host and port) of the registry. Anything else would send a password in the clear to
-/// somebody else, or hand the registry what a service of the internal network answers.
+/// Whether a registry may name this token service: it must use HTTPS or be at the origin of the registry
+/// (scheme, host and port). Otherwise a password could be sent in plain text to another host, or the registry
+/// could receive the answer of an internal service.
 pub(super) fn may_ask(service: &Url, registry: &Url) -> Result<(), &'static str> {
     match service.scheme() {
         "https" => Ok(()),
@@ -141,8 +140,8 @@ pub(super) fn may_ask(service: &Url, registry: &Url) -> Result<(), &'static str>
     }
 }
 
-/// The scope to ask a token for: the registry's own words where they mean pulling from one
-/// repository and nothing more, else ours.
+/// The scope of a requested token: the registry's own if it allows only pulling from one repository, else a
+/// default with this meaning.
 pub(crate) fn scope(offered: Option<String>, repository: &str) -> String {
     let pull_only = |scope: &String| {
         scope.starts_with("repository:") && scope.ends_with(":pull") && !scope.contains([' ', ','])
@@ -155,7 +154,7 @@ pub(crate) fn basic(name: &str, password: &str) -> Option<HeaderValue> {
     header(&format!("Basic {}", STANDARD.encode(format!("{name}:{password}"))))
 }
 
-/// The header for the token that a token service answered with.
+/// The header for the token in a token service's answer.
 pub(crate) fn bearer(answer: &[u8]) -> Option<HeaderValue> {
     #[derive(serde::Deserialize)]
     struct Answer {
@@ -217,7 +216,7 @@ mod tests {
             ("https://auth.example/token", &http, true),
             ("https://r.example:5000/token", &https, true),
             ("http://r.example:5000/token", &http, true),
-            // The registry itself, behind a proxy that ends TLS: asked over HTTPS.
+            // The registry itself, behind a proxy that ends TLS.
             ("http://r.example/token", &https, true),
             ("http://r.example:5000/token", &https, false),
             ("http://u:p@r.example/token", &https, false),

@@ -1,6 +1,6 @@
-//! The body of an HTTP answer. The network thread reads it; a blocking reader gets the pieces as they came.
+//! The body of an HTTP answer. The network thread reads it, and a blocking reader gets the pieces.
 //!
-//! Knows no lengths and no digests. The reader checks those.
+//! This module knows no lengths and no digests. The reader verifies those.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -14,14 +14,14 @@ use crate::remote::error::RemoteError;
 use crate::remote::exchange::innermost;
 use crate::remote::runtime::Runtime;
 
-/// The bytes that may wait for the reader.
+/// The maximum number of bytes that wait for the reader.
 const AHEAD: usize = 4 << 20;
-/// What a piece takes beside its bytes, so that a body in pieces of one byte takes no more.
+/// The overhead of a piece in bytes. It limits memory if a body comes in tiny pieces.
 const PER_PIECE: usize = 512;
-/// The least that must come, in bytes per second of waiting: less is a stall, not a slow line.
+/// The minimum rate in bytes per second of waiting. A lower rate is a stall, not a slow network.
 const LEAST_RATE: u128 = 1024;
 
-/// The room that a piece takes.
+/// The room that a piece needs.
 fn room_for(piece: &Bytes) -> usize {
     (piece.len() + PER_PIECE).min(AHEAD)
 }
@@ -32,25 +32,25 @@ enum Message {
     Failed(RemoteError),
 }
 
-/// A body under way. Dropping it ends the transfer.
+/// A body that is being received. Dropping it ends the transfer.
 pub(crate) struct Body {
     messages: Receiver<Message>,
     room: Arc<Semaphore>,
-    /// What the piece handed out last has taken of the room.
+    /// The room that the last returned piece occupies.
     held: usize,
     task: AbortHandle,
     subject: String,
     host: String,
     got: u64,
     ended: bool,
-    /// When nothing is waited for any more.
+    /// The deadline.
     until: Option<Instant>,
-    /// Keeps the thread alive on which the task runs.
+    /// Keeps the thread of the task alive.
     _runtime: Runtime,
 }
 
 impl Body {
-    /// Begins to read the body of an answer that is there or is still to come.
+    /// Begins to read the body of an answer, which may still be pending.
     pub(super) fn start(
         runtime: &Runtime,
         stall: Duration,
@@ -83,7 +83,7 @@ impl Body {
         }
     }
 
-    /// The next piece, never empty; `None` after the last.
+    /// Returns the next piece, never empty; `None` after the last.
     pub(crate) fn next(&mut self) -> Result<Option<Bytes>, RemoteError> {
         self.room.add_permits(std::mem::take(&mut self.held));
         if self.ended {
@@ -126,7 +126,7 @@ impl Drop for Body {
     }
 }
 
-/// What runs on the network's thread.
+/// The task on the network thread.
 struct Pump {
     stall: Duration,
     subject: String,
@@ -138,7 +138,7 @@ impl Pump {
     async fn run(self, mut response: reqwest::Response, sender: mpsc::Sender<Message>) {
         let Pump { stall, subject, host, room } = self;
         let mut got = 0u64;
-        // Bytes and waiting since the rate was last looked at.
+        // Bytes and waiting time since the last check of the rate.
         let (mut came, mut waited) = (0, Duration::ZERO);
         let least = LEAST_RATE * stall.as_millis() / 1000;
         loop {
@@ -158,7 +158,7 @@ impl Pump {
                         (came, waited) = (0, Duration::ZERO);
                     }
                     let size = u32::try_from(room_for(&piece)).unwrap_or(u32::MAX);
-                    // Waiting for the reader is no stall.
+                    // Waiting for the reader does not count as a stall.
                     match room.acquire_many(size).await {
                         Ok(permit) => permit.forget(),
                         Err(_) => return,

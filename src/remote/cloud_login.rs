@@ -1,9 +1,9 @@
-//! Where logins for the registries of clouds come from: there they are tokens that expire, and no passwords.
+//! Logins for the registries of clouds, which use expiring tokens instead of passwords.
 //!
-//! Knows the names of hosts and what their documents say of them; docs/registry.md has the recipes.
+//! This module knows the names of hosts and the documented commands. docs/registry.md has the recipes.
 
-/// What to do if a registry of a cloud refuses a login; `None` for any other host. `flags` says whether the
-/// command has a flag for the user's name.
+/// Returns the hint for a rejected login at the registry of a cloud; `None` for any other host. `flags` says
+/// whether the command has a flag for the user name.
 pub(super) fn hint(host: &str, flags: bool) -> Option<String> {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let ends = |ends: &[&str]| {
@@ -25,7 +25,7 @@ pub(super) fn hint(host: &str, flags: bool) -> Option<String> {
         false => format!("give it to `docker login --username {user} --password-stdin {host}`"),
     };
     Some(format!(
-        "A login here is a token that is good for {life}: get one with `{token}` right before the run and {give}; docs/registry.md says how without these tools."
+        "This registry uses tokens that are valid for {life}: get one with `{token}` right before the run, and {give}. For ways without these tools, see docs/registry.md."
     ))
 }
 

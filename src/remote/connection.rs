@@ -1,7 +1,8 @@
-//! A connection for one request that carries a body.
+//! A connection for one request with a body.
 //!
-//! If a server refuses a body and closes the connection before it has read all of it, reqwest fails to
-//! write and never reads the answer. Here the answer can still be read after a failed write.
+//! If a server rejects a body and closes the connection before it has read all of it, reqwest fails to write
+//! and never reads the answer. This module reads the answer even after a failed write. It does not know the
+//! meaning of requests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -33,27 +34,27 @@ use crate::remote::route::proxy::{Proxies, Proxy};
 use crate::remote::route::socks;
 use crate::remote::route::{Misled, Route};
 
-/// The largest body of an answer that is kept, in bytes.
+/// The maximum size of an answer's body that is kept, in bytes.
 const MAX: usize = 256 << 10;
-/// The largest head of a proxy's answer that is read, in bytes.
+/// The maximum size of the head of a proxy's answer, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 
 type Problem = Box<dyn std::error::Error + Send + Sync>;
-/// What is sent.
+/// The body of a request.
 pub(super) type Payload = UnsyncBoxBody<Bytes, io::Error>;
 
-/// How a server is reached.
+/// Settings for connecting to a server.
 pub(super) struct Transport {
     pub route: Arc<Route>,
     pub tls: Arc<ClientConfig>,
     pub proxies: &'static Proxies,
-    /// How long a connection may take, TLS included.
+    /// The time limit for a connection, including TLS.
     pub connect: Duration,
-    /// How long the body of an answer may take.
+    /// The time limit for each piece of an answer's body.
     pub stall: Duration,
 }
 
-/// The server could not be connected to in time.
+/// The connection was not established in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection timed out")]
 pub(super) struct ConnectTimeout;
@@ -63,13 +64,13 @@ pub(super) struct ConnectTimeout;
 #[error("{0}")]
 pub(super) struct NoAddress(String);
 
-/// An answer, and whether the server took all that was written until then.
+/// An answer, and whether the server had taken all bytes written before it.
 pub(super) struct Answered {
     pub response: reqwest::Response,
     pub consumed: bool,
 }
 
-/// Sends a request over a connection of its own and reads its answer to the end.
+/// Sends a request over a new connection and reads its answer to the end.
 pub(super) async fn exchange(
     transport: Transport,
     method: Method,
@@ -84,7 +85,7 @@ pub(super) async fn exchange(
     let broken = Arc::new(AtomicBool::new(false));
     let io = TokioIo::new(LastWords { io, error: None, broken: broken.clone() });
     let (mut sender, connection) = http1::handshake(io).await?;
-    // Ends with this future: what becomes of the connection after the answer is of no interest.
+    // The driver ends with this future: the connection is not needed after the answer.
     let _driver = Driver(tokio::spawn(connection).abort_handle());
     let request = request(method, &url, target, headers, proxy, payload)?;
     let (head, body) = sender.send_request(request).await?.into_parts();
@@ -104,7 +105,7 @@ fn request(
     payload: Payload,
 ) -> Result<hyper::Request<Payload>, Problem> {
     let mut request = hyper::Request::new(payload);
-    // Who only makes the connection sees no request.
+    // A proxy that only tunnels the connection sees no request.
     let by_proxy = proxy.filter(|proxy| url.scheme() == "http" && !proxy.is_socks());
     *request.method_mut() = method;
     *request.uri_mut() = match (by_proxy, target.path_and_query()) {
@@ -122,7 +123,7 @@ fn request(
     Ok(request)
 }
 
-/// The body of an answer, as far as it comes and is not too large: only errors have one.
+/// Reads the body of an answer up to a limit; errors end it early. Only error messages have a body here.
 async fn read(mut body: Incoming, stall: Duration) -> Bytes {
     let mut bytes = BytesMut::new();
     while let Ok(Some(Ok(frame))) = tokio::time::timeout(stall, body.frame()).await {
@@ -135,7 +136,7 @@ async fn read(mut body: Incoming, stall: Duration) -> Bytes {
     bytes.freeze()
 }
 
-/// Ends a task with its own end.
+/// Aborts a task when it is dropped.
 struct Driver(tokio::task::AbortHandle);
 
 impl Drop for Driver {
@@ -149,7 +150,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 type Io = Box<dyn Stream>;
 
 impl Transport {
-    /// Connects to a URL's host, by a proxy if there is one for it.
+    /// Connects to a URL's host, through a proxy if one is configured for it.
     async fn connect(&self, url: &Url, proxy: Option<&Proxy>) -> Result<Io, Problem> {
         let (host, port) = place(url)?;
         let io = match proxy {
@@ -170,7 +171,7 @@ impl Transport {
         let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
         for mut address in addresses {
             address.set_port(port);
-            // An address that does not answer leaves time for the others.
+            // An address that does not answer must leave time for the others.
             match tokio::time::timeout(self.connect / count, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     let _ = stream.set_nodelay(true);
@@ -226,7 +227,7 @@ fn basic(proxy: &Proxy) -> Option<HeaderValue> {
     auth::basic(name, password)
 }
 
-/// Has a proxy connect to a host (RFC 9110, 9.3.6).
+/// Makes a proxy connect to a host (RFC 9110, 9.3.6).
 async fn open_tunnel(io: &mut Io, to: &str, login: Option<&HeaderValue>) -> Result<(), Problem> {
     let mut head = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: {AGENT}\r\n").into_bytes();
     if let Some(login) = login {
@@ -238,7 +239,7 @@ async fn open_tunnel(io: &mut Io, to: &str, login: Option<&HeaderValue>) -> Resu
     io.write_all(&head).await?;
     io.flush().await?;
     let mut answer = Vec::new();
-    // Byte by byte: what follows the head is not the proxy's.
+    // Byte by byte, because the bytes after the head belong to the tunnel.
     while !answer.ends_with(b"\r\n\r\n") {
         if answer.len() == MAX_HEAD {
             return Err("the proxy's answer is too large".into());
@@ -249,15 +250,15 @@ async fn open_tunnel(io: &mut Io, to: &str, login: Option<&HeaderValue>) -> Resu
     match answer.split(' ').nth(1) {
         Some(status) if status.starts_with('2') => Ok(()),
         Some("407") => Err(PROXY_LOGIN.into()),
-        _ => Err("unsuccessful tunnel".into()),
+        _ => Err("the proxy did not open a tunnel".into()),
     }
 }
 
-/// A connection on which a write that fails does not hide what the server said before it closed: the
-/// write waits, and the reading end decides.
+/// A connection on which a failed write does not hide the server's answer: the write stays pending, and the
+/// reading side returns the answer or the error.
 struct LastWords<S> {
     io: S,
-    /// Why writing failed, until the reading end has told it.
+    /// The error of writing, until the reading side has returned it.
     error: Option<io::Error>,
     broken: Arc<AtomicBool>,
 }
@@ -268,7 +269,7 @@ impl<S> LastWords<S> {
             Poll::Ready(Err(error)) => {
                 self.broken.store(true, Ordering::Relaxed);
                 self.error = Some(error);
-                // Reading is tried again, whether or not anything has come since it was tried.
+                // The reading side must be polled again, even if nothing has arrived.
                 context.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -345,8 +346,8 @@ mod tests {
 
     use super::*;
 
-    /// A server that takes the head of a request, answers and closes: every later write fails, and the
-    /// answer is there from then on, but not before.
+    /// A server that reads the head of a request, answers and closes: every later write fails, and the answer
+    /// is available only after that.
     struct Closes {
         head: bool,
         failed: bool,
@@ -402,11 +403,11 @@ mod tests {
     async fn an_answer_is_read_though_writing_failed() {
         let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\n\r\n";
         let closes = |answer| Closes { head: true, failed: false, answer };
-        // What hyper makes of it alone: the reason for this module.
+        // hyper alone loses the answer, which is the reason for this module.
         assert!(put(closes(answer)).await.is_err());
         let with = |io| LastWords { io, error: None, broken: Arc::default() };
         assert_eq!(put(with(closes(answer))).await.unwrap(), 413);
-        // A server that says nothing has broken the connection.
+        // Without an answer, the result is the error of the connection.
         let error = put(with(closes(b""))).await.unwrap_err();
         assert!(crate::remote::exchange::innermost(&error).contains("broken pipe"), "{error:?}");
     }

@@ -1,7 +1,7 @@
 //! The errors of requests to servers.
 //!
-//! Knows hosts, references and URLs as text only. Text from a server has passed [`text::escape`] before it is
-//! stored in a field here. No field holds a credential.
+//! This module knows hosts, references and URLs as text only. Text from a server passes [`text::escape`]
+//! before it is stored in a field here. No field holds a credential.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,60 +11,60 @@ use crate::remote::route::proxy::UnusableProxy;
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// Why a server did not do what it was asked to.
+/// An error of a request to a server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RemoteError {
-    /// An address that was written wrongly; nothing was asked of anyone.
+    /// An address is not valid. No request was sent.
     #[error("{} is not a usable address: {why}", text::escape(&text.to_string()))]
     Address {
-        /// What was written.
+        /// The address as given.
         text: Redacted,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
-        /// What to write instead.
+        /// The hint.
         hint: String,
     },
-    /// A file of CA certificates that is none.
+    /// A file of CA certificates cannot be used.
     #[error("the CA file {} cannot be used: {why}", path.display())]
     CaFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// A client certificate that is none.
+    /// A client certificate cannot be used.
     #[error("the client certificate {} cannot be used: {why}", path.display())]
     ClientCertificate {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// The machinery for the network could not be set up.
+    /// The network could not be set up.
     #[error("the network could not be set up: {why}")]
     Setup {
-        /// What the system said.
+        /// The error of the system.
         why: String,
     },
-    /// A proxy that a request needs, and that cannot be used.
-    #[error("the proxy that {variable} names cannot be used: {why}")]
+    /// A required proxy cannot be used.
+    #[error("the proxy in {variable} cannot be used: {why}")]
     Proxy {
-        /// The variable of the environment.
+        /// The environment variable.
         variable: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
-    /// The host could not be talked to.
+    /// The host could not be reached.
     #[error("{host} cannot be reached for {subject}: {why}")]
     Unreachable {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
-        /// The host that was to answer.
+        /// The host that should answer.
         host: String,
-        /// In which way.
+        /// The reason.
         why: Unreachable,
-        /// The proxy that was used, or why none was.
+        /// The proxy that was used, or the reason why none was.
         proxy: Option<Box<ProxyUse>>,
     },
     /// The host's certificate was not accepted.
@@ -72,205 +72,205 @@ pub enum RemoteError {
     Certificate {
         /// The host.
         host: String,
-        /// What the TLS library said.
+        /// The message of the TLS library.
         why: String,
     },
-    /// The host wants to see a client's certificate, and has not seen one that it accepts.
-    #[error("{host} wants a client certificate that it accepts: {why}")]
+    /// The host requires a client certificate, and did not accept one.
+    #[error("{host} requires a client certificate that it accepts: {why}")]
     ClientCertificateWanted {
         /// The host.
         host: String,
-        /// What the TLS library said.
+        /// The message of the TLS library.
         why: String,
     },
-    /// 401 or 403 from the host that was asked.
-    #[error("{host} refuses access to {subject} (status {status}{})", also(said))]
+    /// Status 401 or 403 from the requested host.
+    #[error("{host} denies access to {subject} (status {status}{})", also(said))]
     Denied {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
-        /// The host that refused.
+        /// The host that rejected the request.
         host: String,
-        /// 401 or 403.
+        /// The status, 401 or 403.
         status: u16,
-        /// What the host said about it; may be empty.
+        /// The message of the host; may be empty.
         said: String,
-        /// What kind of service it is.
+        /// The kind of service.
         service: Service,
-        /// Whether a login was shown, which was not accepted then.
+        /// Whether a login was sent, and rejected.
         with_login: bool,
     },
-    /// 401 from a host to which the one that was asked redirects.
-    #[error("{host} redirects {subject} to {by}, which wants a login of its own (status 401)")]
+    /// Status 401 from a host that the requested host redirects to.
+    #[error("{host} redirects {subject} to {by}, which requires its own login (status 401)")]
     Elsewhere {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
-        /// The host that was asked.
+        /// The requested host.
         host: String,
-        /// The host that wants a login.
+        /// The host that requires a login.
         by: String,
     },
-    /// 404 from the host that was asked.
+    /// Status 404 from the requested host.
     #[error("{host} {} {subject} (status 404{})", if *service == Service::Target { "has no place for" } else { "does not have" }, also(said))]
     NotFound {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
         /// The host that does not have it.
         host: String,
-        /// What the host said about it; may be empty.
+        /// The message of the host; may be empty.
         said: String,
-        /// What kind of service it is.
+        /// The kind of service.
         service: Service,
     },
-    /// 429: too many requests.
-    #[error("{host} limits how often it may be asked, and refused {subject} (status 429{})", wait(*retry_after))]
+    /// Status 429: too many requests.
+    #[error("{host} limits the rate of requests and rejected {subject} (status 429{})", wait(*retry_after))]
     RateLimited {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
-        /// The host that refused.
+        /// The host that rejected the request.
         host: String,
-        /// After how long it may be asked again, where it said so.
+        /// The time after which a retry is allowed, if given.
         retry_after: Option<Duration>,
     },
-    /// Any other status than success.
+    /// Any other error status.
     #[error("{host} answered {subject} with status {status}{}{}", also(said), wait(*retry_after))]
     Status {
-        /// What kind of service it is.
+        /// The kind of service.
         service: Service,
-        /// What was asked for.
+        /// The requested item.
         subject: String,
-        /// The host that answered: after a redirect, the last one.
+        /// The host that answered; the last one after redirects.
         host: String,
         /// The status.
         status: u16,
-        /// What the host said about it; may be empty.
+        /// The message of the host; may be empty.
         said: String,
-        /// After how long it may be asked again, where it said so.
+        /// The time after which a retry is allowed, if given.
         retry_after: Option<Duration>,
     },
-    /// A registry names a token service that must not be asked.
-    #[error("{host} names the token service {realm}, which must not be asked: {why}")]
+    /// A registry names a token service that must not be used.
+    #[error("{host} names the token service {realm}, which must not be used: {why}")]
     Realm {
         /// The registry.
         host: String,
         /// The token service that it names.
         realm: String,
-        /// Which rule forbids it.
+        /// The rule that forbids it.
         why: String,
     },
-    /// A redirect that is not followed.
-    #[error("{host} redirects {subject} in a way that is not followed: {why}")]
+    /// A redirect was not followed.
+    #[error("the redirect of {subject} from {host} is not followed: {why}")]
     Redirect {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
-        /// The host that was asked first.
+        /// The host of the original request.
         host: String,
-        /// Why not.
+        /// The reason.
         why: String,
     },
-    /// A server named a place that only the user may name.
+    /// A server named an address that only the user may name.
     #[error("{host} leads {subject} to {to}, which is {what}")]
     Misled {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
         /// The host that the user named.
         host: String,
-        /// The host to which its answer or its DNS led.
+        /// The host in its answer or its DNS.
         to: String,
-        /// What kind of address that is.
+        /// The kind of that address.
         what: &'static str,
     },
-    /// A web page came in place of data.
+    /// The answer is a web page instead of data.
     #[error("{host} answered {subject} with an HTML page")]
     Html {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
         /// The host that answered.
         host: String,
-        /// What kind of service was expected.
+        /// The expected kind of service.
         service: Service,
     },
-    /// An answer beyond the limit for its kind.
-    #[error("{subject} is larger than the {} that are allowed", text::format_size(*most))]
+    /// An answer is larger than the limit for its kind.
+    #[error("{subject} is larger than the limit of {}", text::format_size(*most))]
     TooLarge {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
         /// The limit in bytes.
         most: u64,
     },
-    /// The connection broke in the middle.
+    /// The connection broke during a transfer.
     #[error("the connection to {host} broke after {got} bytes of {subject}: {why}")]
     Lost {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
         /// The host.
         host: String,
-        /// The bytes that had come.
+        /// The number of bytes that were received.
         got: u64,
-        /// What the network said.
+        /// The error of the network.
         why: String,
     },
-    /// No byte came for too long.
-    #[error("{host} sent next to nothing for {} after {got} bytes of {subject}", text::format_duration(*stall))]
+    /// Too few bytes were received for too long.
+    #[error("{host} sent almost nothing for {} after {got} bytes of {subject}", text::format_duration(*stall))]
     Stalled {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
         /// The host.
         host: String,
-        /// The bytes that had come.
+        /// The number of bytes that were received.
         got: u64,
-        /// How long the client waited.
+        /// The time that the client waited.
         stall: Duration,
     },
-    /// A server asks for a longer pause than a run takes, or for too many.
-    #[error("{why}; a run waits {} at most for servers that ask for pauses", text::format_duration(*most))]
+    /// A server asks for a pause that is too long, or for too many pauses.
+    #[error("{why}; a run waits at most {} when servers ask for pauses", text::format_duration(*most))]
     LongPause {
-        /// What the server answered, which names it and the pause.
+        /// The answer of the server, which names it and the pause.
         why: String,
-        /// How long a run waits.
+        /// The maximum time that a run waits.
         most: Duration,
     },
-    /// The time that a run was given is over.
-    #[error("the time that --deadline gives is over: {}{}", text::format_duration(*deadline), host.as_ref().map(|host| format!(", waiting for {host}")).unwrap_or_default())]
+    /// The deadline of the run has passed.
+    #[error("the time limit of --deadline has passed: {}{}", text::format_duration(*deadline), host.as_ref().map(|host| format!(", waiting for {host}")).unwrap_or_default())]
     Deadline {
-        /// How long the run was given.
+        /// The time limit of the run.
         deadline: Duration,
-        /// The server that was waited for, or was to be asked next.
+        /// The server of the current or the next request.
         host: Option<String>,
     },
-    /// An answer that is not what it must be.
+    /// An answer is not valid.
     #[error("{subject} cannot be used: {why}")]
     Unusable {
-        /// What was asked for.
+        /// The requested item.
         subject: String,
-        /// What is wrong with the answer.
+        /// The reason.
         why: String,
     },
 }
 
-/// What is made of the many ways to say it.
-pub(crate) const SPEAKS_TLS: &str = "it speaks HTTPS and was asked over plain HTTP";
+/// The common message for the various ones with this meaning.
+pub(crate) const SPEAKS_TLS: &str = "it expects HTTPS, but the request used plain HTTP";
 
-/// What is made of the many ways in which a proxy says that it wants a login, or another one.
+/// The common message for the various ones of proxies that require a login or reject one.
 pub(crate) const PROXY_LOGIN: &str = "proxy authorization required";
 
-/// In which way a host cannot be reached.
+/// The reason why a host cannot be reached.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreachable {
     /// The name has no address.
     #[error("its name cannot be resolved")]
     Name,
-    /// Nobody listens there.
+    /// No service listens on the port.
     #[error("the connection was refused")]
     Refused,
     /// It did not answer in time.
     #[error("it did not answer within {}", text::format_duration(*.0))]
     Timeout(Duration),
-    /// Anything else, in the network's words.
+    /// Any other reason: the error of the network.
     #[error("{0}")]
     Other(String),
 }
 
-/// What kind of service was asked; advice differs.
+/// The kind of service. Hints depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Service {
     /// An OCI registry.
@@ -288,7 +288,7 @@ impl From<UnusableProxy> for RemoteError {
 }
 
 impl RemoteError {
-    /// Whether the command line is wrong rather than a server: exit code 2.
+    /// Whether the command line is wrong, and not a server.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,
@@ -302,9 +302,7 @@ fn also(said: &str) -> String {
 }
 
 fn wait(time: Option<Duration>) -> String {
-    time.map_or_else(String::new, |time| {
-        format!("; it may be asked again in {} s", time.as_secs_f64().ceil())
-    })
+    time.map_or_else(String::new, |time| format!("; retry allowed in {} s", time.as_secs_f64().ceil()))
 }
 
 #[cfg(test)]
@@ -324,7 +322,7 @@ mod tests {
         };
         assert_eq!(
             error.to_string(),
-            "r.example refuses access to r.example/p/x:2 (status 401: UNAUTHORIZED)"
+            "r.example denies access to r.example/p/x:2 (status 401: UNAUTHORIZED)"
         );
         assert!(error.hint().contains("docker login r.example"));
         assert!(!error.is_usage());

@@ -1,4 +1,6 @@
 //! One request and its answer.
+//!
+//! This module knows URLs and headers. It opens no connection.
 
 use std::error::Error;
 use std::io;
@@ -13,31 +15,30 @@ use reqwest::{Method, Response, Url};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// What this program calls itself.
+/// The User-Agent of this program.
 pub(crate) const AGENT: &str = concat!("trivy-ferry/", env!("CARGO_PKG_VERSION"));
 
-/// How long is waited for a connection, TLS included.
+/// The time limit for a connection, including TLS.
 pub(crate) const CONNECT: Duration = Duration::from_secs(15);
 
-/// How long a server may take to store an upload that it has received whole, if nobody says otherwise.
+/// The default time limit for a server to store a complete upload.
 pub const STORE: Duration = Duration::from_secs(300);
 
-/// How long is waited for what.
+/// Time limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// Until the connection stands, TLS included.
+    /// For a connection, including TLS.
     pub connect: Duration,
-    /// From the request to the answer's headers, redirects included.
+    /// From the request to the headers of the answer, including redirects.
     pub first_byte: Duration,
     /// Between two pieces of an answer.
     pub stall: Duration,
-    /// From the last byte of an upload to the answer: a server hashes all of it, and some copy it to another
-    /// place.
+    /// From the last byte of an upload to the answer: a server hashes the complete upload, and some copy it.
     pub store: Duration,
 }
 
 impl Timeouts {
-    /// Lets a server be silent for so long.
+    /// Sets the time that a server may be silent.
     pub(crate) fn allow(&mut self, silence: Duration) {
         self.first_byte = silence;
         self.stall = silence;
@@ -51,22 +52,22 @@ impl Default for Timeouts {
     }
 }
 
-/// A request. What it asks for is named in `subject`, for errors.
+/// A request. `subject` names the requested item in errors.
 pub(crate) struct Request {
     pub subject: String,
     pub method: Method,
     pub url: Url,
     pub accept: Option<&'static str>,
     pub authorization: Option<HeaderValue>,
-    /// The bytes that are asked for, where it is not all of them.
+    /// The requested bytes, if not all.
     pub range: Option<Range<u64>>,
-    /// Which bytes of an upload are sent, if it is not all of them.
+    /// The sent bytes of an upload, if not all.
     pub content_range: Option<Range<u64>>,
-    /// What is sent, and its media type.
+    /// The body and its media type.
     pub payload: Option<(Vec<u8>, String)>,
-    /// The URL of the user's whose server named `url`; `None` if the user did.
+    /// The user's URL whose server named `url`; `None` if the user named `url`.
     pub named_by: Option<Url>,
-    /// A token service is asked: its answer goes to the registry that named it.
+    /// Whether the request goes to a token service, whose answer is sent to the registry that named it.
     pub is_token: bool,
 }
 
@@ -75,7 +76,7 @@ pub(crate) struct Request {
 pub(crate) enum Redirects {
     Never,
     Anywhere,
-    /// Only to where the registry could have named the token service itself.
+    /// Only to addresses that the registry could have named as its token service.
     TokenServices,
 }
 
@@ -102,14 +103,13 @@ impl Request {
         }
     }
 
-    /// A form to post.
+    /// A POST request with a form.
     pub(crate) fn form(subject: impl Into<String>, url: Url, form: String) -> Self {
         let payload = Some((form.into_bytes(), "application/x-www-form-urlencoded".to_owned()));
         Request { payload, ..Request::new(Method::POST, subject, url) }
     }
 
-    /// Whether it is repeated elsewhere when the server says so. What changes something there, or
-    /// holds a secret, is not.
+    /// The redirects to follow. Requests that change data or hold a secret are not redirected.
     pub(super) fn redirects(&self) -> Redirects {
         match self.method {
             Method::GET | Method::HEAD if self.is_token => Redirects::TokenServices,
@@ -118,21 +118,21 @@ impl Request {
         }
     }
 
-    /// The URL of the user's on whose server's word this is asked.
+    /// The URL from the user that led to this request.
     pub(super) fn origin(&self) -> &Url {
         self.named_by.as_ref().unwrap_or(&self.url)
     }
 
     pub(crate) fn headers(&self) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        // The digests are those of the bytes as they are stored.
+        // Digests are those of the stored bytes, so transfer encodings are not accepted.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let range =
             self.range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end.saturating_sub(1)));
         if let Some(Ok(range)) = range.map(HeaderValue::try_from) {
             headers.insert(RANGE, range);
         }
-        // The form of the distribution specification, "Pushing a blob in chunks", and not that of HTTP.
+        // The form is that of the distribution specification ("Pushing a blob in chunks"), not that of HTTP.
         let sent =
             self.content_range.as_ref().map(|sent| format!("{}-{}", sent.start, sent.end.saturating_sub(1)));
         if let Some(Ok(sent)) = sent.map(HeaderValue::try_from) {
@@ -151,20 +151,20 @@ impl Request {
     }
 }
 
-/// An answer whose body has not been read.
+/// An answer whose body was not read yet.
 pub(crate) struct Answer {
     pub subject: String,
-    /// The host that was asked.
+    /// The host that the request was sent to.
     pub asked: String,
-    /// Whether it came from the host that was asked, at the same port and by the same scheme.
+    /// Whether it came from the requested host, with the same port and scheme.
     pub same_origin: bool,
-    /// The login that was shown with the question.
+    /// The login that was sent with the request.
     pub(super) login: Option<HeaderValue>,
     pub response: Response,
 }
 
 impl Answer {
-    /// The answer to what was asked of `url`.
+    /// Creates the answer to a request for `url`.
     pub(crate) fn of(subject: String, url: &Url, response: Response) -> Self {
         let same_origin = response.url().origin() == url.origin();
         Answer { subject, asked: host_of(url), same_origin, login: None, response }
@@ -180,25 +180,25 @@ impl Answer {
     }
 }
 
-/// A URL's host, with its port where it is not the scheme's own.
+/// A URL's host, with its port if that is not the default of the scheme.
 pub(crate) fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// A host as people know it, and as `docker login` takes it.
+/// The common name of a host, as `docker login` accepts it.
 pub(crate) fn shown(host: String) -> String {
     if host == "registry-1.docker.io" { "docker.io".into() } else { host }
 }
 
-/// What went wrong at the bottom, made safe.
+/// Returns the innermost error of a chain, escaped and without secrets.
 pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
     while let Some(inner) = inside(last) {
         last = inner;
     }
     let words = last.to_string();
-    // An error of the client may name the whole URL.
+    // An error of the client may contain the URL with its secrets.
     let url = last.downcast_ref::<reqwest::Error>().and_then(reqwest::Error::url);
     text::escape(
         &url.map_or_else(
@@ -208,7 +208,7 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     )
 }
 
-/// Whether an answer's type or first bytes say that it is a web page.
+/// Whether the content type or the first bytes of an answer are those of a web page.
 pub(crate) fn is_html(content_type: Option<&str>, bytes: &[u8]) -> bool {
     let typed = content_type.is_some_and(|value| value.trim().to_ascii_lowercase().starts_with("text/html"));
     typed || bytes.trim_ascii_start().first() == Some(&b'<')
@@ -220,7 +220,7 @@ pub(crate) fn find<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> 
 }
 
 pub(crate) fn inside<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e (dyn Error + 'static)> {
-    // An I/O error hides from `source` what it wraps.
+    // `source` of an I/O error does not return the error that it wraps.
     match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
         Some(inner) => Some(inner),
         None => error.source(),

@@ -1,4 +1,5 @@
-//! Turns an exchange that failed without an answer into an error. `Http::refusal` is for answers that say no.
+//! Converts a request that failed without an answer into an error. `Http::refusal` handles answers with an
+//! error status.
 
 use std::error::Error;
 use std::io;
@@ -14,7 +15,7 @@ use crate::remote::route::proxy::{Proxies, UnusableProxy};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// What an exchange that failed means.
+/// Converts the error of a failed exchange.
 pub(crate) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url) -> RemoteError {
     let by_client = find::<reqwest::Error>(error);
     let last = by_client.and_then(reqwest::Error::url).unwrap_or(url);
@@ -49,13 +50,13 @@ pub(crate) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url)
     } else if by_client.is_some_and(reqwest::Error::is_timeout) || find::<ConnectTimeout>(error).is_some() {
         Unreachable::Timeout(CONNECT)
     } else {
-        Unreachable::Other(in_our_words(innermost(error)))
+        Unreachable::Other(unify_message(innermost(error)))
     };
     RemoteError::Unreachable { subject, host, why, proxy: Proxies::of_environment().used_for(last) }
 }
 
-/// What proxies and their clients say in many ways.
-fn in_our_words(said: String) -> String {
+/// Replaces the various messages about a proxy's login with one.
+fn unify_message(said: String) -> String {
     let wants_login = ["user/pass authentication", "credentials not accepted"];
     match said.strip_prefix("SOCKS error: ") {
         Some(why) if wants_login.iter().any(|words| why.contains(words)) => PROXY_LOGIN.to_owned(),
@@ -64,8 +65,8 @@ fn in_our_words(said: String) -> String {
     }
 }
 
-/// Whether a server that sent this alert did not like a certificate: then it is the client's, or that
-/// there was none.
+/// Whether this alert of a server is about certificates: it rejects the client's certificate, or it requires
+/// one.
 pub(crate) fn is_about_certificates(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -80,7 +81,7 @@ pub(crate) fn is_about_certificates(alert: AlertDescription) -> bool {
     )
 }
 
-/// A token service leads to one that must not be asked.
+/// A redirect of a token service to a disallowed one.
 #[derive(Debug, thiserror::Error)]
 #[error("{why}")]
 pub(crate) struct WrongService {

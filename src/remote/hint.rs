@@ -1,4 +1,4 @@
-//! What to do about the errors of requests to servers.
+//! The hints for the errors of requests to servers.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::remote::PAUSE;
 use crate::remote::cloud_login;
 use crate::remote::error::{PROXY_LOGIN, ProxyUse, RemoteError, SPEAKS_TLS, Service, Unreachable};
 
-const MORE_TIME: &str = "Run the command again, which goes on where it was, or give it more time.";
+const MORE_TIME: &str = "Run the command again to resume, or give it more time with --deadline.";
 const NETWORK: &str = "Check the network and run the command again.";
 
 impl Hint for RemoteError {
@@ -18,26 +18,26 @@ impl Hint for RemoteError {
                 "Give --cacert a PEM file with at least one certificate (-----BEGIN CERTIFICATE-----).".into()
             }
             RemoteError::ClientCertificate { .. } => {
-                "Give --client-cert a PEM file with the certificate and its private key, or name the file of the key with --client-key."
+                "Give --client-cert a PEM file with the certificate and its private key, or give the file of the key with --client-key."
                     .into()
             }
             RemoteError::Setup { .. } => {
                 "Check the limits for threads and open files, then run the command again.".into()
             }
             RemoteError::Proxy { variable, .. } => format!(
-                "Set {variable} to the address of a proxy, http://HOST:PORT or socks5h://HOST:PORT, or name in NO_PROXY what is reached without one."
+                "Set {variable} to the address of a proxy, http://HOST:PORT or socks5h://HOST:PORT, or list hosts that need no proxy in NO_PROXY."
             ),
             RemoteError::Unreachable { host, why, proxy, .. } => of_unreachable(host, why, proxy.as_deref()),
             RemoteError::Certificate { why, .. } => of_certificate(why),
             RemoteError::ClientCertificateWanted { host, .. } => format!(
-                "Give --client-cert a PEM file with a certificate of a CA that {host} accepts, and its private key."
+                "Give --client-cert a PEM file with a certificate from a CA that {host} accepts, and its private key."
             ),
             RemoteError::Denied { host, said, service: Service::Target, .. }
             | RemoteError::Status { host, said, service: Service::Target, .. }
                 if is_full(said) =>
             {
                 format!(
-                    "There is no room left at {host}: make some, or raise its quota, and run the command again; what is there already is not sent again."
+                    "Free space on {host}, or raise its quota, and run the command again. It skips what is already there."
                 )
             }
             RemoteError::Denied { host, status, with_login, service, .. } => {
@@ -52,21 +52,21 @@ impl Hint for RemoteError {
                 of_status(host, *service, *status, said)
             }
             RemoteError::Realm { host, .. } => format!(
-                "Ask who runs {host} to serve its token service over HTTPS, or at the registry's own host and port."
+                "Ask the operator of {host} to serve its token service over HTTPS, or on the host and port of the registry."
             ),
             RemoteError::Redirect { .. } => {
-                "Use the address that it redirects to, or --insecure where plain HTTP is what you want."
+                "Use the address that it redirects to, or give --insecure to allow plain HTTP."
                     .into()
             }
             RemoteError::Misled { host, to, .. } => format!(
-                "Find out why {host} names {to}; if that is right, name {to} in its place, or fetch the files with another tool."
+                "Find out why {host} leads to {to}. If that is intended, give {to} instead, or fetch the files with another tool."
             ),
             RemoteError::Html { host, service, .. } => of_html(host, *service),
             RemoteError::TooLarge { .. } => {
-                "Check that the address is right: nothing that Trivy uses is this large.".into()
+                "Check the address: nothing that Trivy uses is this large.".into()
             }
             RemoteError::Unusable { .. } => {
-                "Check that the address is a registry's, and whether a proxy changes what passes.".into()
+                "Check that the address is that of a registry, and whether a proxy changes data.".into()
             }
             RemoteError::Deadline { .. } => MORE_TIME.into(),
             RemoteError::LongPause { most, .. } => of_long_pause(*most),
@@ -77,17 +77,17 @@ impl Hint for RemoteError {
 
 fn of_long_pause(most: Duration) -> String {
     let hint = if most < PAUSE {
-        // Whoever only asks has no deadline to give.
+        // Commands that only query registries have no --deadline.
         "Run the command again later."
     } else {
-        "Run the command again later, which goes on where it was; with --deadline a run takes several such pauses."
+        "Run the command again later to resume, or give --deadline to allow several such pauses."
     };
     hint.into()
 }
 
 fn of_elsewhere(host: &str, by: &str) -> String {
     format!(
-        "No login is sent to where a redirect leads: name {by} in place of {host} and log in there, or have {host} serve it itself."
+        "Logins are not sent to the target of a redirect. Give {by} instead of {host} and log in there, or make {host} serve the data itself."
     )
 }
 
@@ -95,53 +95,54 @@ fn of_unreachable(host: &str, why: &Unreachable, proxy: Option<&ProxyUse>) -> St
     match proxy {
         Some(ProxyUse { variable, .. }) if matches!(why, Unreachable::Other(said) if said == PROXY_LOGIN) => {
             return format!(
-                "The proxy wants a login: put it into {variable}, as in http://USER:PASSWORD@PROXY:PORT."
+                "The proxy requires a login: put it into {variable}, as in http://USER:PASSWORD@PROXY:PORT."
             );
         }
         Some(ProxyUse { variable, excepted_by: None }) => {
             return format!(
-                "Check the proxy that {variable} names, and that it lets this host reach {host}; NO_PROXY={} goes round it.",
+                "Check the proxy in {variable}, and that it lets this host reach {host}. NO_PROXY={} bypasses the proxy.",
                 without_port(host)
             );
         }
         Some(ProxyUse { variable, excepted_by: Some(exception) }) => {
             return format!(
-                "Check the way to {host}: {exception} keeps it from the proxy that {variable} names."
+                "Check the network connection to {host}: because of {exception}, the proxy in {variable} is not used."
             );
         }
         None => {}
     }
     match why {
         Unreachable::Name => {
-            format!("Check the spelling of {host} and this host's DNS; behind a proxy set HTTPS_PROXY.")
+            format!("Check the spelling of {host} and the DNS of this host; behind a proxy, set HTTPS_PROXY.")
         }
         Unreachable::Refused => {
             format!(
-                "Check that {host} is running and that the port is right; behind a proxy set HTTPS_PROXY."
+                "Check that {host} is running and that the port is correct; behind a proxy, set HTTPS_PROXY."
             )
         }
         Unreachable::Timeout(_) => {
-            format!("Check that a firewall lets this host reach {host}; behind a proxy set HTTPS_PROXY.")
+            format!("Check that the firewall lets this host reach {host}; behind a proxy, set HTTPS_PROXY.")
         }
         Unreachable::Other(_) => format!(
-            "Check the way to {host}; if it is a registry that speaks only plain HTTP, give --plain-http."
+            "Check the network connection to {host}. For a registry that supports only plain HTTP, give --plain-http."
         ),
     }
 }
 
-/// By what the TLS library says: somebody who is told to find a CA looks for days (rustls, issue 1335).
+/// Returns the hint for the TLS library's message. General advice about CAs would mislead the user in special
+/// cases (rustls, issue 1335).
 fn of_certificate(why: &str) -> String {
     let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
     let hint = if says(&["CaUsedAsEndEntity"]) {
-        "The server shows a CA's certificate as its own: give this very certificate with --cacert FILE, or the server one that a CA has issued for its name."
+        "The server uses a CA certificate as its own. Give this certificate with --cacert FILE, or install a server certificate that a CA has issued for its name."
     } else if says(&["xpired", "not valid yet", "NotValidYet"]) {
-        "Check the clock of this host, and have the server's certificate renewed if the clock is right."
+        "Check the clock of this host. If it is correct, ask for the server's certificate to be renewed."
     } else if says(&["not valid for name", "NotValidForName"]) {
-        "Use a name that the certificate has, or have one issued with this name as a subjectAltName."
+        "Use a name that is in the certificate, or ask for a certificate with this name as a subjectAltName."
     } else if says(&["UnsupportedSignatureAlgorithm", "UnsupportedCertVersion"]) {
-        "Have the certificate issued anew, of version 3 and with SHA-256 or better: SHA-1 and RSA keys of less than 2048 bits are not accepted."
+        "Ask for a new certificate of version 3 with SHA-256 or better: SHA-1 and RSA keys of less than 2048 bits are not accepted."
     } else {
-        "If the host or a proxy uses your organization's own CA, give its certificate with --cacert FILE; on a system without CA certificates install them or set SSL_CERT_FILE."
+        "If the host or a proxy uses your organization's CA, give its certificate with --cacert FILE. On a system without CA certificates, install them or set SSL_CERT_FILE."
     };
     hint.into()
 }
@@ -154,22 +155,24 @@ fn of_denied(host: &str, service: Service, status: u16, with_login: bool) -> Str
     }
     match (service, status, with_login) {
         (Service::Registry, 401, true) => {
-            format!("The login for {host} was not accepted: `docker login {host}` makes a new one.")
+            format!("{host} rejected the login: run `docker login {host}` again.")
         }
         (Service::Registry, ..) => format!(
             "Log in with `docker login {host}`, and check that the repository exists and that this account may pull from it."
         ),
         (Service::Target, 401, true) => format!(
-            "The login for {host} was not accepted: check the name and the password (--username and --password-stdin, or `docker login {host}`), and that the account may push."
+            "{host} rejected the login: check the name and the password (--username and --password-stdin, or `docker login {host}`), and that the account may push."
         ),
         (Service::Target, 401, false) => format!(
             "Log in with `docker login {host}`, or give --username and --password-stdin: pushing needs an account."
         ),
         (Service::Target, ..) => format!(
-            "Make sure that the project exists at {host} and that this account may push to it and pull from it."
+            "Check that the project exists on {host} and that this account may push to it and pull from it."
         ),
         (Service::Web, _, true) => {
-            format!("The login for {host} in ~/.netrc was not accepted, or this account may not read it.")
+            format!(
+                "{host} rejected the login in ~/.netrc: check it, and that this account may read the repository."
+            )
         }
         (Service::Web, _, false) => format!(
             "Put a login into ~/.netrc (`machine {host} login NAME password PASSWORD`), or fetch the repository with another tool and give its directory instead of the URL."
@@ -180,14 +183,14 @@ fn of_denied(host: &str, service: Service, status: u16, with_login: bool) -> Str
 fn of_not_found(host: &str, service: Service) -> String {
     match service {
         Service::Registry => {
-            "Check the repository and its tag; a private repository may need `docker login` before it is shown."
+            "Check the repository and its tag. A private repository may need `docker login` to be found."
                 .into()
         }
         Service::Target => format!(
-            "Make the project at {host} first, or check the path: some registries make none by themselves."
+            "Create the project on {host} first, or check the path: some registries do not create projects automatically."
         ),
         Service::Web => {
-            "Check the URL: it is the one that stands in Trivy's repository.yaml, without a file name; a private repository needs a login in ~/.netrc.".into()
+            "Check the URL: give the one from Trivy's repository.yaml, without a file name. A private repository needs a login in ~/.netrc.".into()
         }
     }
 }
@@ -195,51 +198,51 @@ fn of_not_found(host: &str, service: Service) -> String {
 fn of_status(host: &str, service: Service, status: u16, said: &str) -> String {
     match (service, status) {
         (_, 407) => {
-            "The proxy wants a login: put it into HTTP_PROXY, as in http://USER:PASSWORD@PROXY:PORT.".into()
-        }
-        (Service::Target, 412) => {
-            "The tag is immutable there: exempt this repository from the rule, or have the tag removed."
+            "The proxy requires a login: put it into HTTP_PROXY, as in http://USER:PASSWORD@PROXY:PORT."
                 .into()
         }
+        (Service::Target, 412) => {
+            "The tag is immutable there: exempt this repository from the rule, or remove the tag.".into()
+        }
         (Service::Target, 413) => format!(
-            "A proxy before {host} refuses even small requests: raise its limit (nginx: client_max_body_size 0)."
+            "A proxy in front of {host} rejects even small requests: raise its limit (nginx: client_max_body_size 0)."
         ),
         (Service::Target, 500 | 507) => {
-            format!("{host} could not store it: look at its disk and its log, then run the command again.")
+            format!("{host} could not store it: check its disk and its log, then run the command again.")
         }
         (Service::Target, 501..) => format!(
-            "{host}, or a proxy before it, is not well: run the command again later; what is there already is not sent again."
+            "{host}, or a proxy in front of it, is failing: run the command again later. It skips what is already there."
         ),
-        _ if said == SPEAKS_TLS => format!("{host} wants HTTPS: leave out --plain-http."),
+        _ if said == SPEAKS_TLS => format!("{host} requires HTTPS: remove --plain-http."),
         (Service::Target, 400..=499) => {
-            format!("{host} does not take it as it is: look at its log and at the rules of the repository.")
+            format!("{host} rejected the data: check its log and the rules of the repository.")
         }
         (_, 500..) => {
-            format!("{host} has a fault of its own: run the command again later, or use another source.")
+            format!("{host} returned a server error: run the command again later, or use another source.")
         }
-        _ => format!("Check the address, and whether a proxy stands between this host and {host}."),
+        _ => format!("Check the address, and whether there is a proxy between this host and {host}."),
     }
 }
 
 fn of_html(host: &str, service: Service) -> String {
     match service {
         Service::Registry | Service::Target => {
-            format!("Check that {host} is a registry, and whether a proxy or a portal wants a login first.")
+            format!("Check that {host} is a registry, and whether a proxy or a portal requires a login first.")
         }
         Service::Web => {
-            "Give the repository's URL as in Trivy's repository.yaml, not a page that shows it; check whether a portal wants a login first."
+            "Give the URL of the repository from Trivy's repository.yaml, not that of a web page. Check whether a portal requires a login first."
                 .into()
         }
     }
 }
 
-/// A host without its port, which NO_PROXY would take for a condition.
+/// A host without its port, which NO_PROXY would treat as a condition.
 fn without_port(host: &str) -> &str {
     if host.starts_with('[') { host } else { host.split(':').next().unwrap_or(host) }
 }
 
-/// Whether a registry says that it has no room: in the words of its system, or in Harbor's, of a
-/// project's quota.
+/// Whether a registry reports that it is full: with the message of its system, or with Harbor's about the
+/// quota of a project.
 pub(super) fn is_full(said: &str) -> bool {
     ["no space left", "exceed the configured upper limit"].iter().any(|words| said.contains(words))
 }

@@ -1,7 +1,7 @@
 //! The HTTP client: TLS settings, time limits, redirects, and answers of limited size.
 //!
-//! Knows URLs and headers. It knows no registries and no VEX repositories, and not where credentials come
-//! from.
+//! This module knows URLs and headers. It does not know registries, VEX repositories or the source of
+//! credentials.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
@@ -32,42 +32,43 @@ use crate::util::redacted::Redacted;
 use crate::util::threads::lock;
 use crate::util::{clock, text};
 
-/// The largest part of an error's answer that is looked at, in bytes.
+/// The maximum size of an error message that is read, in bytes.
 const MAX_SAID: u64 = 16 << 10;
-/// The longest chain of redirects.
+/// The maximum number of redirects.
 const MAX_REDIRECTS: usize = 10;
 
-/// What sends a request.
+/// A request that is being sent.
 type Sending = Pin<Box<dyn Future<Output = Result<Response, Box<dyn Error + Send + Sync>>> + Send>>;
-/// A request under way to its answer.
+/// A request until its answer.
 type Exchange = Pin<Box<dyn Future<Output = Result<Answer, RemoteError>> + Send>>;
 
-/// Hosts, with their ports where these are not the scheme's own.
+/// Hosts, with their ports if those are not the default.
 type Asked = Arc<Mutex<BTreeSet<String>>>;
 
-/// What makes one client another: the origin that the user named, and the redirects.
+/// The key of a client: the origin that the user named, and the allowed redirects.
 type ClientKey = (String, Redirects);
 
-/// The clients. Made when they are first needed: a run from folders needs no CA certificates.
+/// The HTTP clients. They are created when they are first needed: a run from directories needs no CA
+/// certificates.
 pub(crate) struct Http {
     runtime: Runtime,
     options: TlsOptions,
     tls: OnceLock<Arc<ClientConfig>>,
     pub(crate) timeouts: Timeouts,
     clients: Mutex<HashMap<ClientKey, Client>>,
-    /// By the name of the host that the user named.
+    /// The route of each host that the user named.
     routes: Mutex<HashMap<String, Arc<Route>>>,
     proxies: &'static Proxies,
     proxy_hosts: Arc<BTreeSet<String>>,
-    /// The hosts that were asked, those behind redirects as well.
+    /// The hosts that were contacted, including those behind redirects.
     asked: Asked,
-    /// When nothing is waited for any more.
+    /// The deadline.
     pub(crate) until: Option<Deadline>,
 }
 
 impl Http {
     pub(crate) fn new(options: TlsOptions) -> Result<Self, RemoteError> {
-        // Another part of the process may have installed a provider; any will do.
+        // Another part of the process may already have installed a provider, which is fine.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let proxies = Proxies::of_environment();
         Ok(Http {
@@ -84,7 +85,7 @@ impl Http {
         })
     }
 
-    /// How long may be waited for what usually takes so long; and the deadline, if that comes first.
+    /// Returns `usual`, or the time until the deadline and the deadline, if that is sooner.
     pub(crate) fn within_deadline(&self, usual: Duration) -> (Duration, Option<Deadline>) {
         let left = |until: &Deadline| until.at.saturating_duration_since(Instant::now());
         match self.until.filter(|until| left(until) < usual) {
@@ -97,18 +98,18 @@ impl Http {
         self.until.map(|until| until.at)
     }
 
-    /// The hosts that were asked so far.
+    /// The hosts that were contacted so far.
     pub(crate) fn hosts(&self) -> BTreeSet<String> {
         lock(&self.asked).clone()
     }
 
-    /// Sends a request and waits for the answer's headers, whatever its status.
+    /// Sends a request and waits for the headers of an answer with any status.
     pub(crate) fn send(&self, request: Request) -> Result<Answer, RemoteError> {
         let exchange = self.exchange(request)?;
         self.runtime.wait(exchange)?
     }
 
-    /// Prepares a request: it goes out when the future is first polled.
+    /// Prepares a request. It is sent when the future is first polled.
     fn exchange(&self, request: Request) -> Result<Exchange, RemoteError> {
         lock(&self.asked).insert(host_of(&request.url));
         let route = self.route(&request)?;
@@ -126,7 +127,7 @@ impl Http {
             }
             ref empty => {
                 let builder = self.client(&request, &route)?.request(request.method.clone(), url.clone());
-                // A length of 0 is told.
+                // An empty body still sets Content-Length.
                 let builder = if empty.is_some() { builder.body(Bytes::new()) } else { builder };
                 let sending = builder.headers(headers).send();
                 Box::pin(async move { Ok(sending.await?) })
@@ -162,15 +163,15 @@ impl Http {
         Ok(Upload::start(&self.runtime, transport, self.timeouts, request, length, self.ends_at()))
     }
 
-    /// The body of an answer as a stream.
+    /// Streams the body of an answer.
     pub(crate) fn stream(&self, answer: Answer) -> Body {
         let (subject, host) = (answer.subject.clone(), answer.host());
         let response = std::future::ready(Ok(answer.response));
         Body::start(&self.runtime, self.timeouts.stall, self.ends_at(), subject, host, response)
     }
 
-    /// Asks for something whose body is read later, and does not wait for the answer. What is wrong with
-    /// the answer, in the words of `accept`, stands in place of its body.
+    /// Sends a request without waiting for the answer, and returns its future body. If `accept` rejects the
+    /// answer, reading the body returns that error.
     pub(crate) fn fetch(
         &self,
         request: Request,
@@ -185,7 +186,7 @@ impl Http {
         Ok(Body::start(&self.runtime, self.timeouts.stall, self.ends_at(), subject, host, answer))
     }
 
-    /// The whole body of an answer of at most `most` bytes.
+    /// Reads the complete body of an answer, of at most `most` bytes.
     pub(crate) fn bytes(&self, answer: Answer, most: u64) -> Result<Vec<u8>, RemoteError> {
         let subject = answer.subject.clone();
         if answer.response.content_length().is_some_and(|length| length > most) {
@@ -202,7 +203,7 @@ impl Http {
         Ok(bytes)
     }
 
-    /// What an answer without success means.
+    /// Converts an answer with an error status.
     pub(crate) fn refusal(&self, answer: Answer, service: Service) -> RemoteError {
         let host = answer.host();
         let status = answer.response.status();
@@ -214,7 +215,7 @@ impl Http {
         let said = self.said(answer);
         let retry_after = retry_after.or_else(|| retry::retry_after_in_message(&said));
         match status {
-            // Behind a redirect stands a host at which nobody can log in.
+            // The host behind a redirect gets no login.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if asked => {
                 let (host, status) = (shown(host), status.as_u16());
                 RemoteError::Denied { subject, host, status, said, service, with_login }
@@ -233,8 +234,8 @@ impl Http {
         }
     }
 
-    /// The words of an answer that is an error, if it has any: those of the distribution
-    /// specification's error format, else nothing.
+    /// Returns the message of an error in the format of the distribution specification; empty for any other
+    /// format.
     fn said(&self, answer: Answer) -> String {
         #[derive(serde::Deserialize)]
         struct One {
@@ -251,7 +252,7 @@ impl Http {
         }
         let login = answer.login.clone();
         let bytes = self.bytes(answer, MAX_SAID).unwrap_or_default();
-        // Go's server and nginx say so, each in its own words.
+        // Go's server and nginx have different messages for this.
         let text = String::from_utf8_lossy(&bytes).to_lowercase();
         if text.contains("http request") && text.contains("https") {
             return SPEAKS_TLS.into();
@@ -261,7 +262,8 @@ impl Http {
             return String::new();
         };
         let detail = first.detail.as_str().unwrap_or_default().to_owned();
-        // distribution says of all that it has no name for "UNKNOWN, unknown error", and then what it was.
+        // distribution uses "UNKNOWN, unknown error" for all errors without a code, and explains them in the
+        // detail.
         let parts = match first.code.as_str() {
             "UNKNOWN" if !detail.is_empty() => vec![detail],
             _ => vec![first.code, first.message],
@@ -270,10 +272,10 @@ impl Http {
         text::escape(&without_secrets(words.join(", "), login.as_ref()))
     }
 
-    /// Where the host that the user named may lead.
+    /// Returns the route of the host that the user named, after checking the request.
     ///
     /// # Errors
-    /// [`RemoteError::Misled`] if the request would go to an address that a server may not name;
+    /// [`RemoteError::Misled`] if the request would go to an address that a server must not name;
     /// [`RemoteError::Proxy`] if it needs a proxy that cannot be used.
     fn route(&self, request: &Request) -> Result<Arc<Route>, RemoteError> {
         let origin = request.origin();
@@ -299,7 +301,7 @@ impl Http {
         Ok(self.tls.get_or_init(|| config).clone())
     }
 
-    /// The client for requests without a body, which follows such redirects.
+    /// Returns the client for requests without a body, which follows the redirects that `request` allows.
     fn client(&self, request: &Request, route: &Arc<Route>) -> Result<Client, RemoteError> {
         let origin = request.origin();
         let kind = (origin.origin().ascii_serialization(), request.redirects());
@@ -320,7 +322,7 @@ impl Http {
             .http1_only()
             .referer(false)
             .tls_backend_preconfigured(ClientConfig::clone(&*self.tls()?))
-            // What cannot be used was an error before.
+            // A proxy that cannot be used has already caused an error.
             .proxy(Proxy::custom(move |url| Some(proxies.proxy_for(url).ok()??.with_login())))
             .dns_resolver(Arc::new(Resolver(route.clone())))
             .redirect(match kind.1 {
@@ -332,7 +334,7 @@ impl Http {
     }
 }
 
-/// What a server says of a login, without it: some echo what they were shown.
+/// Removes the login from a server's message: some servers repeat it.
 fn without_secrets(mut text: String, login: Option<&HeaderValue>) -> String {
     let shown = login.and_then(|login| login.to_str().ok()).unwrap_or_default();
     let (scheme, token) = shown.split_once(' ').unwrap_or(("", shown));
@@ -349,14 +351,14 @@ fn without_secrets(mut text: String, login: Option<&HeaderValue>) -> String {
     text
 }
 
-/// Which redirects are followed: none from HTTPS to plain HTTP unless `insecure`, none to this host or
-/// the link unless the user named them, and not for ever.
+/// Decides about redirects: none from HTTPS to plain HTTP unless `insecure`, none to this host or to a
+/// link-local address unless the user named it, and a limited number.
 struct RedirectPolicy {
     insecure: bool,
     asked: Asked,
     route: Arc<Route>,
     proxies: &'static Proxies,
-    /// The registry whose token service is asked.
+    /// The registry that the token service belongs to.
     token_of: Option<Url>,
 }
 
@@ -364,10 +366,10 @@ impl RedirectPolicy {
     fn judge(&self, attempt: redirect::Attempt) -> redirect::Action {
         let secure = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
         if attempt.previous().len() > MAX_REDIRECTS {
-            return attempt.error("too many redirects");
+            return attempt.error("there are too many redirects");
         }
         if secure && attempt.url().scheme() == "http" && !self.insecure {
-            return attempt.error("from HTTPS to plain HTTP");
+            return attempt.error("it goes from HTTPS to plain HTTP");
         }
         if let Some(registry) = &self.token_of
             && let Err(why) = auth::may_ask(attempt.url(), registry)

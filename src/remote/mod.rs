@@ -1,8 +1,8 @@
-//! How servers are talked to: HTTP with its time limits and certificates, registries with their logins, and
+//! Communication with servers: HTTP with its time limits and certificates, registries with their logins, and
 //! the names of repositories.
 //!
-//! `source` pulls with it and `targets` pushes with it; this module knows neither. For its callers it is
-//! blocking: the asynchronous runtime and its one thread are private.
+//! `source` pulls with it and `targets` pushes with it; this module knows neither. Its interface is blocking:
+//! the asynchronous runtime and its one thread are private.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -42,41 +42,42 @@ pub use retry::{PAUSE, RETRIES, RetryLimits, RunLimits, STALL};
 pub(crate) use retry::{Retry, RetryPolicy, Retryable};
 pub(crate) use upload::Upload;
 
-/// How to reach the network.
+/// Settings for connections to servers.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct RemoteOptions {
-    /// Accept any certificate, and plain HTTP where HTTPS does not answer: Trivy's `--insecure`.
+    /// Accepts any certificate, and plain HTTP if HTTPS does not answer, as Trivy's `--insecure`.
     pub insecure: bool,
-    /// Speak plain HTTP to registries, never HTTPS.
+    /// Uses plain HTTP for registries, never HTTPS.
     pub plain_http: bool,
-    /// A PEM file of further CA certificates, beside those of the system (or of SSL_CERT_FILE).
+    /// A PEM file of additional CA certificates, beside those of the system (or of SSL_CERT_FILE).
     pub ca_cert: Option<PathBuf>,
     /// A PEM file with a client certificate, and its key if `client_key` names no other file.
     pub client_cert: Option<PathBuf>,
     /// A PEM file with the key of the client certificate.
     pub client_key: Option<PathBuf>,
-    /// A name and a password for every registry, in place of the files with logins.
+    /// A user name and a password for every registry, instead of the files with logins.
     pub login: Option<(String, String)>,
 }
 
-/// The way to every server: HTTP clients, credentials, and the thread that they run on. Made
-/// once and shared by reference; the network is not touched before something is asked for.
+/// The access to all servers: HTTP clients, credentials, and the thread that they run on. It is created once
+/// and shared by reference, and uses no network before the first request.
 pub struct Remote {
     pub(crate) http: Http,
     pub(crate) registries: registry::Registries,
     pub(crate) options: RemoteOptions,
-    /// The limits of the run, which everything that is asked keeps to.
+    /// The limits of the run, which apply to all requests.
     pub(crate) limits: RunLimits,
-    /// The logins for web servers: read when the first one is needed.
+    /// The logins for web servers. They are read when the first one is needed.
     netrc: OnceLock<login::Netrc>,
 }
 
 impl Remote {
-    /// Prepares the way, for a run with these limits.
+    /// Prepares the access for a run with these limits.
     ///
     /// # Errors
     /// [`RemoteError::CaFile`] or [`RemoteError::ClientCertificate`] if such a file cannot be used;
-    /// [`RemoteError::Setup`] if the system gives no thread, or the TLS library rejects the settings.
+    /// [`RemoteError::Setup`] if the system cannot start a thread, or if the TLS library rejects the
+    /// settings.
     pub fn new(options: RemoteOptions, limits: RunLimits) -> Result<Self, RemoteError> {
         let ca_file = options.ca_cert.as_deref().map(tls::certificates).transpose()?;
         let (roots, warnings) = ca_file.map(|file| (file.roots, file.warnings)).unwrap_or_default();
@@ -93,7 +94,7 @@ impl Remote {
         Ok(Remote { http, registries, options, limits, netrc: OnceLock::new() })
     }
 
-    /// GETs a path of a repository, logging in where the registry asks for it.
+    /// Sends a GET for a path of a repository, and logs in if the registry requires it.
     pub(crate) fn get(
         &self,
         repository: &Repository,
@@ -104,7 +105,7 @@ impl Remote {
         self.registries.get(&self.http, repository, path, subject, accept)
     }
 
-    /// Returns the header with the login for a web server that the user named.
+    /// Returns the Authorization header for a web server that the user named.
     pub(crate) fn web_login(&self, url: &Url) -> Option<HeaderValue> {
         let netrc = self.netrc.get_or_init(|| {
             let (netrc, warning) = login::netrc(|name| std::env::var_os(name));
@@ -117,19 +118,18 @@ impl Remote {
         }
     }
 
-    /// Whether a client must accept plain HTTP or any certificate to reach this registry as it was
-    /// reached here.
+    /// Whether a client must accept plain HTTP or any certificate to reach this registry as this run did.
     pub(crate) fn is_insecure(&self, host: &str) -> bool {
         self.options.insecure || self.options.plain_http || self.registries.used_plain_http(host)
     }
 
-    /// Whether a registry was logged in to.
+    /// Whether this run has logged in to a registry.
     pub(crate) fn has_login(&self, host: &str) -> bool {
         self.registries.has_login(host)
     }
 
-    /// The remarks since they were last taken, each worth a line: credentials that were not
-    /// accepted, a helper that failed.
+    /// Returns the warnings since the last call, one line each: rejected credentials, a credential helper
+    /// that failed.
     pub fn take_warnings(&self) -> Vec<String> {
         self.registries.take_warnings()
     }

@@ -1,6 +1,6 @@
 //! The names of artifacts in registries: `HOST/REPOSITORY:TAG`.
 //!
-//! Reads and writes such names. It asks no registry.
+//! This module parses and formats such names. It sends no request.
 
 use std::fmt;
 
@@ -10,8 +10,8 @@ use crate::digest::Digest;
 use crate::remote::error::RemoteError;
 use crate::util::redacted::Redacted;
 
-/// What a person reads when a reference is wrong.
-const FORM: &str = "Write it as HOST/REPOSITORY:TAG, such as ghcr.io/aquasecurity/trivy-db:2.";
+/// The hint for an invalid reference.
+const FORM: &str = "Give it as HOST/REPOSITORY:TAG, such as ghcr.io/aquasecurity/trivy-db:2.";
 
 /// One tag or digest of a repository in a registry.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -23,23 +23,23 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// Reads a reference as people write it. Where it has neither tag nor digest, `default_tag` is
-    /// taken: `latest` is nothing that Trivy asks for.
+    /// Parses a reference as users write it. If it has neither tag nor digest, `default_tag` is used: Trivy
+    /// never requests `latest`.
     ///
     /// # Errors
     /// [`RemoteError::Address`] if the text has a scheme, a login or no repository, or breaks the rules of
     /// references.
     pub fn parse(text: &str, default_tag: &str) -> Result<Self, RemoteError> {
         if text.contains("://") {
-            return Err(wrong(text, "a registry's repository has no scheme such as https://"));
+            return Err(wrong(text, "the name of a repository has no scheme such as https://"));
         }
         let Some((first, rest)) = text.split_once('/') else {
-            return Err(wrong(text, "it has no repository behind the host"));
+            return Err(wrong(text, "it has no repository after the host"));
         };
         if first.contains('@') {
             return Err(wrong(text, "it holds a login; log in with `docker login` instead"));
         }
-        // The parser does not know IPv6 hosts: it gets another in their place.
+        // The parser does not support IPv6 hosts, so it gets another host instead.
         let (host, reference) = if first.starts_with('[') {
             if !is_ipv6_host(first) {
                 return Err(wrong(text, "its host is not an IPv6 address"));
@@ -52,9 +52,9 @@ impl Repository {
         let digest = match reference.digest().map(str::parse) {
             None => None,
             Some(Ok(digest)) => Some(digest),
-            Some(Err(_)) => return Err(wrong(text, "its digest is not a lower-case sha256")),
+            Some(Err(_)) => return Err(wrong(text, "its digest is not a sha256 in lower case")),
         };
-        // The parser puts `latest` where nothing stands.
+        // The parser adds `latest` if there is no tag.
         let tagged = text.rsplit('/').next().is_some_and(|last| last.contains(':'));
         let tag = if digest.is_some() || tagged { reference.tag() } else { Some(default_tag) };
         Ok(Repository {
@@ -65,11 +65,11 @@ impl Repository {
         })
     }
 
-    /// A repository of a registry whose host is known to be one, also where it has neither dot nor
-    /// port: `registry/trivy-db` is a repository of Docker Hub's to others.
+    /// Returns a repository on a host that may have neither a dot nor a port. Elsewhere, `registry/trivy-db`
+    /// means a repository of Docker Hub.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] if one of the three is not a host, the name of a repository or a tag.
+    /// [`RemoteError::Address`] if the host, the name or the tag is not valid.
     pub fn at(host: &str, name: &str, tag: &str) -> Result<Self, RemoteError> {
         let text = format!("{host}/{name}:{tag}");
         if host.starts_with('[') {
@@ -77,24 +77,24 @@ impl Repository {
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
         if host.is_empty() || !host.chars().all(plain) {
-            return Err(wrong(&text, "its host is none"));
+            return Err(wrong(&text, "its host is not valid"));
         }
         let repository = Repository::parse(&format!("localhost/{name}:{tag}"), tag)?;
         Ok(Repository { host: host.to_owned(), ..repository })
     }
 
-    /// Reads what [`fmt::Display`] wrote, in which the first part is always the host.
+    /// Parses the output of [`fmt::Display`], in which the first component is always the host.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] if the text is not a whole reference, or its digest is not a sha256 in
+    /// [`RemoteError::Address`] if the text is not a complete reference, or if its digest is not a sha256 in
     /// lower case.
     pub(crate) fn read(text: &str) -> Result<Self, RemoteError> {
-        let none = || wrong(text, "it has no repository behind the host");
+        let none = || wrong(text, "it has no repository after the host");
         let (host, rest) = text.split_once('/').ok_or_else(none)?;
         let (path, digest) = match rest.split_once('@') {
             Some((path, digest)) => (
                 path,
-                Some(digest.parse().map_err(|_| wrong(text, "its digest is not a lower-case sha256"))?),
+                Some(digest.parse().map_err(|_| wrong(text, "its digest is not a sha256 in lower case"))?),
             ),
             None => (rest, None),
         };
@@ -116,17 +116,17 @@ impl Repository {
         Repository { tag: Some(tag.to_owned()), digest: None, ..self.clone() }
     }
 
-    /// The manifest of this digest in the same repository.
+    /// The manifest with this digest in the same repository.
     pub fn by_digest(&self, digest: Digest) -> Self {
         Repository { tag: None, digest: Some(digest), ..self.clone() }
     }
 
-    /// The same tag or digest in another place, whose name is known to be good.
+    /// The same tag or digest in another repository, whose name is known to be valid.
     pub(crate) fn moved(&self, host: &str, name: &str) -> Self {
         Repository { host: host.to_owned(), name: name.to_owned(), ..self.clone() }
     }
 
-    /// The host with its port, as people write it: `docker.io` for Docker Hub.
+    /// The host with its port, as users write it: `docker.io` for Docker Hub.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -136,22 +136,22 @@ impl Repository {
         &self.name
     }
 
-    /// The tag, where one is given or was taken by default.
+    /// The tag, given or by default.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// The digest that the manifest must have, where one is given.
+    /// The required digest of the manifest, if given.
     pub fn digest(&self) -> Option<Digest> {
         self.digest
     }
 
-    /// The host that serves the registry's API: Docker Hub's is another than its name.
+    /// The host that serves the registry's API, which differs from the name for Docker Hub.
     pub(crate) fn api_host(&self) -> &str {
         if self.host == "docker.io" { "registry-1.docker.io" } else { &self.host }
     }
 
-    /// What the manifest is asked by: the digest where there is one.
+    /// The reference to request the manifest by: the digest if there is one.
     pub(crate) fn asked_by(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),
@@ -161,10 +161,10 @@ impl Repository {
     }
 }
 
-/// Whether a host, with or without a port, is this machine itself: reached over plain HTTP where
-/// HTTPS does not answer (go-containerregistry v0.22.1, pkg/name/registry.go: `Scheme`, which
-/// Trivy uses; the private address ranges that it adds are left out, since another machine could
-/// take the place of one and would be given passwords in the clear).
+/// Whether a host, with or without a port, is this machine, which may be reached over plain HTTP if HTTPS
+/// does not answer (go-containerregistry v0.22.1, pkg/name/registry.go: `Scheme`, which Trivy uses). That
+/// code also accepts private address ranges. This function does not, because another machine could take such
+/// an address and receive passwords in plain text.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let name = if host.starts_with('[') {
         host.split(']').next().unwrap_or(host).trim_start_matches('[')
@@ -185,7 +185,7 @@ fn is_ipv6_host(host: &str) -> bool {
         && (port.is_empty() || port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()))
 }
 
-/// A tag by the distribution specification (v1.1, "Pulling manifests").
+/// Whether a text is a tag by the distribution specification (v1.1, "Pulling manifests").
 pub(crate) fn is_tag(text: &str) -> bool {
     (1..=128).contains(&text.len())
         && !text.starts_with(['.', '-'])

@@ -1,8 +1,8 @@
-//! Requests to OCI registries (distribution specification v1.1): tries HTTPS and plain HTTP as far as that
-//! is allowed, and logs in if the registry asks for it.
+//! Requests to OCI registries (distribution specification v1.1): uses HTTPS, or plain HTTP if that is
+//! allowed, and logs in if the registry requires it.
 //!
-//! It does not use the client of oci-client. That sends the password to any token service that a registry
-//! names, and hides the status of a refusal.
+//! It does not use the client of oci-client, which sends the password to any token service that a registry
+//! names, and hides the status of a rejected request. This module does not know what is pulled or pushed.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -19,10 +19,10 @@ use crate::remote::reference::{Repository, is_loopback};
 use crate::util::redacted::Redacted;
 use crate::util::threads::lock;
 
-/// The largest answer of a token service that is read, in bytes.
+/// The maximum size of a token service's answer, in bytes.
 const MAX_TOKEN: u64 = 256 << 10;
 
-/// What a login must be good for.
+/// The access that a login must grant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Access {
     /// Reading.
@@ -36,16 +36,16 @@ pub(crate) enum Access {
     },
 }
 
-/// All registries that were talked to, and what is remembered of each.
+/// The registries of a run, with the scheme and the logins of each.
 pub(crate) struct Registries {
     plain_http: bool,
     insecure: bool,
     pub(crate) files: LoginFiles,
-    /// In place of what the files have.
+    /// The login that replaces those in the files.
     login: Option<(String, String)>,
-    /// How each host is spoken to: `https` or `http`.
+    /// The scheme of each host: `https` or `http`.
     schemes: Mutex<HashMap<String, &'static str>>,
-    /// The Authorization header for each host and repository, and what it is good for.
+    /// The Authorization header for each host, repository and access.
     logins: Mutex<HashMap<(String, String, Access), HeaderValue>>,
     warnings: Mutex<Vec<String>>,
 }
@@ -72,7 +72,7 @@ impl Registries {
         }
     }
 
-    /// GETs a path of a repository.
+    /// Sends a GET for a path of a repository.
     pub(crate) fn get(
         &self,
         http: &Http,
@@ -89,8 +89,8 @@ impl Registries {
         Ok(answer)
     }
 
-    /// Asks something of a repository, logging in where the registry wants it; the answer may have
-    /// any status.
+    /// Sends a request to a repository, and logs in if the registry requires it. The answer may have any
+    /// status.
     pub(crate) fn ask(
         &self,
         http: &Http,
@@ -111,7 +111,7 @@ impl Registries {
         let login = self.login_of(repository, access);
         let answer = self.by_scheme(repository.api_host(), |scheme| ask(scheme, login.clone()))?;
         let scheme = if answer.response.url().scheme() == "http" { "http" } else { "https" };
-        // A challenge of a host behind a redirect is not this registry's, and gets no answer.
+        // A challenge from a host behind a redirect is not that of this registry, and gets no login.
         let asked = answer.same_origin && answer.response.status() == StatusCode::UNAUTHORIZED;
         let Some(challenge) = Challenge::of(answer.response.headers()).filter(|_| asked) else {
             return Ok(answer);
@@ -119,7 +119,7 @@ impl Registries {
         let origin = answer.response.url().clone();
         let required = RequiredLogin { challenge, origin, repository, access };
         let credentials = self.credentials(repository);
-        // Old credentials must not keep anyone from public data. Nobody pushes without a login.
+        // Outdated credentials must not block access to public data. A push always needs a login.
         let without = credentials.is_some() && *access == Access::Pull;
         let with = match required.header(http, credentials) {
             Err(RemoteError::Denied { .. }) if without => None,
@@ -141,7 +141,7 @@ impl Registries {
             let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             if !refused {
                 let mut logins = lock(&self.logins);
-                // Who does not mount begins an upload instead, whose bytes need the same login.
+                // If the registry does not mount, it begins an upload, whose bytes need the same login.
                 if matches!(access, Access::Mount { .. }) {
                     logins.entry(key(repository, &Access::Push)).or_insert_with(|| header.clone());
                 }
@@ -154,7 +154,7 @@ impl Registries {
         Ok(answer)
     }
 
-    /// Where a registry that was talked to answers.
+    /// Returns the origin of a registry that this run has contacted.
     pub(crate) fn origin_of(&self, repository: &Repository) -> Option<Url> {
         let host = repository.api_host();
         let known = lock(&self.schemes).get(host).copied();
@@ -162,31 +162,31 @@ impl Registries {
         Url::parse(&format!("{scheme}://{host}")).ok()
     }
 
-    /// Whether a URL is at the registry of a repository itself: the same scheme, host and port.
+    /// Whether a URL has the origin of a repository's registry: the same scheme, host and port.
     pub(crate) fn is_at(&self, repository: &Repository, url: &Url) -> bool {
         self.origin_of(repository).is_some_and(|own| own.origin() == url.origin())
     }
 
-    /// Whether any login to a host was good.
+    /// Whether a host accepted any login.
     pub(crate) fn has_login(&self, host: &str) -> bool {
         lock(&self.logins).keys().any(|(at, _, _)| at == host)
     }
 
-    /// Whether a registry was spoken to over plain HTTP.
+    /// Whether this run used plain HTTP for a registry.
     pub(crate) fn used_plain_http(&self, host: &str) -> bool {
         lock(&self.schemes).get(host) == Some(&"http")
     }
 
-    /// The header by which a repository was last logged in to.
+    /// Returns the header of the last accepted login to a repository.
     pub(crate) fn login_of(&self, repository: &Repository, access: &Access) -> Option<HeaderValue> {
         lock(&self.logins).get(&key(repository, access)).cloned()
     }
 
-    /// Logs in again after an upload was refused with 401; whether there is another login now. Tokens are good for
-    /// some minutes, and an upload takes longer.
+    /// Logs in again after an upload was rejected with status 401. Returns whether there is a new login.
+    /// Tokens are valid for some minutes, and an upload may take longer.
     pub(crate) fn renew(&self, http: &Http, repository: &Repository, refusal: &Answer) -> bool {
         let (access, origin) = (&Access::Push, refusal.response.url().clone());
-        // An upload may go to another host, and the login belongs to the registry alone.
+        // An upload may go to another host, which must not receive the login of the registry.
         let asked = self.is_at(repository, &origin) && refusal.response.status() == StatusCode::UNAUTHORIZED;
         let Some(challenge) = Challenge::of(refusal.response.headers()).filter(|_| asked) else {
             return false;
@@ -201,7 +201,7 @@ impl Registries {
         }
     }
 
-    /// Asks over HTTPS, and over plain HTTP where that is allowed and HTTPS does not answer
+    /// Sends a request over HTTPS, and over plain HTTP if that is allowed and HTTPS does not answer
     /// (go-containerregistry v0.22.1, pkg/v1/remote/transport/ping.go).
     fn by_scheme(
         &self,
@@ -217,8 +217,8 @@ impl Registries {
         let remember = |scheme| lock(&self.schemes).insert(host.to_owned(), scheme);
         match ask("https") {
             Err(first @ RemoteError::Unreachable { .. }) if self.insecure || is_loopback(host) => {
-                // Where neither answers, HTTPS is what should have. Where something answered that
-                // is no TLS, what it does over plain HTTP says more.
+                // If neither answers, the error of HTTPS is returned. If the host answered without TLS, the
+                // error of plain HTTP explains more.
                 let silent = !matches!(first, RemoteError::Unreachable { why: Unreachable::Other(_), .. });
                 let answer = ask("http").map_err(|second| match second {
                     RemoteError::Unreachable { .. } if silent => first,
@@ -247,21 +247,21 @@ impl Registries {
     }
 
     fn refused(&self, host: &str) {
-        self.warn(format!("{host} refuses the credentials that are kept for it; going on without a login"));
+        self.warn(format!("{host} rejects the stored credentials; continuing without a login"));
     }
 }
 
-/// A login that a registry asks for.
+/// A login that a registry requires.
 struct RequiredLogin<'a> {
     challenge: Challenge,
-    /// The address at which the registry asked for it.
+    /// The address that required it.
     origin: Url,
     repository: &'a Repository,
     access: &'a Access,
 }
 
 impl RequiredLogin<'_> {
-    /// Returns the header that satisfies the challenge; `None` if it asks for a password and there is none.
+    /// Returns the header that satisfies the challenge; `None` if it requires a password and there is none.
     fn header(
         &self,
         http: &Http,
@@ -278,7 +278,7 @@ impl RequiredLogin<'_> {
         }
     }
 
-    /// Returns the rights that the token has to have.
+    /// Returns the scope that the token must have.
     fn scope(&self, offered: Option<String>) -> String {
         let name = self.repository.name();
         match self.access {
@@ -309,12 +309,12 @@ impl RequiredLogin<'_> {
                 let form = form.query().unwrap_or_default().to_owned();
                 Request::form(subject, url, form)
             }
-            password_or_none => {
+            password => {
                 if let Some(service) = service {
                     url.query_pairs_mut().append_pair("service", service);
                 }
                 url.query_pairs_mut().append_pair("scope", scope);
-                Request { authorization: basic(password_or_none), ..Request::get(subject, url) }
+                Request { authorization: basic(password), ..Request::get(subject, url) }
             }
         };
         request.accept = Some("application/json");
@@ -328,7 +328,7 @@ impl RequiredLogin<'_> {
         let answer = http.send(request)?;
         if answer.response.status() != StatusCode::OK {
             return Err(match http.refusal(answer, Service::Registry) {
-                // It is at the registry that one logs in, not at its token service.
+                // The user logs in to the registry, not to its token service.
                 RemoteError::Denied { status, said, service, with_login, .. } => RemoteError::Denied {
                     subject: self.repository.to_string(),
                     host: self.repository.host().to_owned(),
@@ -347,7 +347,7 @@ impl RequiredLogin<'_> {
             None if is_html(None, &bytes) => {
                 Err(RemoteError::Html { subject, host, service: Service::Registry })
             }
-            None => Err(RemoteError::Unusable { subject, why: format!("{host} answered without a token") }),
+            None => Err(RemoteError::Unusable { subject, why: format!("the answer of {host} has no token") }),
         }
     }
 }

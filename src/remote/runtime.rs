@@ -1,6 +1,6 @@
-//! The one thread that runs everything asynchronous, and the way to wait for it.
+//! The thread that runs all asynchronous code, and blocking waits for its results.
 //!
-//! The rest of the program is blocking, sees no futures, and need not run inside a runtime.
+//! The rest of the program is blocking, uses no futures, and needs no runtime.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::remote::error::RemoteError;
 
-/// A runtime on a thread of its own. Clones share it; it ends with the last of them.
+/// A runtime on a separate thread. Clones share it; it ends with the last of them.
 #[derive(Clone)]
 pub(crate) struct Runtime(Arc<Inner>);
 
@@ -28,15 +28,15 @@ impl Runtime {
         let (stop, stopped) = oneshot::channel();
         let run = move || {
             let _ = runtime.block_on(stopped);
-            // A name lookup that hangs must not keep the program from ending.
+            // A name lookup that hangs must not block the end of the program.
             runtime.shutdown_background();
         };
         let thread = std::thread::Builder::new().name("network".into()).spawn(run).map_err(setup)?;
         Ok(Runtime(Arc::new(Inner { handle, stop: Some(stop), thread: Some(thread) })))
     }
 
-    /// The handle by which tasks are started. Tasks must not hold a [`Runtime`]: its end waits
-    /// for the thread that they run on.
+    /// The handle for starting tasks. Tasks must not hold a [`Runtime`]: dropping it waits for the thread
+    /// that they run on.
     pub(crate) fn handle(&self) -> &Handle {
         &self.0.handle
     }

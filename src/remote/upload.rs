@@ -23,21 +23,21 @@ use crate::remote::route::proxy::Proxies;
 use crate::remote::runtime::Runtime;
 use crate::remote::trace::Traced;
 
-/// The pieces that may wait to be sent.
+/// The maximum number of pieces that wait to be sent.
 const AHEAD: usize = 16;
-/// The largest piece, in bytes.
+/// The maximum size of a piece in bytes.
 const PIECE: usize = 256 << 10;
 
-/// An answer, and whether the server had taken the whole body when it came.
+/// An answer, and whether the server had received the complete body before it.
 type Sent = Result<(Answer, bool), RemoteError>;
 
-/// A body under way. Dropped before [`Upload::finish`], it breaks the connection, so that the
+/// A body that is being sent. If it is dropped before [`Upload::finish`], the connection breaks and the
 /// server keeps nothing.
 pub(crate) struct Upload {
     pieces: Option<mpsc::Sender<io::Result<Bytes>>>,
     answer: blocking::Receiver<Sent>,
     task: AbortHandle,
-    /// Keeps the thread alive on which the task runs.
+    /// Keeps the thread of the task alive.
     _runtime: Runtime,
 }
 
@@ -75,7 +75,7 @@ impl Upload {
                     why: Unreachable::Timeout(waited),
                     proxy: Proxies::of_environment().used_for(&url),
                 }),
-                () = over(until) => Err(RemoteError::Lost {
+                () = deadline(until) => Err(RemoteError::Lost {
                     subject,
                     host: host_of(&url),
                     got: consumed.bytes.load(Ordering::Relaxed),
@@ -91,11 +91,11 @@ impl Upload {
         Upload { pieces: Some(pieces), answer, task, _runtime: runtime.clone() }
     }
 
-    /// All bytes are written: waits for the server's answer, whatever its status, and says whether the
-    /// server had taken all of them when it answered.
+    /// Ends the body and waits for the server's answer with any status. Also returns whether the server had
+    /// received all bytes before it answered.
     ///
     /// # Errors
-    /// [`RemoteError::Unreachable`] if the server does not read on or answer in time; the error of the
+    /// [`RemoteError::Unreachable`] if the server stops reading or does not answer in time; the error of the
     /// exchange if the connection breaks; [`RemoteError::Setup`] if the network thread has ended.
     pub(crate) fn finish(mut self) -> Sent {
         drop(self.pieces.take());
@@ -104,9 +104,9 @@ impl Upload {
             .unwrap_or_else(|_| Err(RemoteError::Setup { why: "the network thread has ended".into() }))
     }
 
-    /// What the server said before it had everything; where writing has failed, this is why.
+    /// Returns the server's answer after a failed write, which explains the failure.
     pub(crate) fn early_answer(self) -> Sent {
-        // Not as if the body were complete.
+        // The body must not appear complete.
         if let Some(pieces) = &self.pieces {
             let _ = pieces.try_send(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -135,16 +135,16 @@ impl Drop for Upload {
     }
 }
 
-/// How far the connection is.
+/// The progress of the connection.
 #[derive(Default)]
 struct Consumed {
-    /// The bytes that it has taken. It does not ask for the end of a body whose length it knows.
+    /// The number of bytes that it has taken. It does not request the end of a body with a known length.
     bytes: AtomicU64,
-    /// It would take more, were there any.
+    /// Whether it waits for more bytes.
     waits: AtomicBool,
 }
 
-/// Hands the pieces to the connection and counts them.
+/// Passes the pieces to the connection and counts them.
 fn counted(
     waiting: mpsc::Receiver<io::Result<Bytes>>,
     consumed: Arc<Consumed>,
@@ -160,16 +160,16 @@ fn counted(
     })
 }
 
-/// Ends when the run's time is over.
-async fn over(until: Option<Instant>) {
+/// Ends at the deadline of the run.
+async fn deadline(until: Option<Instant>) {
     match until {
         Some(until) => tokio::time::sleep_until(until.into()).await,
         None => std::future::pending().await,
     }
 }
 
-/// Ends when nothing has moved for too long, with how long that was. To wait for the writer is
-/// no stall: that may be a slow source, or another registry that gets the same bytes.
+/// Ends when no byte was sent for too long, and returns that time. Waiting for the writer does not count: the
+/// source, or another registry that receives the same bytes, may be slow.
 async fn stalled(consumed: &Consumed, length: u64, timeouts: Timeouts) -> Duration {
     let look_every =
         (timeouts.stall.min(timeouts.store) / 8).clamp(Duration::from_millis(1), Duration::from_secs(5));
@@ -201,7 +201,7 @@ mod tests {
     use crate::remote::tls::TlsOptions;
     use crate::util::seed::rounds;
 
-    /// Runs what needs a clock.
+    /// Runs a future that needs a clock.
     fn run<F: Future>(future: F) -> F::Output {
         tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
     }
@@ -228,18 +228,18 @@ mod tests {
         });
     }
 
-    /// How a server closes that has read the head of a request and nothing of its body.
+    /// How a server closes the connection after it has read the head of a request, but not its body.
     #[derive(Debug, Clone, Copy)]
     enum Closes {
-        /// With bytes in its buffer that it has not read: the system resets the connection.
+        /// With unread bytes in its buffer: the system resets the connection.
         Unread,
-        /// At once: what comes later is answered by a reset.
+        /// Immediately: later bytes are answered by a reset.
         AtOnce,
         /// Its own direction only.
         Half,
     }
 
-    /// Answers each connection's request as soon as its head is there, and closes.
+    /// Answers each request after its head, and closes the connection.
     fn server(status: u16, closes: Closes) -> Url {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap();
@@ -264,7 +264,7 @@ mod tests {
         url
     }
 
-    /// More than the buffers of both ends hold.
+    /// More than the buffers on both sides hold.
     const LARGE: usize = 16 << 20;
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
                         let (answer, complete) =
                             answer.unwrap_or_else(|error| panic!("{closes:?} {method}: {error}"));
                         assert_eq!(answer.response.status(), status, "{closes:?} {method}");
-                        // A server that reads on after its answer may have got everything by now.
+                        // A server that keeps reading after its answer may have received everything.
                         assert!(!complete || matches!(closes, Closes::Half), "{closes:?} {method}");
                     }
                 }

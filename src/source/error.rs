@@ -19,7 +19,7 @@ pub enum SourceError {
     /// A file or an archive is larger than the limit for its kind.
     #[error("{subject} is larger than the limit of {}", text::format_size(*most))]
     TooLarge {
-        /// What was requested.
+        /// The requested item.
         subject: String,
         /// The limit in bytes.
         most: u64,
@@ -27,25 +27,25 @@ pub enum SourceError {
     /// The answer is not a manifest.
     #[error("{subject} cannot be used: {why}")]
     Manifest {
-        /// What was requested.
+        /// The requested item.
         subject: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// An image cannot be carried.
     #[error("{subject} cannot be carried: {why}")]
     Image {
-        /// What was requested.
+        /// The requested item.
         subject: String,
         /// The reason.
         why: String,
-        /// What to do about it.
+        /// The hint.
         hint: &'static str,
     },
     /// The source announced a different length than the manifest.
     #[error("{subject} should have {wanted} bytes, but its source announces {announced}")]
     Length {
-        /// What was requested.
+        /// The requested item.
         subject: String,
         /// The length in its descriptor.
         wanted: u64,
@@ -55,7 +55,7 @@ pub enum SourceError {
     /// The bytes ended early.
     #[error("{subject} ended after {got} of {wanted} bytes")]
     Short {
-        /// What was requested.
+        /// The requested item.
         subject: String,
         /// The length in its descriptor.
         wanted: u64,
@@ -65,7 +65,7 @@ pub enum SourceError {
     /// The source sent more bytes than expected.
     #[error("{subject} is longer than the expected {wanted} bytes")]
     Long {
-        /// What was requested.
+        /// The requested item.
         subject: String,
         /// The length in its descriptor.
         wanted: u64,
@@ -73,7 +73,7 @@ pub enum SourceError {
     /// The bytes do not have the expected digest.
     #[error("{subject} should have the digest {wanted}, but has {found}")]
     Digest {
-        /// What was requested.
+        /// The requested item.
         subject: String,
         /// The digest that was requested or claimed.
         wanted: Digest,
@@ -113,7 +113,7 @@ pub enum SourceError {
     Layout {
         /// The directory.
         directory: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// A VEX repository cannot be used.
@@ -121,9 +121,9 @@ pub enum SourceError {
     Vex {
         /// Its URL or directory.
         repository: String,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
-        /// What to do about it.
+        /// The hint.
         hint: String,
     },
     /// None of the locations in a VEX repository's manifest provided its archive.

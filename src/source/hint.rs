@@ -1,4 +1,4 @@
-//! What to do about the errors of fetching.
+//! The hints for the errors of fetching.
 
 use crate::hint::Hint;
 use crate::source::error::SourceError;

@@ -1,4 +1,4 @@
-//! Where data comes from: registries, web servers and directories.
+//! The sources of data: registries, web servers and directories.
 //!
 //! This module fetches data and verifies that an answer is the requested one: its size, its digest and its
 //! kind. It does not know what the content means (`dataset` does) or how to talk to a server (`remote` does).

@@ -48,7 +48,7 @@ fn is_complete_name(name: &str) -> bool {
     is_digest(name) || (has_host && Repository::parse(name, "latest").is_ok())
 }
 
-/// Where an artifact is fetched from.
+/// The source of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ArtifactSource {
     /// A repository in a registry.

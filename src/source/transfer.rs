@@ -46,7 +46,7 @@ pub(super) struct Transfer<'n> {
     parts: VecDeque<Part>,
     /// The end of the last range that was requested.
     asked: u64,
-    /// Where ranges come from; `None` if the blob comes as one stream.
+    /// The address that ranges are fetched from; `None` if the blob comes as one stream.
     place: Option<Place>,
     /// `false` once the server has returned something other than the requested range.
     knows_ranges: bool,

@@ -326,7 +326,7 @@ fn an_export_that_failed_resumes_where_it_was() {
     phase.store(BACK, Relaxed);
     let ran = host.export(&upstream, &[]);
     ran.good();
-    assert!(ran.err.contains("are here from an export that was cut short"), "{ran:#?}");
+    assert!(ran.err.contains("from an interrupted export"), "{ran:#?}");
     host.holds_good_bundles(1);
     let (sent, size) = (upstream.sent(), upstream.size());
     assert!(sent * 10 < size * 13, "{sent} bytes for {size}");
@@ -394,7 +394,7 @@ fn what_upstream_has_not_changed_is_kept() {
     command.args(flags);
     let ran = forge::run(command);
     ran.good();
-    assert!(ran.err.contains("trivy-db-1: ") || ran.err.contains("are here"), "{ran:#?}");
+    assert!(ran.err.contains("trivy-db-1: ") || ran.err.contains("from an interrupted export"), "{ran:#?}");
     host.holds_good_bundles(1);
     assert!(large.sent() < 60_000_000, "{}", large.sent());
 }
@@ -434,7 +434,7 @@ fn what_a_killed_export_left_is_not_believed() {
         }
         let ran = host.export(&upstream, &[]);
         ran.good();
-        assert_eq!(ran.err.contains("all of it is fetched again"), change == 1, "{ran:#?}");
+        assert_eq!(ran.err.contains("fetching all of it again"), change == 1, "{ran:#?}");
         let count = host.bundles();
         host.holds_good_bundles(count);
     }
@@ -668,8 +668,8 @@ fn a_company_lets_nobody_out_but_by_its_proxy() {
     };
     let nothing = ("NOTHING", "");
     // Without a login, with a wrong one, and past the proxy.
-    export("", nothing).fails_with(3, &["The proxy wants a login"]);
-    export("ann:wrong@", nothing).fails_with(3, &["The proxy wants a login"]);
+    export("", nothing).fails_with(3, &["The proxy requires a login"]);
+    export("ann:wrong@", nothing).fails_with(3, &["The proxy requires a login"]);
     export("ann:secret@", ("NO_PROXY", NAME)).fails_with(3, &[NAME]);
     host.holds_good_bundles(0);
     export("ann:secret@", nothing).good();
@@ -682,7 +682,7 @@ fn a_company_lets_nobody_out_but_by_its_proxy() {
     plain.publish(0, 1000);
     let mut command = host.export_command(&plain, &[]);
     command.env("HTTP_PROXY", format!("http://{}", proxy.address));
-    forge::run(command).fails_with(3, &["The proxy wants a login"]);
+    forge::run(command).fails_with(3, &["The proxy requires a login"]);
 }
 
 #[test]
@@ -814,7 +814,7 @@ fn a_layer_is_one_thing_only() {
     export(&host, &[&odd])
         .exits(3)
         .warns("serves an unusable trivy-java-db")
-        .warns("is something else as well");
+        .warns("is also another blob of the bundle");
     // What it shares the layer with is good.
     host.holds_good_bundles(1);
 }

@@ -48,7 +48,7 @@ fn failing(host: &Host, upstream: &Upstream, more: &[&str]) -> Run {
 fn what_is_read_back_is_what_was_written() {
     let (host, upstream) = (host(), upstream());
     let ran = failing(&host, &upstream, &["--verify-after-write"]);
-    ran.fails_with(7, &["what was read back is not what was written", "Do not trust this medium"]);
+    ran.fails_with(7, &["the data read back from the medium differs", "Use another medium"]);
     assert_eq!(fs::read_dir(host.path("stick")).unwrap().count(), 0, "nothing is left there");
     let ran = forge::run(export(&host, &upstream, &["--verify-after-write"]));
     ran.good();
@@ -75,7 +75,7 @@ fn it_is_read_from_the_medium_and_not_from_memory() {
         forge::run(command)
     };
     run(&[]).good();
-    run(&["--verify-after-write"]).fails_with(7, &["what was read back is not what was written"]);
+    run(&["--verify-after-write"]).fails_with(7, &["the data read back from the medium differs"]);
 }
 
 /// Runs the program with every system call of this name failing that concerns files below a folder: the one of this

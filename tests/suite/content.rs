@@ -147,7 +147,7 @@ fn a_repository_without_a_date_arrives_in_every_target() {
     }
     // How old it is nobody can say, and that is said.
     let judged = report(&export(&host, &vex, &["--max-age", "vex-corp=1d"]));
-    assert!(judged["warnings"].to_string().contains("no date of itself"), "{judged:#}");
+    assert!(judged["warnings"].to_string().contains("it has no date"), "{judged:#}");
     // A date of this second, with its fraction.
     let now = jiff::Timestamp::now().to_string();
     let vex = repository(&host, "vex", &documents, Some(&now));
@@ -235,11 +235,11 @@ fn a_database_that_shrinks_is_noticed_and_one_that_shrinks_much_stays_here() {
     publish(&upstream, 2, 80, 900_000);
     let warned = report(export(&[]).exits(0));
     let warning = warned["warnings"][0].as_str().unwrap();
-    assert!(warning.contains("80 buckets, and had 90"), "{warned:#}");
+    assert!(warning.contains("80 buckets, but had 90"), "{warned:#}");
     // A third of its buckets, or of its bytes, or nothing at all in good form.
     for (buckets, filler, word) in [
-        (50, 900_000, "50 buckets, and had 80"),
-        (80, 500_000, "bytes, and had"),
+        (50, 900_000, "50 buckets, but had 80"),
+        (80, 500_000, "bytes, but had"),
         (0, 0, "it holds no buckets"),
     ] {
         publish(&upstream, 3, buckets, filler);
@@ -279,8 +279,8 @@ fn a_repository_of_documents_that_shrinks_is_noticed_too() {
     };
     with(30, &[]).exits(0);
     let warned = report(with(27, &[]).exits(0));
-    assert!(warned["warnings"][0].as_str().unwrap().contains("27 packages, and had 30"), "{warned:#}");
-    with(18, &[]).fails_with(5, &["18 packages, and had 27", "--accept vex-corp"]);
+    assert!(warned["warnings"][0].as_str().unwrap().contains("27 packages, but had 30"), "{warned:#}");
+    with(18, &[]).fails_with(5, &["18 packages, but had 27", "--accept vex-corp"]);
     with(0, &[]).fails_with(5, &["0 packages"]);
     with(18, &["--accept", "vex-corp"]).exits(0);
     with(18, &[]).exits(0);

@@ -249,15 +249,15 @@ fn each_refusal_has_a_sentence_that_helps() {
     let cases: [(Where, u16, &str, &str); 12] = [
         (is_upload, 401, "status 401", "docker login"),
         (is_upload, 403, "status 403", "may push"),
-        (is_upload, 404, "status 404", "Make the project"),
-        (is_upload, 429, "limits how often", "Wait"),
+        (is_upload, 404, "status 404", "Create the project"),
+        (is_upload, 429, "limits the rate of requests", "Wait"),
         (is_upload, 500, "status 500", "could not store it"),
         (is_upload, 502, "status 502", "run the command again later"),
         (is_blob, 413, "status 413", "client_max_body_size"),
-        (is_blob, 507, "status 507", "look at its disk"),
-        (is_blob, 503, "status 503", "what is there already is not sent again"),
+        (is_blob, 507, "status 507", "check its disk"),
+        (is_blob, 503, "status 503", "It skips what is already there"),
         (is_manifest, 412, "status 412", "immutable"),
-        (is_manifest, 400, "status 400", "does not take it"),
+        (is_manifest, 400, "status 400", "rejected the data"),
         (is_manifest, 403, "status 403", "may push"),
     ];
     for (place, code, what, next) in cases {
@@ -411,15 +411,15 @@ fn a_login_that_is_asked_for_behind_a_redirect_is_named() {
         host.file("home/.docker/config.json", config);
         push(&host, &bundle, &registry.host)
             .exits(7)
-            .warns(&format!("to {}, which wants a login of its own", behind.host))
-            .warns(&format!("name {} in place of {}", behind.host, registry.host));
+            .warns(&format!("to {}, which requires its own login", behind.host))
+            .warns(&format!("Give {} instead of {}", behind.host, registry.host));
         assert!(behind.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", behind.seen());
         // A source likewise.
         let from = format!("{}/db:1", registry.host);
         let mirror = ["mirror", "--registry", &registry.host, "--only", "trivy-db", "--from-plain-http"];
         host.run(&[&mirror[..], &["--db-repository", &from], &ONCE].concat())
             .exits(3)
-            .warns("which wants a login of its own");
+            .warns("which requires its own login");
     }
 }
 
@@ -451,7 +451,7 @@ fn a_host_that_takes_uploads_gets_no_login_whatever_it_asks_for() {
         let (key, place) = (host.at("keys/exporter.pub"), format!("{}/p", registry.host));
         let import = ["import", bundle.to_str().unwrap(), "--trust", &key, "--state-dir", "state"];
         let ran = host.run(&[&import[..], &["--registry", &place, "--retries", "3"]].concat());
-        ran.exits(7).warns(&format!("to {}, which wants a login of its own", storage.host));
+        ran.exits(7).warns(&format!("to {}, which requires its own login", storage.host));
         assert!(!ran.err.contains(&format!("docker login {}", storage.host)), "{ran:#?}");
         assert!(!storage.seen().is_empty());
         for seen in storage.seen() {
@@ -579,7 +579,7 @@ fn a_credential_helper_that_hangs_or_prints_rubbish_is_done_without() {
         let ran = forge::run(command);
         assert_eq!(ran.code, 7, "{ran:#?}");
         assert!(ran.err.contains("docker login") && !ran.err.contains("sesame"), "{ran:#?}");
-        assert!(ran.err.contains("going on without a login"), "{ran:#?}");
+        assert!(ran.err.contains("continuing without a login"), "{ran:#?}");
     }
 }
 
@@ -683,12 +683,12 @@ fn a_registry_that_closes_before_it_has_read_the_body_is_heard() {
     for (part, code, blobs, words) in [
         ("/blobs/", 413, 404, ["status 413", "client_max_body_size"]),
         ("/blobs/", 403, 404, ["status 403", "may push"]),
-        ("/blobs/", 507, 404, ["status 507", "look at its disk"]),
+        ("/blobs/", 507, 404, ["status 507", "check its disk"]),
         (
             "/blobs/",
             201,
             404,
-            ["says that it has it, before it was sent", "Check that the address is a registry"],
+            ["says that it has it, before it was sent", "Check that the address is that of a registry"],
         ),
         ("/manifests/", 412, 200, ["status 412", "immutable"]),
     ] {
@@ -785,7 +785,7 @@ fn uploads_go_through_a_proxy_as_everything_else() {
     let registry = Registry::over(Some(authority.server(true)), |_| None);
     let place = registry.host.replace("127.0.0.1", NAME) + "/p";
     let proxy = tunnels_to(registry.host.clone());
-    push("HTTPS_PROXY", &proxy, &place, &flags).exits(7).warns("The proxy wants a login");
+    push("HTTPS_PROXY", &proxy, &place, &flags).exits(7).warns("The proxy requires a login");
     push("HTTPS_PROXY", &format!("ann:secret@{proxy}"), &place, &flags).good();
     assert_eq!(registry.tags(), ALL);
     // Early answers are heard through TLS and a tunnel as well.

@@ -980,13 +980,13 @@ fn nothing_is_overwritten_and_directories_are_not_made_up() {
     };
     host.file("out/mine.tar", "mine");
     let mine = host.at("out/mine.tar");
-    export(&mine).fails_with(2, &["mine.tar", "exists already", "never overwritten"]);
+    export(&mine).fails_with(2, &["mine.tar", "already exists", "never overwritten"]);
     assert_eq!(fs::read(&mine).unwrap(), b"mine");
     std::os::unix::fs::symlink("/nonexistent", host.path("out/link.tar")).unwrap();
-    export(&host.at("out/link.tar")).fails_with(2, &["link.tar", "exists already"]);
+    export(&host.at("out/link.tar")).fails_with(2, &["link.tar", "already exists"]);
     for missing in ["nowhere/x.tar", "nowhere/deep/", "nowhere/"] {
         let ran = export(&host.at(missing));
-        ran.fails_with(2, &["there is no folder", "nowhere", "mounted"]);
+        ran.fails_with(2, &["the directory", "nowhere", "does not exist", "mounted"]);
         assert!(!host.path("nowhere").exists());
     }
     export("/dev/full").fails_with(2, &["/dev/full"]);
@@ -1153,7 +1153,7 @@ fn a_medium_without_room_is_told_before_and_while_writing() {
         forge::run(command)
     };
     export("256k", "").fails_with(7, &["out: needs", "has 256.0 KiB", "--skip"]);
-    export("64m,nr_inodes=1", "").fails_with(7, &["out/default-", "Make room"]);
+    export("64m,nr_inodes=1", "").fails_with(7, &["out/default-", "Free space"]);
     // A file that grows no further although there is room, as on FAT32.
     export("64m", "trap '' XFSZ; ulimit -f 512;").fails_with(7, &["out/default-", "FAT32"]);
     host.nothing_signed();

@@ -144,7 +144,7 @@ fn the_deadline_is_one_for_the_whole_run() {
     let registry = Registry::new(|_| None);
     let flags = ["--cache-dir", "cache", "--data-home", "home", "--deadline", "1ms"];
     let run = push(&host, &bundle, &registry, &flags);
-    run.exits(7).prints("trivy-db        installed").warns("the time that --deadline gives is over: 1 ms");
+    run.exits(7).prints("trivy-db        installed").warns("the time limit of --deadline has passed: 1 ms");
     assert!(registry.seen().is_empty(), "{:#?}", registry.seen());
     push(&host, &bundle, &registry, &flags[..4]).good();
     assert_eq!(registry.tags(), ALL);
@@ -170,8 +170,8 @@ fn a_registry_that_asks_for_a_long_pause_is_left() {
         push(&host, &bundle, &registry, &[])
             .exits(7)
             .warns(&format!("{} ", registry.host))
-            .warns("it may be asked again in")
-            .warns("a run waits 600 s at most for servers that ask for pauses")
+            .warns("retry allowed in")
+            .warns("a run waits at most 600 s when servers ask for pauses")
             .warns("--deadline");
         rests.store(false, Relaxed);
         push(&host, &bundle, &registry, &[]).good();

@@ -397,7 +397,7 @@ fn an_export_in_volumes_resumes_where_it_was() {
     assert!(host.files("out").iter().all(|path| name(path).ends_with(".partial")), "{:?}", host.files("out"));
     let ran = forge::run(export(&["--volume-size", "3M"]));
     ran.good();
-    assert!(ran.err.contains("are here from an export that was cut short"), "{ran:#?}");
+    assert!(ran.err.contains("from an interrupted export"), "{ran:#?}");
     assert!(sent() * 10 < upstream.size() * 15, "{} bytes for {}", sent(), upstream.size());
     assert!(
         !host.files("out").iter().any(|path| name(path).ends_with(".partial")),

@@ -1,5 +1,7 @@
-//! The destination of an export: a temporary name while it is written, and the true one only when
-//! everything is signed and synced. What an export that was cut short left there is found by the next.
+//! The destination of an export. Files have temporary names while they are written, and get their final names
+//! after everything is signed and synced. The next export finds the leftover files of an interrupted one.
+//!
+//! This module knows names, files and room. It does not know the sources of the data.
 
 pub(crate) mod resume;
 pub(crate) mod room;
@@ -30,50 +32,50 @@ use crate::util::byte_size::ByteSize;
 use crate::util::fs::{self, Durability, is_at};
 use crate::util::text::{format_size, parse_stamp};
 
-/// What an export that was cut short is called while another is written under its name.
+/// The suffix of a leftover file whose name another export needs.
 const OLD: &str = ".old";
-/// How many leftovers are looked at.
+/// The maximum number of leftover files that are examined.
 const MAX_LEFTOVERS: usize = 4;
-/// How often, and after what pause, a name is tried that another run holds for a moment.
+/// The number of attempts, and the pause between them, for a name that another run holds briefly.
 const TRIES: u32 = 50;
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
-/// The size of volumes in bytes that are not asked for, but needed.
+/// The default size of volumes in bytes, if several directories need them.
 const DEFAULT_VOLUME: u64 = 1 << 30;
 
-/// Where a bundle is to go.
+/// The place that a bundle is written to.
 #[derive(Clone)]
 pub(crate) struct Destination {
-    /// Its folders; several where it may take several media.
+    /// Its directories; several if the bundle may use several media.
     directories: Vec<PathBuf>,
-    /// The file's name, where the user chose it.
+    /// The file name, if the user chose it.
     name: Option<String>,
     stream: String,
 }
 
-/// A bundle that is being written. Dropped before it is published, it leaves what the next export can
-/// go on with, if there is any.
+/// A bundle that is being written. If it is dropped before it is published, it keeps the files that the next
+/// export can resume, if any.
 pub(crate) struct PendingBundle {
-    /// The names that its files get at the end, the first one first.
+    /// The final names of its files, the first one first.
     names: Vec<PathBuf>,
-    /// How they are called until then.
+    /// Their temporary names.
     partials: Vec<PathBuf>,
-    /// What is to lie beside them.
+    /// Their parity files.
     parity: Option<Parity>,
-    /// What earlier exports left and this one may use.
+    /// The leftover files of earlier exports that this one may use.
     leftovers: Vec<Leftover>,
-    /// Nobody can go on with it: the medium is full, or gone.
+    /// It cannot be resumed, because the medium is full or gone.
     failed: Cell<bool>,
-    /// The files are this run's, and not some that another run writes.
+    /// The files belong to this run, and not to another one.
     ours: Cell<bool>,
-    /// What it was made from is not what it should be, from this byte on.
+    /// The first byte that came from bad data.
     spoiled: Cell<Option<u64>>,
-    /// So is what earlier exports left.
+    /// The leftover files of earlier exports have bad data as well.
     leftovers_spoiled: Cell<bool>,
     geometry: Geometry,
     published: bool,
 }
 
-/// The parity beside a bundle.
+/// The parity files of a bundle.
 pub(crate) struct Parity {
     pub(crate) shape: Shape,
     /// The shards of each of its files.
@@ -81,15 +83,15 @@ pub(crate) struct Parity {
     pub(crate) names: Vec<PathBuf>,
 }
 
-/// A bundle that is on its medium as a whole, under its temporary names, and its parity.
+/// A complete bundle that is synced under its temporary names, and its parity files.
 pub(crate) struct Synced {
     volume_files: VolumeFiles,
     parity: Option<VolumeFiles>,
 }
 
 impl Destination {
-    /// The folder in which bundles are named after their stream; `None` where the user chose a name, or
-    /// several folders.
+    /// The directory in which bundles are named after their stream; `None` if the user chose a name or
+    /// several directories.
     pub(crate) fn directory(&self) -> Option<&Path> {
         match (&self.name, self.directories.as_slice()) {
             (None, [one]) => Some(one),
@@ -97,10 +99,10 @@ impl Destination {
         }
     }
 
-    /// Looks at the place, before anything is fetched for it.
+    /// Checks the place before anything is fetched.
     ///
     /// # Errors
-    /// A folder that is not there, or a file that is.
+    /// If a directory does not exist, or if the file exists.
     pub(crate) fn new(outputs: &[PathBuf], stream: &str) -> Result<Self, Error> {
         let [output] = outputs else {
             return match outputs.iter().find(|output| !output.is_dir()) {
@@ -114,7 +116,7 @@ impl Destination {
         let name = output.file_name().map(|name| name.to_string_lossy().into_owned());
         let parent =
             output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // A mount point that is not there must not become a file of its name.
+        // A missing mount point must not become a file with its name.
         let named_as_directory = !output.as_os_str().to_string_lossy().to_lowercase().ends_with(".tar");
         let (Some(name), true, false) = (name, parent.is_dir(), named_as_directory) else {
             return Err(no_directory(if named_as_directory { output } else { parent }));
@@ -124,14 +126,14 @@ impl Destination {
         if let Some(existing) = destination.existing(&name) {
             let path = output.with_file_name(existing.file_name().unwrap_or_default());
             return Err(Error::usage(
-                format!("{} exists already, and a bundle is never overwritten", path.display()),
-                "Name a new file, or a folder: the file is then named after stream and date.",
+                format!("{} already exists, and a bundle is never overwritten", path.display()),
+                "Give a new file name, or a directory: the file is then named after the stream and the date.",
             ));
         }
         Ok(destination)
     }
 
-    /// What has the name of this bundle already, or that of its head.
+    /// Returns the existing file with the name of this bundle or of its head volume.
     fn existing(&self, name: &str) -> Option<PathBuf> {
         let names = [name.to_owned(), volumes::name(name, VolumeNumber::HEAD)];
         let paths =
@@ -139,7 +141,8 @@ impl Destination {
         paths.into_iter().find(|path| path.symlink_metadata().is_ok())
     }
 
-    /// The size in bytes above which a bundle is split: what was asked for, and what the folders need.
+    /// The size in bytes above which a bundle is split: the requested size, or the one that the directories
+    /// need.
     pub(crate) fn volume_size(&self, asked: Option<ByteSize>) -> Option<u64> {
         let several = (self.directories.len() > 1).then_some(DEFAULT_VOLUME);
         let fat = self.directories.iter().any(|directory| is_fat(directory)).then_some(FAT_MOST);
@@ -149,10 +152,11 @@ impl Destination {
         }
     }
 
-    /// The first moment from this one on that no bundle in the folder is named after. An export
-    /// that was killed when its bundle had its name, and a second exporter, know nothing of it.
+    /// Returns the first date from `created` on that no bundle in the directory is named after. The state
+    /// does not know a bundle of a second exporter, or of an export that was killed after it renamed its
+    /// files.
     pub(crate) fn free_timestamp(&self, created: Timestamp) -> Result<Timestamp, Error> {
-        /// More than a few runs in a row ever take; a medium full of later names is a trick.
+        /// More than consecutive runs need. Later names on a medium are an attack.
         const MAX: i64 = 60;
         let moments =
             (0..MAX).filter_map(|seconds| created.checked_add(SignedDuration::from_secs(seconds)).ok());
@@ -161,15 +165,16 @@ impl Destination {
         };
         moments.into_iter().find(free).ok_or_else(|| Error::Destination {
             path: self.directories[0].clone(),
-            what: "it holds bundles of this stream dated now and later".into(),
-            hint: "Use an empty folder; a bundle dated ahead would lock out those that follow.".into(),
+            what: "it already holds bundles of this stream with the current date and later ones".into(),
+            hint: "Use an empty directory. A bundle with a later date would make importers reject the next ones.".into(),
         })
     }
 
-    /// Whether there is room for a bundle of this plan and its parity, where what earlier exports left gives way.
+    /// Checks that there is room for a bundle with this plan and its parity files, if leftover files are
+    /// removed.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is not enough room.
     pub(crate) fn check_room(
         &self,
         plan: &BundlePlan,
@@ -183,10 +188,11 @@ impl Destination {
         placed.map(drop).map_err(|free| self.no_room(&files, there, free))
     }
 
-    /// Begins the files for a bundle of this plan, and for so much parity in files of at most so many bytes.
+    /// Prepares the files for a bundle with this plan. `parity` is the size of the parity relative to the
+    /// bundle, and the maximum size of its files in bytes.
     ///
     /// # Errors
-    /// Where there is no room for them.
+    /// If there is not enough room.
     pub(crate) fn create(
         self,
         plan: &BundlePlan,
@@ -225,10 +231,10 @@ impl Destination {
         })
     }
 
-    /// Returns what earlier exports left that were cut short: first those that fit this plan, and of these
-    /// the longest.
+    /// Returns the leftover files of interrupted exports: those that fit this plan first, and the longest of
+    /// these first.
     fn leftovers(&self, plan: &BundlePlan, files: &Files) -> Vec<Leftover> {
-        // What is much larger than what is to be written was not left by an export like this one.
+        // A much larger file was not left by an export like this one.
         let most = plan.length().saturating_mul(4);
         let in_directory =
             |directory: &PathBuf| find_leftovers(directory, &files.name(0), &self.stream, most);
@@ -237,8 +243,8 @@ impl Destination {
         leftovers
     }
 
-    /// Decides whether the first leftover is resumed. If it is not, no leftover keeps the name that the new
-    /// files need.
+    /// Decides whether the first leftover is resumed. If not, no leftover keeps the name that the new files
+    /// need.
     fn start(&self, plan: &BundlePlan, files: &Files, leftovers: &mut Vec<Leftover>) -> Start {
         let fits = leftovers.first().filter(|leftover| leftover.fits(plan) && self.directories.len() == 1);
         if let Some(leftover) = fits {
@@ -250,7 +256,7 @@ impl Destination {
         Start { first, there: 0, resumed: None }
     }
 
-    /// Finds the folder for each file, and removes leftovers until there is room.
+    /// Chooses the directory for each file, and removes leftover files until there is room.
     fn make_room(
         &self,
         files: &Files,
@@ -262,12 +268,12 @@ impl Destination {
             place(&self.directories, &files.lengths, start.there)
                 .map_err(|(path, error)| failed(&path, error))
         };
-        // What is left from before is worth less than that this one has room.
+        // A new bundle is worth more than leftover files.
         let mut placed = places()?;
         while placed.is_err() && leftovers.last().is_some_and(|leftover| leftover.path != start.first) {
             if let Some(leftover) = leftovers.pop() {
                 progress.info(&format!(
-                    "{} is removed to make room: its bytes are fetched again",
+                    "removing {} to make room; its data will be fetched again",
                     leftover.path.display()
                 ));
                 resume::remove(&leftover.paths());
@@ -281,20 +287,20 @@ impl Destination {
         Error::Destination {
             what: match files.lengths.iter().sum::<u64>().saturating_sub(there) {
                 all if all > free => format!("needs {}, has {}", format_size(all), format_size(free)),
-                all => format!("needs {}, and {} are free there, but not for whole volumes", format_size(all), format_size(free)),
+                all => format!("needs {} in complete volumes, and the {} that are free do not hold them", format_size(all), format_size(free)),
             },
             path: self.directories[0].clone(),
-            hint: "Make room, use a larger medium or several (--output for each), smaller volumes (--volume-size), or leave something out: --skip trivy-java-db."
+            hint: "Free space, use a larger medium or several (--output for each), use smaller volumes (--volume-size), or carry less (--skip trivy-java-db)."
                 .into(),
         }
     }
 }
 
-/// The files that a bundle is to have: the only one, or the head and its volumes; then its parity files.
+/// The planned files of a bundle: the only one, or the head volume and the others; then its parity files.
 struct Files {
-    /// What the bundle is called.
+    /// The name of the bundle.
     bundle: String,
-    /// How many files there are without parity.
+    /// The number of files without parity files.
     volumes: usize,
     /// The lengths of all files in bytes.
     lengths: Vec<u64>,
@@ -313,8 +319,8 @@ impl Files {
         };
         let parity = parity.map(shaped).transpose().map_err(|why: String| {
             Error::usage(
-                format!("there can be no such parity for this bundle: {why}"),
-                "Make the volumes larger.",
+                format!("this parity is not possible for the bundle: {why}"),
+                "Use larger volumes (--volume-size).",
             )
         })?;
         if let Some((shape, shards)) = &parity {
@@ -334,30 +340,29 @@ impl Files {
     }
 }
 
-/// Where the writing of a bundle begins.
+/// The start of writing a bundle.
 struct Start {
-    /// The first file, under its temporary name.
+    /// The temporary name of the first file.
     first: PathBuf,
     /// The files of the leftover that is resumed.
     resumed: Option<Vec<PathBuf>>,
-    /// How many bytes of them are there already.
+    /// The number of bytes that they already hold.
     there: u64,
 }
 
 fn no_directory(path: &Path) -> Error {
     Error::usage(
-        format!("there is no folder {}", path.display()),
-        "Make it first, or check that the medium is mounted there; a file's name ends in .tar.",
+        format!("the directory {} does not exist", path.display()),
+        "Create it, or check that the medium is mounted. To name a file, use a name that ends in .tar.",
     )
 }
 
-/// Whether a file is called as a bundle of this stream is where nobody chose a name, or as one of its
-/// volumes or parity files.
+/// Whether a file has the default name of a bundle of this stream, or of one of its volumes or parity files.
 pub(crate) fn is_named_for(name: &str, stream: &str) -> bool {
     dated(name, stream).is_some()
 }
 
-/// Returns the date in the name of such a file; `None` for any other name.
+/// Returns the date in such a name; `None` for any other name.
 pub(crate) fn dated(name: &str, stream: &str) -> Option<Timestamp> {
     let parity = parity::parse_name(name);
     let name = parity.as_deref().or(volumes::parse_name(name).map(|(bundle, _)| bundle)).unwrap_or(name);
@@ -369,7 +374,7 @@ impl PendingBundle {
     /// Opens the files for writing.
     ///
     /// # Errors
-    /// Where they cannot be made.
+    /// If they cannot be created.
     pub(crate) fn writer(&self, plan: &BundlePlan) -> Result<PartialFile, Error> {
         let begin = || match self.leftovers.iter().find(|leftover| leftover.path == self.partials[0]) {
             Some(leftover) => {
@@ -389,14 +394,14 @@ impl PendingBundle {
         begin().map_err(|error| self.broke(&self.partials[0], error))
     }
 
-    /// The start of a blob, as far as an earlier export has fetched it.
+    /// Returns the start of a blob that an earlier export fetched.
     pub(crate) fn prefix(&self, digest: Digest, size: u64) -> Option<Prefix> {
         let found = self.leftovers.iter().filter_map(|leftover| leftover.prefix(digest, size));
         found.max_by_key(Prefix::left)
     }
 
-    /// What is here of a blob is not what it should be: nobody must go on with it, nor, where a part of it
-    /// was `left`, with what that came from.
+    /// Marks a blob as bad, so that no export resumes it. If a part of it was `left` by an earlier export,
+    /// marks the leftover files as bad as well.
     pub(crate) fn spoil(&self, member: &Member, left: bool) {
         self.leftovers_spoiled.set(self.leftovers_spoiled.get() || left);
         let at = self.geometry.find(member.digest, member.size).unwrap_or(0);
@@ -408,30 +413,30 @@ impl PendingBundle {
         failed(path, error)
     }
 
-    /// Writes what is still in memory to the medium.
+    /// Writes and syncs everything that is still in memory to the medium.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If the medium fails.
     pub(crate) fn sync(&self, writer: PartialFile) -> Result<Synced, Error> {
         let sync = || {
             let volume_files = writer.into_volume_files()?;
             volume_files.each(|file| {
-                // Whatever the umask is: it is carried to be read. FAT knows no modes.
+                // Bundles are readable by all users regardless of the umask. FAT has no modes.
                 let _ = file.set_permissions(std::fs::Permissions::from_mode(0o644));
                 Ok(())
             })?;
             if !volume_files.are_complete()? {
-                return Err(io::Error::other("it has another length than was planned"));
+                return Err(io::Error::other("its length differs from the plan"));
             }
             volume_files.each(File::sync_all).map(|()| Synced { volume_files, parity: None })
         };
         sync().map_err(|error| self.broke(&self.partials[0], error))
     }
 
-    /// Makes the parity, where there is to be some.
+    /// Writes the parity files, if the options ask for them.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     pub(crate) fn add_parity(
         &self,
         synced: &mut Synced,
@@ -439,12 +444,12 @@ impl PendingBundle {
         progress: &dyn Progress,
     ) -> Result<(), Error> {
         let Some(parity) = &self.parity else { return Ok(()) };
-        let step = progress.begin("making parity", parity.shape.files().iter().sum(), "");
+        let step = progress.begin("writing parity", parity.shape.files().iter().sum(), "");
         let make = || {
             let mut files = Vec::new();
             for (name, shards) in parity.names.iter().zip(&parity.shards) {
                 let partial = names::partial_path(name);
-                // What an earlier export left is made again: it costs no download.
+                // Leftover parity files are rebuilt, which costs no download.
                 if let Some(abandoned) = abandoned(&partial) {
                     fs::remove_file(&partial)?;
                     drop(abandoned);
@@ -466,15 +471,15 @@ impl PendingBundle {
         Ok(())
     }
 
-    /// What lies beside the bundle.
+    /// The parity files of the bundle.
     pub(crate) fn parity(&self) -> Option<&Parity> {
         self.parity.as_ref()
     }
 
-    /// Reads the files back from the medium and compares them with what was signed.
+    /// Reads the files back from the medium and compares them with the signed digests.
     ///
     /// # Errors
-    /// Where they differ; nothing is left behind then.
+    /// If they differ. All files are removed then.
     pub(crate) fn read_back(
         &self,
         synced: &Synced,
@@ -491,22 +496,21 @@ impl PendingBundle {
             self.failed.set(true);
             Error::Destination {
                 path: self.names[0].clone(),
-                what: format!("what was read back is not what was written: {error}"),
-                hint: "Do not trust this medium again: it is failing, or smaller than it says. Use another."
-                    .into(),
+                what: format!("the data read back from the medium differs from the written data: {error}"),
+                hint: "Use another medium. This one is failing, or is smaller than it claims.".into(),
             }
         })
     }
 
-    /// Gives the files their names.
+    /// Renames the files to their final names.
     ///
     /// # Errors
-    /// Where that fails; nothing is left behind then.
+    /// If a file cannot be renamed. All files are removed then.
     pub(crate) fn publish(mut self, synced: Synced) -> Result<Vec<PathBuf>, Error> {
         let Synced { volume_files, parity } = synced;
         let names = self.parity.as_ref().map_or(&[][..], |parity| &parity.names);
         let publish = || {
-            // The head comes last of all.
+            // The head volume gets its name last of all.
             parity.as_ref().map_or(Ok(()), |parity| parity.publish(names))?;
             volume_files.publish(&self.names).inspect_err(|_| {
                 if let Some(parity) = &parity {
@@ -519,7 +523,7 @@ impl PendingBundle {
         Ok(std::mem::take(&mut self.names))
     }
 
-    /// What an error of the writer means.
+    /// Converts an error of the writer.
     pub(crate) fn failed(&self, error: WriteError) -> Error {
         match error {
             WriteError::Destination(error) => self.broke(&self.names[0], error),
@@ -537,14 +541,14 @@ impl Drop for PendingBundle {
         if self.published {
             let _ = fs::remove_file(resume::plan_of(&self.partials[0]));
         } else if !self.ours.get() {
-            // Whoever it belongs to still needs it.
+            // Another run is writing these files.
         } else if self.failed.get() || !resume::is_worth_keeping(&self.partials) {
             resume::remove(&self.partials);
         } else if let Some(end) = self.spoiled.get() {
             self.geometry.cut(&self.partials, end);
         }
         if let (Some(parity), false) = (&self.parity, self.published) {
-            // It is made of the whole, which there is not yet.
+            // Parity can be computed only from the complete bundle.
             for name in &parity.names {
                 let partial = names::partial_path(name);
                 if self.ours.get() && abandoned(&partial).is_some() {
@@ -553,7 +557,7 @@ impl Drop for PendingBundle {
             }
         }
         for leftover in &self.leftovers {
-            // Its bytes are in the bundle now, or nobody wants them any more.
+            // Its data is in the bundle now, or is bad.
             if leftover.path != self.partials[0] && (self.published || self.leftovers_spoiled.get()) {
                 resume::remove(&leftover.paths());
             }
@@ -561,7 +565,7 @@ impl Drop for PendingBundle {
     }
 }
 
-/// So many files may be open beside those that any export has.
+/// Raises the limit of open files for `count` volumes, beside the files that every export opens.
 fn raise_open_file_limit(count: usize) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     const OTHERS: u64 = 200;
@@ -569,12 +573,12 @@ fn raise_open_file_limit(count: usize) {
     let wanted = OTHERS + count as u64;
     if limit.current.is_some_and(|current| current < wanted) {
         limit.current = Some(limit.maximum.map_or(wanted, |most| most.min(wanted)));
-        // Without it, making a file may fail, which is said then.
+        // If this fails, creating a file may fail, which is reported then.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }
 
-/// Gives a leftover another name that has the one which is wanted. One in volumes is removed.
+/// Renames a leftover that has the name of the new file. One with several volumes is removed.
 fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
     let name = partial.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let aside =
@@ -597,16 +601,16 @@ fn set_aside(partial: &Path, leftovers: &mut Vec<Leftover>) {
     }
 }
 
-/// Makes a file and locks it, so that another run does not take it for abandoned.
+/// Creates a file and locks it, so that another run does not treat it as abandoned.
 fn create_locked(partial: &Path) -> io::Result<File> {
     for _ in 0..TRIES {
         match fs::create_new(partial, 0o644) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
-            // One that found it before the lock stood has removed it.
+            // Another run may have removed it before it was locked.
             Ok(file) => match file.try_lock() {
                 Ok(()) if !is_at(&file, partial) => {}
-                // Some file systems know no locks.
+                // Some file systems do not support locks.
                 Ok(()) | Err(std::fs::TryLockError::Error(_)) => return Ok(file),
                 Err(std::fs::TryLockError::WouldBlock) => {}
             },
@@ -616,8 +620,8 @@ fn create_locked(partial: &Path) -> io::Result<File> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// What exports of this stream left that were cut short. What nobody can go on with is removed; one that
-/// is still running holds its lock.
+/// Finds the leftover files of interrupted exports of this stream. Removes those that cannot be resumed. A
+/// running export holds the lock on its files.
 fn find_leftovers(directory: &Path, name: &str, stream: &str, most: u64) -> Vec<Leftover> {
     let (mut found, mut volumes) = (Vec::new(), Vec::new());
     let Ok(entries) = std::fs::read_dir(directory) else { return found };
@@ -633,7 +637,7 @@ fn find_leftovers(directory: &Path, name: &str, stream: &str, most: u64) -> Vec<
             || file_name == format!("{name}{OLD}{PARTIAL}")
             || file_name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
         let plain = entry.file_type().is_ok_and(|kind| kind.is_file());
-        // An export that was killed when its bundle had its name has left the plan alone.
+        // An export that was killed after it renamed its files leaves only the plan.
         let of_plan = file_name.strip_suffix(PLAN).filter(|of| *of == name || is_named_for(of, stream));
         if let Some(of) = of_plan.filter(|_| plain)
             && directory.join(format!("{of}{PARTIAL}")).symlink_metadata().is_err()
@@ -641,10 +645,10 @@ fn find_leftovers(directory: &Path, name: &str, stream: &str, most: u64) -> Vec<
             let _ = fs::remove_file(entry.path());
         }
         if ours && plain {
-            // Only who holds the lock takes or removes, and only what the lock is on.
+            // Use or remove a file only while this process holds its lock.
             let path = entry.path();
             let Some(file) = abandoned(&path) else { continue };
-            // More than a few are not what exports leave.
+            // Exports do not leave more than a few files.
             let enough = found.len() >= MAX_LEFTOVERS;
             let small = file.metadata().is_ok_and(|metadata| metadata.len() <= most);
             let looked = (small && !enough).then(|| Leftover::look(&path, file)).flatten();
@@ -654,7 +658,7 @@ fn find_leftovers(directory: &Path, name: &str, stream: &str, most: u64) -> Vec<
             }
         }
     }
-    // Parity, and volumes that no head speaks for any more. Those of a leftover are locked with it.
+    // Parity files, and volumes without a head volume. The volumes of a leftover are locked with it.
     for path in volumes {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let ours = name.strip_suffix(PARTIAL).is_some_and(|name| is_named_for(name, stream));
@@ -665,7 +669,7 @@ fn find_leftovers(directory: &Path, name: &str, stream: &str, most: u64) -> Vec<
     found
 }
 
-/// Opens a file that nobody writes any more.
+/// Opens a file that no run is writing.
 fn abandoned(path: &Path) -> Option<File> {
     let free = |file: &File| !matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
     fs::open_plain(path).ok().filter(|file| free(file) && is_at(file, path))
@@ -674,16 +678,16 @@ fn abandoned(path: &Path) -> Option<File> {
 fn failed(path: &Path, error: io::Error) -> Error {
     use io::ErrorKind::{AlreadyExists, FileTooLarge, PermissionDenied, ReadOnlyFilesystem, StorageFull};
     let hint = match error.kind() {
-        AlreadyExists => "Another export of this stream writes there at this moment; run the command again.",
-        StorageFull => "Make room, use a larger medium, or leave something out: --skip trivy-java-db.",
+        AlreadyExists => "Another export of this stream is writing there; run the command again later.",
+        StorageFull => "Free space, use a larger medium, or carry less (--skip trivy-java-db).",
         FileTooLarge => {
-            "FAT32 holds no file of 4 GiB: use a medium with exFAT, or leave something out with --skip."
+            "FAT32 cannot hold a file of 4 GiB or more: use a medium with exFAT, or carry less with --skip."
         }
         PermissionDenied | ReadOnlyFilesystem => {
-            "Choose a folder that you may write, or mount the medium for writing."
+            "Choose a directory that you may write to, or mount the medium for writing."
         }
         _ => {
-            "Nothing was left there; check the medium (it may have been unplugged) and run the command again."
+            "No files were left there. Check the medium, which may have been unplugged, and run the command again."
         }
     };
     Error::Destination { path: path.into(), what: error.to_string(), hint: hint.into() }

@@ -1,9 +1,9 @@
-//! A bundle while it is written, as the next export finds it when this one is cut short: its files, the
-//! plan beside the first, and how far they are good.
+//! The leftover files of an interrupted export, with which the next export resumes: the volumes, and the plan
+//! beside the first.
 //!
-//! The plan is lines of JSON: what is where, then a checksum for each stretch that was written. Nothing of
-//! it is believed for more than to save a download: the checksums tell where the good bytes end, and
-//! whatever is used again is hashed again with the rest.
+//! The plan is lines of JSON: the layout of the bundle, then one checkpoint with a checksum per interval. It
+//! is not trusted: it only saves a download. The checksums show where the good bytes end, and reused bytes
+//! are hashed again with the rest.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -21,24 +21,25 @@ use crate::export::output::volume_files::VolumeFiles;
 use crate::export::output::write_behind::WriteBehind;
 use crate::util::fs::{self, Durability, open_plain, rename_new};
 
-/// What the plan beside a file has behind its name.
+/// The suffix of the plan's file name.
 pub(crate) const PLAN: &str = ".plan.partial";
-/// The bytes from one checkpoint to the next: what a killed export loses at the most.
+/// The bytes between two checkpoints, which is the most that a killed export loses.
 const CHECKPOINT_INTERVAL: u64 = 4 << 20;
-/// The longest line of a plan that is read, in bytes: a bundle's members all stand in the first.
+/// The maximum length of a line in a plan, in bytes. The first line lists all members of the bundle.
 const MAX_LINE: u64 = 2 << 20;
 
-/// What is where in a bundle.
+/// The layout of a bundle in its files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Geometry {
-    /// Where the first member after the manifest begins.
+    /// The offset of the first member after the manifest.
     start: u64,
     members: Vec<Member>,
     /// The lengths of its files.
     files: Vec<u64>,
 }
 
-/// A checkpoint: where it is, and the checksum of the bytes before it: CRC-32, which finds what a crash leaves.
+/// A checkpoint: its offset, and the CRC-32 of the interval before it. CRC-32 is enough to detect the effects
+/// of a crash.
 #[derive(Serialize, Deserialize)]
 struct Checkpoint {
     end: u64,
@@ -50,8 +51,8 @@ impl Geometry {
         Geometry { start: plan.start(), members: plan.members().to_vec(), files: plan.files() }
     }
 
-    /// Keeps of files of this geometry only what stands before the byte `end`; nothing, where that is not
-    /// worth it.
+    /// Cuts files of this layout off at the byte `end`, rounded down to a checkpoint. Removes them if nothing
+    /// would be left.
     pub(crate) fn cut(&self, partials: &[PathBuf], end: u64) {
         let end = end - end % CHECKPOINT_INTERVAL;
         let open = |(path, length): (&PathBuf, &u64)| Ok((open_plain(path)?, path.clone(), *length));
@@ -62,7 +63,7 @@ impl Geometry {
         }
     }
 
-    /// Where the content of a blob of this length lies.
+    /// Returns the offset of a blob with this length.
     pub(crate) fn find(&self, digest: Digest, size: u64) -> Option<u64> {
         let mut at = self.start;
         for member in &self.members {
@@ -76,34 +77,34 @@ impl Geometry {
     }
 }
 
-/// What an export left that was cut short. Its first file is locked while this lives; none is opened by its
-/// name again, which somebody else may give to another one.
+/// The leftover files of an interrupted export. The first is locked while this value lives. No file is opened
+/// by name again, because another process may have replaced it.
 pub(crate) struct Leftover {
     /// Its first file.
     pub(crate) path: PathBuf,
     volume_files: VolumeFiles,
     plan: File,
     geometry: Geometry,
-    /// The bytes from the start that are as they were written.
+    /// The number of valid bytes at the start.
     good: u64,
 }
 
 impl Leftover {
-    /// Looks at a file whose lock is held, and at those behind it. `None` where it has no plan that can be
-    /// used, or no good byte.
+    /// Examines a leftover file that this process has locked, and the volumes that follow it. Returns `None`
+    /// if it has no usable plan or no valid byte.
     pub(crate) fn look(path: &Path, file: File) -> Option<Self> {
         let plan = open_plain(&plan_of(path)).ok()?;
         let mut lines = BufReader::new(&plan);
         let mut line = || {
             let mut bytes = Vec::new();
             let read = (&mut lines).take(MAX_LINE).read_until(b'\n', &mut bytes).ok()?;
-            // The last line may have been cut off.
+            // The last line may be incomplete.
             (read > 0 && bytes.ends_with(b"\n")).then_some(bytes)
         };
         let geometry: Geometry = serde_json::from_slice(&line()?).ok()?;
         let mut files = vec![(file, path.to_path_buf(), *geometry.files.first()?)];
         for (behind, length) in behind(path).zip(geometry.files.iter().skip(1)) {
-            // An export that was killed while it gave the files their names.
+            // The export may have been killed while it renamed the files.
             if let (Some(name), false) = (final_path(&behind), behind.symlink_metadata().is_ok()) {
                 let _ = rename_new(&name, &behind, Durability::Unsynced);
             }
@@ -122,7 +123,7 @@ impl Leftover {
             {
                 break;
             }
-            // The manifest is filled in at the end, and not a part of what was checked.
+            // The manifest is written at the end, so the checksum does not cover it.
             let manifest = geometry.start.saturating_sub(good).min(CHECKPOINT_INTERVAL) as usize;
             buffer[..manifest].fill(0);
             crc.update(&buffer);
@@ -135,38 +136,38 @@ impl Leftover {
         Some(Leftover { path: path.into(), volume_files, plan, geometry, good })
     }
 
-    /// Its files, the first one first.
+    /// The paths of its files, the first one first.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let behind = self.volume_files.paths().skip(1).map(Path::to_path_buf);
         [self.path.clone()].into_iter().chain(behind).collect()
     }
 
-    /// Whether a bundle of this plan can be written where this one was left.
+    /// Whether a bundle with this plan can resume these files.
     pub(crate) fn fits(&self, plan: &BundlePlan) -> bool {
         self.geometry == Geometry::of(plan) && self.good <= plan.length()
     }
 
-    /// The good bytes at the start of the file.
+    /// The number of valid bytes at the start.
     pub(crate) fn good(&self) -> u64 {
         self.good
     }
 
-    /// The bytes that its files take.
+    /// The total size of its files in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.volume_files.size()
     }
 
-    /// The start of a blob, as far as it is good.
+    /// Returns the valid start of a blob.
     pub(crate) fn prefix(&self, digest: Digest, size: u64) -> Option<Prefix> {
         let at = self.geometry.find(digest, size)?;
         let length = self.good.checked_sub(at)?.min(size);
         (length > 0).then(|| Prefix { volume_files: self.volume_files.clone(), at, left: length })
     }
 
-    /// Goes on with the files. What is not known to be good is cut off.
+    /// Resumes the files. Bytes that are not known to be valid are cut off.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     pub(crate) fn resume(&self) -> io::Result<PartialFile> {
         self.volume_files.set_len(self.good)?;
         let mut plan = self.plan.try_clone()?;
@@ -175,7 +176,7 @@ impl Leftover {
     }
 }
 
-/// The start of a blob that an earlier export has fetched.
+/// The start of a blob that an earlier export fetched.
 pub(crate) struct Prefix {
     volume_files: VolumeFiles,
     at: u64,
@@ -183,7 +184,7 @@ pub(crate) struct Prefix {
 }
 
 impl Prefix {
-    /// The bytes that are still to be read.
+    /// The number of bytes left to read.
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
@@ -202,16 +203,16 @@ impl Read for Prefix {
     }
 }
 
-/// Files under way that keep their plan up to date.
+/// The pending files of a bundle, which keep their plan up to date.
 pub(crate) struct PartialFile {
     out: WriteBehind,
     plan: File,
     crc: Crc,
     at: u64,
-    /// The bytes at the start that an earlier export has written. They are compared with what is to be
-    /// there, and written again only where they differ.
+    /// The number of bytes that an earlier export wrote. They are compared with the new bytes, and rewritten
+    /// only if they differ.
     there: u64,
-    /// What is written at the start at the end is no news for the plan.
+    /// Whether all members are written. The manifest, which is written last, gets no checkpoint.
     ended: bool,
 }
 
@@ -219,11 +220,11 @@ impl PartialFile {
     /// Begins new files, with their plan beside the first.
     ///
     /// # Errors
-    /// Where the plan cannot be written.
+    /// If the plan cannot be written.
     pub(crate) fn new(volume_files: VolumeFiles, plan: &BundlePlan) -> io::Result<Self> {
         let first = volume_files.paths().next().ok_or(io::ErrorKind::InvalidInput)?;
         let beside = plan_of(first);
-        // Whatever has this name is not ours: a link would lead elsewhere.
+        // A file with this name is stale, or a link that leads elsewhere.
         match fs::remove_file(&beside) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -239,15 +240,15 @@ impl PartialFile {
         PartialFile { out: WriteBehind::new(volume_files), plan, crc: Crc::new(), at: 0, there, ended: false }
     }
 
-    /// The files, when everything is written.
+    /// Flushes everything and returns the files.
     ///
     /// # Errors
-    /// Where the last bytes cannot be written.
+    /// If the last bytes cannot be written.
     pub(crate) fn into_volume_files(self) -> io::Result<VolumeFiles> {
         self.out.into_volume_files()
     }
 
-    /// Passes over bytes that are there already, or writes over others.
+    /// Skips bytes that are already in the files, and overwrites bytes that differ.
     fn compare(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let known = usize::try_from(self.there - self.at).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(known)];
@@ -282,7 +283,7 @@ impl Write for PartialFile {
         if self.at.is_multiple_of(CHECKPOINT_INTERVAL) {
             let mut line = serde_json::to_vec(&Checkpoint { end: self.at, crc: self.crc.sum() })?;
             line.push(b'\n');
-            // What the plan names is in the file.
+            // The plan must not name bytes that are not in the files.
             let plan = self.plan.try_clone()?;
             self.out.then(move || fs::write_all(&plan, "plan", &line))?;
             self.crc.reset();
@@ -296,20 +297,20 @@ impl Write for PartialFile {
 }
 
 impl Seek for PartialFile {
-    /// Only once everything is written, for what stands at the start.
+    /// Seeks to the manifest at the start, after all members are written.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.ended = true;
         self.out.seek(to)
     }
 }
 
-/// The plan of files that are being written, of which this is the first.
+/// Returns the path of the plan for the first of some pending files.
 pub(crate) fn plan_of(partial: &Path) -> PathBuf {
     let name = partial.file_name().unwrap_or_default().to_string_lossy().into_owned();
     partial.with_file_name(format!("{}{PLAN}", name.strip_suffix(PARTIAL).unwrap_or(&name)))
 }
 
-/// What the volumes behind a head are called while they are written; none where it is no head.
+/// Returns the temporary names of the volumes that follow a head volume; none if `head` is not one.
 pub(crate) fn behind(head: &Path) -> impl Iterator<Item = PathBuf> {
     let head = final_path(head);
     let volume =
@@ -317,29 +318,29 @@ pub(crate) fn behind(head: &Path) -> impl Iterator<Item = PathBuf> {
     (0..).map_while(volume)
 }
 
-/// Whether the next export would have something to go on with.
+/// Whether the next export can resume from these files.
 pub(crate) fn is_worth_keeping(partials: &[PathBuf]) -> bool {
     let length = |path: &PathBuf| std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
     let together = partials.iter().all(|path| path.parent() == partials[0].parent());
     together && partials.iter().map(length).fold(0, u64::saturating_add) >= CHECKPOINT_INTERVAL
 }
 
-/// Removes files that were being written, and their plan.
+/// Removes pending files and their plan.
 pub(crate) fn remove(partials: &[PathBuf]) {
-    // The first one last: it tells the next export that the others are abandoned.
+    // The first one last: the next export uses it to find the others.
     for path in partials.iter().rev() {
         let _ = fs::remove_file(path);
     }
     partials.first().map(|first| fs::remove_file(plan_of(first)));
 }
 
-/// Removes what an export left of which only the first file is known.
+/// Removes the leftover files of an export, given the first.
 pub(crate) fn remove_all(first: &Path) {
     let behind = behind(first).take_while(|path| path.symlink_metadata().is_ok());
     remove(&[first.to_path_buf()].into_iter().chain(behind).collect::<Vec<_>>());
 }
 
-/// Cuts a plan off behind the stretch that ends at `good`.
+/// Cuts a plan off after the checkpoint at `good`.
 fn shorten(plan: &mut File, good: u64) -> io::Result<()> {
     plan.rewind()?;
     let mut length = 0;

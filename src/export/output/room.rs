@@ -1,15 +1,15 @@
-//! Which folder has room for which file. Knows lengths and file systems, and no bundle.
+//! Chooses a directory with enough room for each file. Knows lengths and file systems, but no bundle.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::util::fs;
 
-/// The largest file that FAT holds, in bytes (Microsoft's FAT32 specification, section 6.2: DIR_FileSize).
+/// The maximum size of a file on FAT, in bytes (Microsoft's FAT32 specification, section 6.2: DIR_FileSize).
 pub(crate) const FAT_MOST: u64 = u32::MAX as u64;
 
-/// The folder for each file of these lengths, in their order: the next one where one is full. `there` bytes
-/// are in the first one already. Where there is no room, the bytes that are free.
+/// Returns a directory for each file of these lengths, in order: the next directory if one is full. `there`
+/// bytes are already in the first one. If there is not enough room, returns the number of free bytes.
 pub(crate) fn place<'f>(
     directories: &'f [PathBuf],
     lengths: &[u64],
@@ -41,7 +41,8 @@ pub(crate) fn place<'f>(
     Ok(Ok(placed))
 }
 
-/// Whether a folder lies in a FAT file system, whoever drives it. exFAT is none: it holds large files.
+/// Whether a directory is on a FAT file system, with any driver. exFAT does not count, because it holds large
+/// files.
 pub(crate) fn is_fat(directory: &Path) -> bool {
     let Ok(stat) = rustix::fs::statfs(directory) else { return false };
     // MSDOS_SUPER_MAGIC and FUSE_SUPER_MAGIC (statfs(2)).
@@ -55,14 +56,14 @@ pub(crate) fn is_fat(directory: &Path) -> bool {
             })
 }
 
-/// The type of the file system that a folder lies in (proc_pid_mountinfo(5)).
+/// The type of a directory's file system (proc_pid_mountinfo(5)).
 fn type_of<'m>(directory: &Path, mounts: &'m str) -> Option<&'m str> {
     let mount = |line: &'m str| {
         let (fields, rest) = line.split_once(" - ")?;
         let point = fields.split(' ').nth(4)?.replace("\\040", " ");
         Some((point, rest.split(' ').next()?))
     };
-    // Of two at one place the later one is seen.
+    // Of two mounts at one place, the later one is visible.
     let over = mounts.lines().filter_map(mount).filter(|(point, _)| directory.starts_with(point));
     over.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind)
 }

@@ -1,7 +1,7 @@
-//! The files that a bundle under way lies in, as one: the only one, or the head and its volumes.
+//! The files of a pending bundle as one sequence of bytes: the only file, or the head volume and the others.
 //!
-//! They stay open from the first byte to the last. None is opened by its name again, which somebody else
-//! may give to another one.
+//! The files stay open from the first byte to the last. None is opened by name again, because another process
+//! may have replaced it. This module does not know the format of a bundle.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -12,7 +12,8 @@ use std::sync::Arc;
 use crate::util::fs::{self, Durability, is_at, rename_new, sync_parent};
 use crate::util::step;
 
-/// The open files of a bundle under way, and a place in them. A clone is another place in the same files.
+/// The open files of a pending bundle, and a position in them. A clone has its own position in the same
+/// files.
 #[derive(Debug, Clone)]
 pub(crate) struct VolumeFiles {
     volume_files: Arc<Vec<VolumeFile>>,
@@ -24,12 +25,12 @@ struct VolumeFile {
     file: File,
     path: PathBuf,
     start: u64,
-    /// The bytes that it is to hold.
+    /// The planned length in bytes.
     length: u64,
 }
 
 impl VolumeFiles {
-    /// Files of these lengths in bytes.
+    /// Combines files with these planned lengths in bytes.
     pub(crate) fn new(files: Vec<(File, PathBuf, u64)>) -> Self {
         let mut start = 0;
         let volume_file = |(file, path, length)| {
@@ -40,17 +41,17 @@ impl VolumeFiles {
         VolumeFiles { volume_files: Arc::new(files.into_iter().map(volume_file).collect()), at: 0 }
     }
 
-    /// How the files are called while they are written, the head first.
+    /// The temporary names of the files, the head volume first.
     pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
         self.volume_files.iter().map(|volume_file| volume_file.path.as_path())
     }
 
-    /// The files, the head first.
+    /// The files, the head volume first.
     pub(crate) fn files(&self) -> impl Iterator<Item = &File> {
         self.volume_files.iter().map(|volume_file| &volume_file.file)
     }
 
-    /// The bytes that the files take.
+    /// The total size of the files in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.volume_files
             .iter()
@@ -59,10 +60,10 @@ impl VolumeFiles {
             .sum()
     }
 
-    /// Whether each file has the bytes that it is to hold, and no more.
+    /// Whether each file has exactly its planned length.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     pub(crate) fn are_complete(&self) -> io::Result<bool> {
         for volume_file in self.volume_files.iter() {
             if volume_file.file.metadata()?.len() != volume_file.length {
@@ -72,18 +73,18 @@ impl VolumeFiles {
         Ok(true)
     }
 
-    /// Does something with each file.
+    /// Runs an action on each file.
     ///
     /// # Errors
-    /// The first that there is.
+    /// If the action fails for a file.
     pub(crate) fn each(&self, action: impl FnMut(&File) -> io::Result<()>) -> io::Result<()> {
         self.files().try_for_each(action)
     }
 
-    /// Cuts off everything behind the first `length` bytes.
+    /// Cuts the files off after the first `length` bytes.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     pub(crate) fn set_len(&self, length: u64) -> io::Result<()> {
         for volume_file in self.volume_files.iter() {
             let keep = length.saturating_sub(volume_file.start).min(volume_file.length);
@@ -94,7 +95,7 @@ impl VolumeFiles {
         Ok(())
     }
 
-    /// The file that holds a byte, and how many it is to hold from there on.
+    /// Returns the file that holds a byte, and its planned length from there on.
     fn find(&self, at: u64) -> Option<(&VolumeFile, u64)> {
         let index =
             self.volume_files.partition_point(|volume_file| volume_file.start + volume_file.length <= at);
@@ -102,10 +103,10 @@ impl VolumeFiles {
         Some((volume_file, volume_file.start + volume_file.length - at))
     }
 
-    /// Reads some bytes; none at the end of what was written.
+    /// Reads some bytes; none at the end of the written bytes.
     ///
     /// # Errors
-    /// Where the medium fails.
+    /// If the medium fails.
     pub(crate) fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let Some((volume_file, left)) = self.find(at) else { return Ok(0) };
         let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -115,7 +116,7 @@ impl VolumeFiles {
     /// Fills the buffer.
     ///
     /// # Errors
-    /// Where the medium fails, and `UnexpectedEof` where fewer bytes were written.
+    /// If the medium fails; `UnexpectedEof` if fewer bytes were written.
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         let mut done = 0;
         while done < buffer.len() {
@@ -129,17 +130,17 @@ impl VolumeFiles {
         Ok(())
     }
 
-    /// Gives all files their true names, the head last: it says that the rest is there. Never over a file
-    /// that exists. Where that fails, none has its true name.
+    /// Renames all files to their final names, the head volume last, because it announces the others. Never
+    /// replaces a file. If this fails, no file keeps its final name.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If a file cannot be renamed, or if a file with the final name exists.
     pub(crate) fn publish(&self, names: &[PathBuf]) -> io::Result<()> {
         let pairs = || self.volume_files.iter().zip(names);
         let volumes = pairs().skip(1);
         let all = || -> io::Result<()> {
             volumes.clone().try_for_each(|(volume_file, name)| volume_file.publish(name))?;
-            // The head must not be found before the others are.
+            // The head volume must not appear before the others.
             volumes.clone().try_for_each(|(_, name)| sync_parent(name))?;
             pairs().take(1).try_for_each(|(volume_file, name)| {
                 volume_file.publish(name).and_then(|()| sync_parent(name))
@@ -148,7 +149,7 @@ impl VolumeFiles {
         all().inspect_err(|_| self.withdraw(names))
     }
 
-    /// Takes their true names from the files again, where they have them.
+    /// Renames files back to their temporary names.
     pub(crate) fn withdraw(&self, names: &[PathBuf]) {
         for (volume_file, name) in self.volume_files.iter().zip(names) {
             if is_at(&volume_file.file, name) {
@@ -160,7 +161,7 @@ impl VolumeFiles {
 
 impl VolumeFile {
     fn publish(&self, name: &Path) -> io::Result<()> {
-        let swapped = || io::Error::other("another file has its name now");
+        let swapped = || io::Error::other("another file was moved to its name");
         is_at(&self.file, &self.path).then_some(()).ok_or_else(swapped)?;
         rename_new(&self.path, name, Durability::Unsynced)?;
         is_at(&self.file, name).then_some(()).ok_or_else(swapped)
@@ -221,7 +222,7 @@ mod tests {
         all.write_all(&bytes).unwrap();
         assert!(all.are_complete().unwrap());
         assert_eq!(fs::read(dir.path().join("1.partial")).unwrap(), [10, 11, 12]);
-        assert_eq!(all.write(&[1]).unwrap(), 0, "there is no room behind the last");
+        assert_eq!(all.write(&[1]).unwrap(), 0, "the last file is full");
         let mut found = [0; 6];
         all.read_exact_at(&mut found, 8).unwrap();
         assert_eq!(found, [8, 9, 10, 11, 12, 13]);

@@ -1,5 +1,7 @@
-//! Writing behind: one thread writes while another fetches and checks what comes next, so that a slow medium
-//! never waits.
+//! Writes in a separate thread while the caller fetches and validates the next bytes, so that a slow medium
+//! is never idle.
+//!
+//! This module knows open files and offsets. It does not know the format of a bundle.
 
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -7,23 +9,23 @@ use std::thread::JoinHandle;
 
 use crate::export::output::volume_files::VolumeFiles;
 
-/// The bytes that are written at once: a stick sees few, long writes.
+/// The size of one write in bytes. USB sticks are faster with few, long writes.
 const CHUNK: usize = 1 << 20;
-/// The chunks under way at the most.
+/// The maximum number of queued chunks.
 const DEPTH: usize = 4;
 
-/// What the thread does, one after the other.
+/// A job of the thread. Jobs run in order.
 enum Job {
-    /// Writes bytes at a place.
+    /// Writes bytes at an offset.
     Write(u64, Vec<u8>),
-    /// Does something that counts on what was written before.
+    /// Runs an action that depends on the earlier writes.
     Then(Box<dyn FnOnce() -> io::Result<()> + Send>),
 }
 
-/// Files that are written by a thread of their own. Errors come with a later write, or with the flush.
+/// Files that a separate thread writes. Errors are returned by a later write or by the flush.
 pub(crate) struct WriteBehind {
     volume_files: VolumeFiles,
-    /// Where the next chunk goes.
+    /// The offset of the next chunk.
     at: u64,
     chunk: Vec<u8>,
     writer: Option<Writer>,
@@ -35,26 +37,26 @@ struct Writer {
 }
 
 impl WriteBehind {
-    /// Writes from the beginning.
+    /// Begins to write at offset 0.
     pub(crate) fn new(volume_files: VolumeFiles) -> Self {
         WriteBehind { volume_files, at: 0, chunk: Vec::new(), writer: None }
     }
 
-    /// The files. What was not flushed may not be in them yet.
+    /// The files. Bytes that were not flushed may not be in them yet.
     pub(crate) fn volume_files(&self) -> &VolumeFiles {
         &self.volume_files
     }
 
-    /// The files, when everything is in them.
+    /// Flushes everything and returns the files.
     ///
     /// # Errors
-    /// Where they could not be written.
+    /// If they cannot be written.
     pub(crate) fn into_volume_files(mut self) -> io::Result<VolumeFiles> {
         self.flush()?;
         Ok(self.volume_files.clone())
     }
 
-    /// Hands over the chunk.
+    /// Passes the chunk to the thread.
     fn send(&mut self) -> io::Result<()> {
         if self.chunk.is_empty() {
             return Ok(());
@@ -66,10 +68,10 @@ impl WriteBehind {
         Ok(())
     }
 
-    /// Has something done when all that was written so far is in the files. Where that fails, it is not done.
+    /// Runs an action after everything so far is in the files; does not run it if a write fails.
     ///
     /// # Errors
-    /// Those of what was handed over before.
+    /// If an earlier write or action failed.
     pub(crate) fn then(
         &mut self,
         action: impl FnOnce() -> io::Result<()> + Send + 'static,
@@ -88,11 +90,11 @@ impl WriteBehind {
         Ok(())
     }
 
-    /// Waits until everything that was handed over is written.
+    /// Waits until everything that was passed to the thread is written.
     fn wait(&mut self) -> io::Result<()> {
         let Some(Writer { jobs, thread }) = self.writer.take() else { return Ok(()) };
         drop(jobs);
-        thread.join().map_err(|_| io::Error::other("the thread that writes has panicked"))?
+        thread.join().map_err(|_| io::Error::other("the writing thread panicked"))?
     }
 }
 
@@ -138,7 +140,7 @@ impl Seek for WriteBehind {
 }
 
 impl Drop for WriteBehind {
-    /// Whoever removes the files must not be written to meanwhile.
+    /// Waits, so that the files can be removed without a concurrent write.
     fn drop(&mut self) {
         let _ = self.wait();
     }
@@ -150,7 +152,7 @@ mod tests {
 
     use super::*;
 
-    /// Two files of which the first holds a chunk and a half.
+    /// Two files, the first of which holds 1.5 chunks.
     fn volume_files(dir: &tempfile::TempDir) -> VolumeFiles {
         let file = |name: &str| {
             let path = dir.path().join(name);

@@ -1,17 +1,17 @@
-//! What is shown to a server to log in.
+//! The credentials for a server.
 
 use std::fmt;
 
-/// What is known for logging in to one repository.
+/// The credentials for one repository.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credentials {
     /// A name and a password.
     Password(String, String),
-    /// A refresh token, which some registries give in place of a password.
+    /// A refresh token, which some registries use instead of a password.
     Token(String),
 }
 
-// Logs and failed assertions show no secret.
+// Logs and failed assertions must not show a secret.
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

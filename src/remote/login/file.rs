@@ -1,4 +1,6 @@
-//! A file with logins: which of its entries is for a repository.
+//! A file with logins, and the entry in it for a repository.
+//!
+//! This module parses such files. It runs no helper.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +10,15 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::remote::login::credentials::Credentials;
 
-/// The key under which Docker and its helpers keep the login of Docker Hub.
+/// The key that Docker and its helpers use for the login of Docker Hub.
 const DOCKER_HUB: &str = "https://index.docker.io/v1/";
-/// The padding of base64 may be missing.
+/// Base64 with optional padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The form of a file with logins.
+/// The format of a file with logins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// `{"auths": {…}}`
@@ -25,17 +27,17 @@ pub(super) enum Form {
     Legacy,
 }
 
-/// What a file has for a repository.
+/// The result of looking up a repository in a file.
 #[derive(Debug)]
 pub(super) enum Found {
     Nothing,
     Login(Credentials),
-    /// A helper has it, under the name of a server.
+    /// A helper has the login under the name of a server.
     Helper {
         helper: String,
         server: String,
     },
-    /// An entry for it cannot be used; the text says why.
+    /// The entry cannot be used; the text is the reason.
     Broken(String),
 }
 
@@ -66,7 +68,7 @@ impl std::fmt::Debug for Entry {
 }
 
 impl Logins {
-    /// Reads the content of a file; `None` if it has another form.
+    /// Parses the content of a file; `None` if it has another format.
     pub(super) fn parse(bytes: &[u8], form: Form) -> Option<Self> {
         match form {
             Form::Current => crate::util::json::from_slice(bytes).ok(),
@@ -77,8 +79,8 @@ impl Logins {
         }
     }
 
-    /// Finds what is there for a repository. A helper of its host comes first, then the entry with the longest key
-    /// that its name begins with, then a helper for all that has no entry.
+    /// Finds the login for a repository. A helper for its host comes first, then the entry with the longest
+    /// matching key, then the helper for everything without an entry.
     pub(super) fn find(&self, host: &str, name: &str) -> Found {
         let server = if is_docker_hub(host) { DOCKER_HUB } else { host };
         if let Some(helper) = self.helper(host) {
@@ -86,7 +88,7 @@ impl Logins {
         }
         let entry = self.entry(host, name).map_or(Found::Nothing, |(key, entry)| entry.login(key));
         match (entry, &self.creds_store) {
-            // An entry without content says that the helper has the login.
+            // An empty entry means that the helper has the login.
             (Found::Nothing, Some(helper)) if !helper.is_empty() => {
                 Found::Helper { helper: helper.clone(), server: server.to_owned() }
             }
@@ -105,32 +107,33 @@ impl Logins {
     fn entry(&self, host: &str, name: &str) -> Option<(&str, &Entry)> {
         let auths = self.auths.as_ref()?;
         let entries = || auths.iter().filter_map(|(key, entry)| Some((key.as_str(), entry.as_ref()?)));
-        let whole = format!("{host}/{name}");
+        let full = format!("{host}/{name}");
         if !self.is_legacy {
-            // Exactly as they are written, the longest first.
-            let prefixes = std::iter::successors(Some(whole.as_str()), |key| Some(key.rsplit_once('/')?.0));
+            // First the keys that match exactly, the longest first.
+            let prefixes = std::iter::successors(Some(full.as_str()), |key| Some(key.rsplit_once('/')?.0));
             let mut exact = prefixes.filter_map(|prefix| auths.get_key_value(prefix));
             if let Some((key, Some(entry))) = exact.next() {
                 return Some((key, entry));
             }
         }
-        // Then as they are meant: with a scheme, a slash at the end, or another name of Docker Hub.
+        // Then the keys that match after normalization: with a scheme, a trailing slash, or another name of
+        // Docker Hub.
         let meant = |key: &str| Key::of(key).filter(|key| key.host == canonical(host));
         let fits = |key: &Key| key.path.is_empty() || is_prefix(&key.path, name);
         let fitting = entries().filter_map(|(key, entry)| Some((meant(key).filter(fits)?, key, entry)));
-        // Of two that mean the same, the first in the order of their text.
+        // Of two keys with the same meaning, the first in alphabetical order is used.
         let longest = fitting.rev().max_by_key(|(meant, ..)| meant.path.len());
-        // Docker wrote addresses with any path for a host.
+        // Docker wrote addresses with an arbitrary path for a host.
         let has_address = |key: &str| self.is_legacy || key.contains("://");
         let of_host = || entries().find(|(key, _)| has_address(key) && meant(key).is_some());
         longest.map(|(_, key, entry)| (key, entry)).or_else(of_host)
     }
 }
 
-/// What the key of an entry means.
+/// The normalized key of an entry.
 struct Key {
     host: String,
-    /// Names that a repository's name begins with; may be empty.
+    /// The first components of a repository's name; may be empty.
     path: String,
 }
 
@@ -139,14 +142,14 @@ impl Key {
         let bare = key.strip_prefix("http://").or_else(|| key.strip_prefix("https://")).unwrap_or(key);
         let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
         let path = path.trim_end_matches('/');
-        // The address of an API and not of an organization.
+        // The address of an API, not of an organization.
         let is_api = bare.len() < key.len() && matches!(path, "v1" | "v2");
         let path = if is_api { "" } else { path };
         (!host.is_empty()).then(|| Key { host: canonical(host).to_owned(), path: path.to_owned() })
     }
 }
 
-/// Whether a repository's name is one, or begins with it at a slash.
+/// Whether a repository's name is `path` or begins with `path` and a slash.
 fn is_prefix(path: &str, name: &str) -> bool {
     name.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -155,7 +158,7 @@ fn is_docker_hub(host: &str) -> bool {
     canonical(host) == "index.docker.io"
 }
 
-/// One name for each registry: Docker Hub has three.
+/// Returns one name for each registry: Docker Hub has three.
 fn canonical(host: &str) -> &str {
     match host {
         "docker.io" | "registry-1.docker.io" => "index.docker.io",
@@ -170,8 +173,8 @@ impl Entry {
             return Found::Login(Credentials::Token(token));
         }
         if let Some(auth) = set(&self.auth) {
-            // Not the text itself: it is a secret.
-            let broken = || Found::Broken(format!("the login for {key} is not in the form of one"));
+            // The text itself is a secret.
+            let broken = || Found::Broken(format!("the login for {key} has no valid format"));
             let pair = decode(&auth);
             let pair = pair.as_deref().and_then(|pair| pair.split_once(':'));
             return pair.map_or_else(broken, |(name, password)| {

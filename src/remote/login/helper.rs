@@ -1,4 +1,4 @@
-//! Credential helpers: programs called `docker-credential-NAME` that keep logins elsewhere.
+//! Credential helpers: programs named `docker-credential-NAME` that store logins elsewhere.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -7,21 +7,21 @@ use std::process::{Child, Command, Stdio};
 use crate::remote::login::credentials::Credentials;
 use crate::util::text;
 
-/// The longest answer that is read, in bytes. Tokens of cloud registries take a few KiB.
+/// The maximum size of an answer in bytes. Tokens of cloud registries take a few KiB.
 const MAX_ANSWER: u64 = 64 << 10;
 
-/// Asks a helper, which is looked for in `search` (a value of PATH), for the login of a server; `None` if it has
-/// none. What it prints is not repeated: it may be a secret.
+/// Asks a helper in `search` (a value of PATH) for the login of a server; `None` if it has none. Its output
+/// is never printed, because it may be a secret.
 ///
 /// # Errors
-/// What is wrong with the helper.
+/// If the helper cannot be run, fails, or gives an answer that is not valid.
 pub(super) fn ask(helper: &str, server: &str, search: Option<&OsStr>) -> Result<Option<Credentials>, String> {
     let program = format!("docker-credential-{helper}");
     let shown = text::escape(&program);
     let unusable =
         |why: &dyn std::fmt::Display| format!("the credential helper {shown} cannot be used: {why}");
     if helper.contains('/') {
-        return Err(unusable(&"its name is none"));
+        return Err(unusable(&"its name is not valid"));
     }
     let mut command = Command::new(&program);
     command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -30,7 +30,7 @@ pub(super) fn ask(helper: &str, server: &str, search: Option<&OsStr>) -> Result<
     }
     let mut child = command.spawn().map_err(|error| unusable(&error))?;
     if let Some(mut input) = child.stdin.take() {
-        // One that does not read its input may know its answer all the same.
+        // A helper may answer without reading its input.
         let _ = input.write_all(server.as_bytes());
     }
     let (answer, said) = output_of(&mut child).map_err(|error| {
@@ -42,10 +42,10 @@ pub(super) fn ask(helper: &str, server: &str, search: Option<&OsStr>) -> Result<
         return match crate::util::json::from_slice(&answer) {
             Ok(Answer { username, secret }) if username == "<token>" => Ok(Some(Credentials::Token(secret))),
             Ok(Answer { username, secret }) => Ok(Some(Credentials::Password(username, secret))),
-            Err(_) => Err(unusable(&"its answer has another form")),
+            Err(_) => Err(unusable(&"its answer has an unknown format")),
         };
     }
-    // Every helper says so if it has none for this server.
+    // All helpers print this if they have no login for the server.
     let none = |said: &[u8]| String::from_utf8_lossy(said).contains("credentials not found");
     if none(&answer) || none(&said) {
         return Ok(None);
@@ -53,10 +53,10 @@ pub(super) fn ask(helper: &str, server: &str, search: Option<&OsStr>) -> Result<
     Err(format!("the credential helper {shown} failed"))
 }
 
-/// Reads what a program prints: its answer, and the beginning of what it says on standard error.
+/// Reads the output of a program: its answer, and the beginning of its standard error.
 fn output_of(child: &mut Child) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (mut answer, errors) = (Vec::new(), child.stderr.take());
-    // Read beside the answer to its end: a program that waits for its reader does not answer.
+    // Standard error is read in parallel to its end: a program that blocks on it would not answer.
     let said = std::thread::Builder::new().name("credentials".into()).spawn(move || {
         let mut said = Vec::new();
         if let Some(mut errors) = errors {

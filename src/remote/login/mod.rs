@@ -1,8 +1,8 @@
-//! Where the login for a repository comes from: the files in which `podman login` and `docker login` keep
-//! logins, and the helpers that these files name.
+//! The sources of logins for repositories: the files of `podman login` and `docker login`, and the helpers
+//! that these files name.
 //!
-//! The rules are those of containers/image (`go.podman.io/image/v5`, pkg/docker/config), which Podman, Skopeo and
-//! Buildah use, and beside them what only Docker has. This module knows no server, and prints no login.
+//! The rules are those of containers/image (`go.podman.io/image/v5`, pkg/docker/config), which Podman, Skopeo
+//! and Buildah use, and those that only Docker has. This module contacts no server, and prints no login.
 
 mod credentials;
 mod file;
@@ -21,12 +21,13 @@ use crate::remote::login::file::{Form, Found, Logins};
 pub(crate) use crate::remote::login::netrc::Netrc;
 use crate::util::threads::lock;
 
-/// The largest file of logins that is read, in bytes.
+/// The maximum size of a file with logins, in bytes.
 const MAX_FILE: u64 = 1 << 20;
-/// How long a file or a credential helper may take; a helper may ask its user, a file may be a named pipe.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The time limit for reading a file or running a credential helper: a helper may prompt its user, and a file
+/// may be a named pipe.
+const TIME_LIMIT: Duration = Duration::from_secs(30);
 
-/// Credentials, or their absence, with a remark where the set-up looks broken.
+/// The credentials, if any, and a warning if the configuration looks broken.
 #[derive(Debug, Default)]
 pub(crate) struct CredentialLookup {
     pub credentials: Option<Credentials>,
@@ -38,25 +39,26 @@ pub(crate) struct CredentialLookup {
 struct LoginFile {
     path: PathBuf,
     form: Form,
-    /// The variable that names it. What a person named should be there.
+    /// The variable that names it. A file that the user named should exist.
     named_by: Option<&'static str>,
 }
 
-/// What a file holds: nothing if it does not exist, or a remark if it cannot be used.
+/// The content of a file: `None` if it does not exist, an error message if it cannot be used.
 type Content = Result<Option<Arc<Logins>>, String>;
 
-/// What a helper has: nothing, or a remark if it cannot be used.
+/// The answer of a helper: `None` if it has no login, an error message if it cannot be used.
 type Answer = Result<Option<Credentials>, String>;
 
-/// The files that may hold logins, in the order in which they are asked, and what they and helpers answered.
+/// The files that may hold logins, in the order in which they are read, and the answers of files and helpers
+/// so far.
 #[derive(Debug, Default)]
 pub(crate) struct LoginFiles {
     files: Vec<LoginFile>,
-    /// Where helpers are looked for: a value of PATH.
+    /// The search path for helpers: a value of PATH.
     search: Option<OsString>,
-    /// What was read: a named pipe can be read once.
+    /// The contents that were read: a named pipe can be read only once.
     read: Mutex<HashMap<PathBuf, Content>>,
-    /// By the helper and what it was asked for: a helper that hangs is waited for once.
+    /// The answers by helper and server: a helper that hangs costs its time limit only once.
     helpers: Mutex<HashMap<(String, String), Answer>>,
 }
 
@@ -66,15 +68,15 @@ impl LoginFiles {
         LoginFiles::of(|name| std::env::var_os(name))
     }
 
-    /// One file of the current form, and no other.
+    /// A single file with the current format.
     #[cfg(test)]
     pub(crate) fn only(path: PathBuf) -> Self {
         let files = vec![LoginFile { path, form: Form::Current, named_by: None }];
         LoginFiles { files, ..LoginFiles::default() }
     }
 
-    /// The files of a user with these variables. A file that the user names is the only one, as for Podman and Skopeo
-    /// (containers/common, pkg/auth: `GetDefaultAuthFile`).
+    /// The files of a user with these variables. If the user names a file, it is the only one, as in Podman
+    /// and Skopeo (containers/common, pkg/auth: `GetDefaultAuthFile`).
     pub(crate) fn of(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let file = |path: PathBuf| LoginFile { path, form: Form::Current, named_by: None };
@@ -99,8 +101,8 @@ impl LoginFiles {
         LoginFiles { files, search: variable("PATH"), ..LoginFiles::default() }
     }
 
-    /// Returns the credentials for a repository of a host: those of the first file that has some. Whatever is broken
-    /// leads to a remark: public data needs no login.
+    /// Returns the credentials for a repository from the first file that has some. A broken file or helper
+    /// only causes a warning, because public data needs no login.
     pub(crate) fn credentials(&self, host: &str, name: &str) -> CredentialLookup {
         let mut warning = None;
         for file in &self.files {
@@ -112,7 +114,7 @@ impl LoginFiles {
             let found = match found {
                 Found::Nothing => Ok(None),
                 Found::Login(credentials) => Ok(Some(credentials)),
-                Found::Helper { helper, server } => self.ask(&file.path, &helper, &server),
+                Found::Helper { helper, server } => self.run_helper(&file.path, &helper, &server),
                 Found::Broken(why) => Err(why),
             };
             match found {
@@ -122,7 +124,8 @@ impl LoginFiles {
                     return CredentialLookup { credentials: Some(credentials), warning };
                 }
                 Err(why) => {
-                    warning = warning.or_else(|| Some(format!("{why}; going on without a login at {host}")))
+                    warning =
+                        warning.or_else(|| Some(format!("{why}; continuing without a login for {host}")))
                 }
             }
         }
@@ -141,8 +144,8 @@ impl LoginFiles {
             return known.clone();
         }
         let (path, shown) = (file.path.clone(), file.path.display());
-        let content = match within_patience("logins", move || read(&path)) {
-            None => Err(format!("{shown} could not be read within {} s", PATIENCE.as_secs())),
+        let content = match within_time_limit("logins", move || read(&path)) {
+            None => Err(format!("{shown} could not be read within {} s", TIME_LIMIT.as_secs())),
             Some(Err(error)) if is_absent(&error) => match file.named_by {
                 Some(variable) => Err(format!("{variable} names {shown}, which does not exist")),
                 None => Ok(None),
@@ -156,23 +159,23 @@ impl LoginFiles {
         content
     }
 
-    fn ask(&self, file: &Path, helper: &str, server: &str) -> Answer {
+    fn run_helper(&self, file: &Path, helper: &str, server: &str) -> Answer {
         let key = (helper.to_owned(), server.to_owned());
         if let Some(known) = lock(&self.helpers).get(&key) {
             return known.clone();
         }
         let ((helper, server), search) = (key.clone(), self.search.clone());
         let ask = move || helper::ask(&helper, &server, search.as_deref());
-        let answer = within_patience("credentials", ask).unwrap_or_else(|| {
-            let (file, seconds) = (file.display(), PATIENCE.as_secs());
-            Err(format!("the credential helper named in {file} has not answered for {seconds} s"))
+        let answer = within_time_limit("credentials", ask).unwrap_or_else(|| {
+            let (file, seconds) = (file.display(), TIME_LIMIT.as_secs());
+            Err(format!("the credential helper named in {file} did not answer within {seconds} s"))
         });
         lock(&self.helpers).insert(key, answer.clone());
         answer
     }
 }
 
-/// Returns the logins for web servers of a user with these variables, and a remark if their file or an entry
+/// Returns the logins for web servers of a user with these variables, and a warning if their file or an entry
 /// in it cannot be used.
 pub(crate) fn netrc(variable: impl Fn(&str) -> Option<OsString>) -> (Netrc, Option<String>) {
     let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -180,34 +183,37 @@ pub(crate) fn netrc(variable: impl Fn(&str) -> Option<OsString>) -> (Netrc, Opti
         return (Netrc::default(), None);
     };
     let shown = path.display().to_string();
-    match within_patience("logins", move || read(&path)) {
+    match within_time_limit("logins", move || read(&path)) {
         Some(Ok(bytes)) => {
             let (netrc, remark) = Netrc::parse(&String::from_utf8_lossy(&bytes));
             (netrc, remark.map(|remark| format!("{shown}: {remark}")))
         }
         Some(Err(error)) if is_absent(&error) => (Netrc::default(), None),
         Some(Err(error)) => {
-            (Netrc::default(), Some(format!("{shown} cannot be read, going on without it: {error}")))
+            (Netrc::default(), Some(format!("{shown} cannot be read; continuing without it: {error}")))
         }
         None => {
-            let seconds = PATIENCE.as_secs();
+            let seconds = TIME_LIMIT.as_secs();
             (
                 Netrc::default(),
-                Some(format!("{shown} could not be read within {seconds} s, going on without it")),
+                Some(format!("{shown} could not be read within {seconds} s; continuing without it")),
             )
         }
     }
 }
 
-/// Does something that may hang, on a thread of its own, which is left behind if it does.
-fn within_patience<T: Send + 'static>(name: &str, action: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Runs an action that may hang on a separate thread, which is abandoned if it does.
+fn within_time_limit<T: Send + 'static>(
+    name: &str,
+    action: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (sender, receiver) = mpsc::sync_channel(1);
     let thread = std::thread::Builder::new().name(name.into());
     thread.spawn(move || drop(sender.send(action()))).ok()?;
-    receiver.recv_timeout(PATIENCE).ok()
+    receiver.recv_timeout(TIME_LIMIT).ok()
 }
 
-/// Reads a file of logins. A secret manager may hand them out through a named pipe.
+/// Reads a file of logins. It may be a named pipe of a secret manager.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;

@@ -1,12 +1,14 @@
-//! Logins for web servers, from the file that curl, git and Go know as `~/.netrc`. Trivy reads it too when it fetches
+//! Logins for web servers, from the file `~/.netrc` of curl, git and Go. Trivy also reads it when it fetches
 //! a VEX repository.
+//!
+//! This module parses the text of the file. It reads no file.
 
 use reqwest::Url;
 
 use crate::remote::login::credentials::Credentials;
 use crate::util::text;
 
-/// The name in place of which the password is a bearer token.
+/// The login name that marks the password as a bearer token.
 const TOKEN: &str = "<token>";
 
 /// The entries of the file, in their order.
@@ -19,12 +21,13 @@ struct Machine {
     name: String,
     login: String,
     password: String,
-    /// One of its values is missing: none of it is used.
+    /// Whether a value is missing. Such an entry is not used.
     is_broken: bool,
 }
 
 impl Netrc {
-    /// Reads the text of the file, and makes a remark if an entry cannot be used. Words that are not known are skipped.
+    /// Parses the text of the file, and returns a warning if an entry cannot be used. Unknown words are
+    /// skipped.
     pub(super) fn parse(text: &str) -> (Self, Option<String>) {
         let mut machines: Vec<Machine> = Vec::new();
         let mut remark = None;
@@ -32,7 +35,8 @@ impl Netrc {
         while let Some(word) = words.keyword() {
             match word.as_str() {
                 "machine" => machines.push(Machine::default()),
-                // Its login is for no host in particular, often `anonymous`: a server that needs none would refuse it.
+                // The login of `default` is for any host, and often `anonymous`: a server that needs no login
+                // would reject it.
                 "default" => {
                     machines.push(Machine::default());
                     continue;
@@ -58,7 +62,7 @@ impl Netrc {
                     let entry =
                         name.map_or_else(|| "an entry".into(), |name| format!("the entry for {name}"));
                     remark.get_or_insert_with(|| {
-                        format!("{entry} is not used: '{key}' in line {line} has no usable value")
+                        format!("{entry} is skipped: '{key}' in line {line} has no usable value")
                     });
                 }
             }
@@ -66,7 +70,7 @@ impl Netrc {
         (Netrc(machines), remark)
     }
 
-    /// Returns the login for a URL's host: that of its entry with the port, else without.
+    /// Returns the login for a URL's host. An entry with the port comes before one without.
     pub(crate) fn find(&self, url: &Url) -> Option<Credentials> {
         let host = url.host_str()?;
         let with_port = format!("{host}:{}", url.port_or_known_default()?);
@@ -81,13 +85,13 @@ impl Netrc {
 
 const KEYWORDS: [&str; 6] = ["machine", "default", "login", "password", "account", "macdef"];
 
-/// The words of the file: between blanks, or in quotation marks.
+/// The words of the file, separated by blanks or in quotation marks.
 struct Words<'t> {
     rest: &'t str,
 }
 
 impl Words<'_> {
-    /// Returns the next word where a keyword may stand: comments may stand there as well.
+    /// Returns the next word at a position where keywords and comments are allowed.
     fn keyword(&mut self) -> Option<String> {
         loop {
             self.rest = self.rest.trim_start();
@@ -98,8 +102,8 @@ impl Words<'_> {
         }
     }
 
-    /// Returns the value of a keyword, as it is written: a password may begin with `#` or be a keyword. On another line
-    /// these are no value: it was left out.
+    /// Returns the value of a keyword: a password may begin with `#` or be a keyword. On another line these
+    /// are not a value; the value is missing.
     fn value(&mut self) -> Option<String> {
         let value = self.rest.trim_start();
         let blanks = &self.rest[..self.rest.len() - value.len()];
@@ -111,7 +115,7 @@ impl Words<'_> {
         self.word()
     }
 
-    /// Takes what stands here. In quotation marks, which close on the same line, it is read as curl does.
+    /// Returns the next word. Quotation marks must close on the same line, and are parsed as in curl.
     fn word(&mut self) -> Option<String> {
         let Some(quoted) = self.rest.strip_prefix('"') else {
             let end = self.rest.find(char::is_whitespace).unwrap_or(self.rest.len());
@@ -141,7 +145,7 @@ impl Words<'_> {
         None
     }
 
-    /// A macro ends with an empty line.
+    /// Skips a macro, which ends with an empty line.
     fn skip_macro(&mut self) {
         let after_name = self.rest.trim_start();
         let end = after_name.split_inclusive('\n').scan(0, |at, line| {
@@ -191,7 +195,7 @@ mod tests {
         }
     }
 
-    /// A value is read as it is written, and where one is missing, that of another entry is not taken for it.
+    /// A value is read as written, and a missing value is not replaced by that of another entry.
     #[test]
     fn no_entry_gets_a_value_of_another() {
         let below = "\nmachine b.example login bob password hers\n";
@@ -228,11 +232,11 @@ mod tests {
             let (netrc, remark) = Netrc::parse(&format!("{below}machine a.example {end}"));
             assert_eq!(shown(&netrc, "https://a.example/"), None, "{end:?}");
             assert_eq!(shown(&netrc, "https://b.example/").as_deref(), Some("bob:hers"), "{end:?}");
-            assert!(remark.unwrap().contains("the entry for a.example is not used"), "{end:?}");
+            assert!(remark.unwrap().contains("the entry for a.example is skipped"), "{end:?}");
         }
         let (netrc, remark) = Netrc::parse(&format!("machine\nlogin ann password s3cret{below}"));
         assert_eq!(shown(&netrc, "https://b.example/").as_deref(), Some("bob:hers"));
-        assert_eq!(remark.as_deref(), Some("an entry is not used: 'machine' in line 1 has no usable value"));
+        assert_eq!(remark.as_deref(), Some("an entry is skipped: 'machine' in line 1 has no usable value"));
     }
 
     #[test]

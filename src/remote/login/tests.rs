@@ -1,4 +1,4 @@
-//! The table of logins, against this module and against containers/image.
+//! Tests the table of logins with this module and with containers/image.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use super::*;
 
 const TABLE: &str = include_str!("../../../tests/rules/logins.json");
 
-/// Files and variables of a user, and the login that each repository gets.
+/// The files and variables of a user, and the login of each repository.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -24,10 +24,10 @@ struct Case {
     helpers: BTreeMap<String, BTreeMap<String, String>>,
     files: BTreeMap<String, Value>,
     logins: BTreeMap<String, String>,
-    /// What containers/image decides where it differs: `any` if that differs from run to run.
+    /// The result of containers/image, if it differs: `any` if it varies from run to run.
     #[serde(default)]
     go: BTreeMap<String, String>,
-    /// Why we differ.
+    /// The reason for the difference.
     why: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Case {
         all
     }
 
-    /// Writes the files below a home, and returns the variables.
+    /// Writes the files below a home directory, and returns the variables.
     fn set_up(&self, home: &Path) -> BTreeMap<String, String> {
         for (name, content) in &self.files {
             let path = home.join(name);
@@ -66,7 +66,7 @@ impl Case {
     }
 }
 
-/// A file's content with the logins in the form in which files have them; what begins with `=` stays as it is.
+/// The content of a file, with logins encoded as in such files; a text that begins with `=` stays unchanged.
 fn encoded(mut content: Value) -> Value {
     let Some(entries) = content.as_object_mut() else { return content };
     for (key, value) in entries {
@@ -146,7 +146,7 @@ fn what_is_broken_is_a_remark_without_a_secret() {
     };
     assert_eq!(warning("{}", "r.example"), None);
     let broken = warning("{", "r.example").unwrap();
-    assert!(broken.contains("config.json") && broken.contains("going on without a login at r.example"));
+    assert!(broken.contains("config.json") && broken.contains("continuing without a login for r.example"));
     let entry = warning(r#"{"auths":{"r.example":{"auth":"c2VjcmV0"}}}"#, "r.example").unwrap();
     assert!(
         entry.contains("r.example") && !entry.contains("c2VjcmV0") && !entry.contains("secret"),

@@ -1,4 +1,4 @@
-//! Decides from an error whether a retry can help, and how long to wait for it.
+//! Decides from an error whether a retry can help, and how long to wait before it.
 
 use std::time::Duration;
 
@@ -19,15 +19,15 @@ impl RemoteError {
     pub(crate) fn retry(&self) -> Retry {
         match self {
             RemoteError::RateLimited { retry_after, .. } => Retry::After(*retry_after),
-            // A disk that is full stays full.
+            // A full disk stays full.
             RemoteError::Status { said, .. } if is_full(said) => Retry::Never,
-            // 408: the server was tired of waiting; 425: it does not want to decide yet. Of the others only
-            // these say that somebody else would have answered.
+            // 408: the server timed out; 425: the request came too early. The others say that a backend may
+            // answer later.
             RemoteError::Status { status: 408 | 425 | 500 | 502..=504, retry_after, .. } => {
                 Retry::After(*retry_after)
             }
             RemoteError::Lost { .. } | RemoteError::Stalled { .. } => Retry::After(None),
-            // A proxy that wants a login goes on wanting it.
+            // A retry does not give the proxy a login.
             RemoteError::Unreachable { why: Unreachable::Other(said), .. } if said == PROXY_LOGIN => {
                 Retry::Never
             }
@@ -37,7 +37,7 @@ impl RemoteError {
     }
 }
 
-/// The value of a Retry-After header (RFC 9110, 10.2.3): seconds, or a date.
+/// Parses a Retry-After header (RFC 9110, 10.2.3): seconds or a date.
 pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
@@ -47,7 +47,8 @@ pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
-/// The time that a refusal gives in its words, as ghcr.io does: `retry-after: 825.911µs, allowed: 44000/minute`.
+/// Returns the time in the message of an error, as ghcr.io sends it: `retry-after: 825.911µs, allowed:
+/// 44000/minute`.
 pub(super) fn retry_after_in_message(said: &str) -> Option<Duration> {
     let said = said.to_lowercase();
     let (_, after) = said.split_once("retry-after:")?;
@@ -55,7 +56,7 @@ pub(super) fn retry_after_in_message(said: &str) -> Option<Duration> {
     go_duration(word)
 }
 
-/// A duration in the form of Go's `time.Duration`, such as `1m30.5s` (package time, `ParseDuration`).
+/// Parses a duration in the form of Go's `time.Duration`, such as `1m30.5s` (package time, `ParseDuration`).
 fn go_duration(mut text: &str) -> Option<Duration> {
     let mut total = 0.0;
     while !text.is_empty() {

@@ -1,7 +1,8 @@
-//! The retry policy: how often a request is repeated, and after what pause.
+//! The retry policy: the number of retries, and the pauses before them.
 //!
-//! Errors that may pass are retried per host, after pauses that grow or that the server asks for. Other
-//! errors are not retried. A run can have a deadline, after which no server is asked.
+//! Transient errors are retried per host with exponential backoff, or after the pause that the server asks
+//! for. Other errors are not retried. A run can have a deadline, after which no request is sent. This module
+//! does not know what is requested.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -12,49 +13,49 @@ use crate::progress::Progress;
 use crate::remote::error::RemoteError;
 use crate::util::threads::lock;
 
-/// The first pause. Each one after a further failure is twice as long.
+/// The first pause. Each further failure doubles it.
 const FIRST: Duration = Duration::from_millis(200);
-/// The longest pause that nobody asked for.
+/// The longest pause of the backoff.
 const LONGEST: Duration = Duration::from_secs(30);
-/// The longest pause that a server may ask for, and without a deadline also the sum of all such pauses of a run, where
-/// nobody says otherwise: another source may be had at once, the next run is not far, and others wait for this one.
+/// The default for the longest pause that a server may ask for; without a deadline, also for the sum of all
+/// such pauses in a run. It is limited because another source may be available at once, and other runs wait
+/// for this one.
 pub const PAUSE: Duration = Duration::from_secs(600);
-/// How often a host is retried that has not answered in this run: a name may be misspelled.
+/// The number of retries for a host that has not answered in this run: its name may be misspelled.
 const FIRST_CONTACT_RETRIES: u32 = 2;
-/// How often a request that failed for a while is repeated, where nobody says otherwise: for about a
-/// minute.
+/// The default number of retries after transient failures, which takes about 1 minute.
 pub const RETRIES: u32 = 8;
 
-/// How long a server may be silent, where nobody says otherwise.
+/// The default time that a server may be silent.
 pub const STALL: Duration = Duration::from_secs(60);
 
-/// How long to keep on.
+/// The limits for retries and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RetryLimits {
-    /// How often in a row a host is asked again.
+    /// The number of retries in a row for a host.
     pub retries: u32,
-    /// After how long nothing is asked any more.
+    /// The time after which no request is sent.
     pub deadline: Option<Duration>,
-    /// How long a server may be silent.
+    /// The time that a server may be silent.
     pub stall: Duration,
-    /// The longest pause that a server may ask for. Without a deadline all of them together take no longer.
+    /// The longest pause that a server may ask for. Without a deadline, it also limits the sum of all such
+    /// pauses.
     pub pause: Duration,
 }
 
 impl RetryLimits {
-    /// The limits of a run that begins now.
+    /// Returns the limits of a run that begins now.
     pub(crate) fn begin(self) -> RunLimits {
         self.since(Instant::now())
     }
 
-    /// The limits of a run that began at this moment.
+    /// Returns the limits of a run that began at this time.
     pub(crate) fn since(self, began: Instant) -> RunLimits {
         RunLimits { limits: self, began }
     }
 }
 
-/// The limits of a run that has begun. There is one beginning, whatever is asked first or last: the deadline is the same
-/// moment for all servers.
+/// The limits of a run that has begun. The beginning is the same for all servers, and so is the deadline.
 #[derive(Debug, Clone, Copy)]
 pub struct RunLimits {
     limits: RetryLimits,
@@ -62,24 +63,24 @@ pub struct RunLimits {
 }
 
 impl RunLimits {
-    /// When the time is over.
+    /// Returns the deadline.
     pub(crate) fn until(&self) -> Option<Deadline> {
         let given = self.limits.deadline?;
         Some(Deadline { at: self.began.checked_add(given)?, given })
     }
 
-    /// How long a server may be silent.
+    /// The time that a server may be silent.
     pub(crate) fn stall(&self) -> Duration {
         self.limits.stall
     }
 }
 
-/// The end of a run's time.
+/// The deadline of a run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
-    /// The moment.
+    /// The time of the deadline.
     pub(crate) at: Instant,
-    /// How long the run was given.
+    /// The time limit that the run was given.
     pub(crate) given: Duration,
 }
 
@@ -89,21 +90,21 @@ impl Default for RetryLimits {
     }
 }
 
-/// Whether an error goes away by itself.
+/// Whether a retry can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
-    /// It stays until somebody changes something.
+    /// A retry cannot help.
     Never,
-    /// It may be gone after a while; the server may have said after how long.
+    /// A retry may help, after the pause that the server asks for, if any.
     After(Option<Duration>),
 }
 
-/// An error that a request ends with.
+/// An error of a request.
 pub(crate) trait Retryable: Display + From<RemoteError> {
     /// Whether the same request may succeed later.
     fn retry(&self) -> Retry;
 
-    /// Whether the host could not be talked to.
+    /// Whether the host could not be reached.
     fn is_unreachable(&self) -> bool;
 }
 
@@ -112,12 +113,12 @@ pub(crate) struct RetryPolicy<'p> {
     run: RunLimits,
     time: Clock,
     hosts: Mutex<HashMap<String, HostState>>,
-    /// How long the pauses were that servers asked for.
+    /// The sum of the pauses that servers asked for.
     asked: Mutex<Duration>,
     progress: &'p dyn Progress,
 }
 
-/// The time that pauses take. In a test they take none, and the time goes on all the same.
+/// The clock for pauses. In tests, pauses take no real time and the clock still advances.
 #[derive(Default)]
 struct Clock {
     #[cfg(test)]
@@ -143,14 +144,14 @@ impl Clock {
     }
 }
 
-/// What is remembered of a host.
+/// The state of a host.
 #[derive(Default)]
 struct HostState {
-    /// It has answered in this run.
+    /// Whether it has answered in this run.
     known: bool,
-    /// How often in a row it has failed.
+    /// The number of failures in a row.
     failures: u32,
-    /// Not to be asked before.
+    /// The time before which no request is sent to it.
     paused_until: Option<Instant>,
 }
 
@@ -160,10 +161,10 @@ impl<'p> RetryPolicy<'p> {
         RetryPolicy { run, time, hosts, asked, progress }
     }
 
-    /// Repeats what fails for a while, until it succeeds, or fails for good or too often.
+    /// Retries transient failures until the request succeeds, fails permanently, or fails too often.
     ///
     /// # Errors
-    /// The error of the last attempt, or [`RemoteError::Deadline`] if the time is over before the next one.
+    /// If the last attempt fails: its error; [`RemoteError::Deadline`] if the deadline passes before the next one.
     pub(crate) fn retry<T, E: Retryable>(
         &self,
         host: &str,
@@ -174,10 +175,11 @@ impl<'p> RetryPolicy<'p> {
         Ok(done)
     }
 
-    /// As [`RetryPolicy::retry`], where it is still to be seen what a success is worth: an answer has begun.
+    /// Retries as [`RetryPolicy::retry`] does, but does not reset the failures of the host: only the
+    /// beginning of an answer has arrived.
     ///
     /// # Errors
-    /// The error of the last attempt, or [`RemoteError::Deadline`] if the time is over before the next one.
+    /// If the last attempt fails: its error; [`RemoteError::Deadline`] if the deadline passes before the next one.
     pub(crate) fn retry_contact<T, E: Retryable>(
         &self,
         host: &str,
@@ -195,26 +197,26 @@ impl<'p> RetryPolicy<'p> {
         }
     }
 
-    /// A host has answered, or gone on for long enough to forget what was before.
+    /// Resets the failures of a host after an answer, or after enough bytes of one.
     pub(crate) fn succeeded(&self, host: &str) {
         *lock(&self.hosts).entry(host.to_owned()).or_default() =
             HostState { known: true, ..HostState::default() };
     }
 
-    /// Takes note of a failure. Hands the error back where asking again is of no use.
+    /// Records a failure and schedules a retry.
     ///
     /// # Errors
-    /// The given error, if a retry cannot help, there were too many, or there is no time for the pause.
+    /// Returns `error` if a retry cannot help, if there were too many, or if there is no time for the pause.
     pub(crate) fn failed<E: Retryable>(&self, host: &str, error: E) -> Result<(), E> {
         let again = error.retry();
         self.failed_for(host, error, again)
     }
 
-    /// As [`RetryPolicy::failed`], where the caller knows better than the error whether a retry helps.
+    /// Records a failure for which the caller decides whether a retry can help.
     ///
     /// # Errors
-    /// The given error, if a retry cannot help, there were too many, or there is no time for the pause;
-    /// [`RemoteError::LongPause`] if the server asks for a longer pause than a run takes.
+    /// Returns `error` if a retry cannot help, if there were too many, or if there is no time for the pause;
+    /// [`RemoteError::LongPause`] if the server asks for a pause that is too long.
     pub(crate) fn failed_for<E: Retryable>(&self, host: &str, error: E, again: Retry) -> Result<(), E> {
         let Retry::After(asked) = again else { return Err(error) };
         let pause = {
@@ -225,7 +227,7 @@ impl<'p> RetryPolicy<'p> {
             let most = if first_contact { FIRST_CONTACT_RETRIES.min(retries) } else { retries };
             let pause =
                 asked.map_or_else(|| backoff(entry.failures), |asked| asked.saturating_add(backoff(0)));
-            // Whoever asks next begins anew.
+            // If this fails, the next request starts with new retries.
             let failures = std::mem::take(&mut entry.failures);
             if failures >= most || !self.has_time_for(pause) {
                 return Err(error);
@@ -240,15 +242,15 @@ impl<'p> RetryPolicy<'p> {
         };
         log::debug!("retrying {host} after {} ms", pause.as_millis());
         if pause >= Duration::from_secs(1) {
-            self.progress.info(&format!("{error}; asking again in {:.0} s", pause.as_secs_f64().ceil()));
+            self.progress.info(&format!("{error}; retrying in {:.0} s", pause.as_secs_f64().ceil()));
         }
         Ok(())
     }
 
-    /// Waits until a host may be asked.
+    /// Waits until a request may be sent to a host.
     ///
     /// # Errors
-    /// [`RemoteError::Deadline`] if the time is over.
+    /// [`RemoteError::Deadline`] if the deadline has passed.
     pub(crate) fn wait(&self, host: &str) -> Result<(), RemoteError> {
         self.check_for(Some(host))?;
         let until = lock(&self.hosts).get(host).and_then(|host| host.paused_until);
@@ -258,10 +260,10 @@ impl<'p> RetryPolicy<'p> {
         Ok(())
     }
 
-    /// Whether there is time left.
+    /// Checks that the deadline has not passed.
     ///
     /// # Errors
-    /// [`RemoteError::Deadline`] if the time is over.
+    /// [`RemoteError::Deadline`] if it has.
     pub(crate) fn check(&self) -> Result<(), RemoteError> {
         self.check_for(None)
     }
@@ -279,7 +281,7 @@ impl<'p> RetryPolicy<'p> {
         self.time.now().saturating_duration_since(self.run.began)
     }
 
-    /// Says something that is worth a line.
+    /// Prints an info line.
     pub(crate) fn info(&self, warning: &str) {
         self.progress.info(warning);
     }
@@ -290,14 +292,14 @@ impl<'p> RetryPolicy<'p> {
         left.is_none_or(|left| pause < left)
     }
 
-    /// Grants a pause that a server asks for, beside the one until `until` that it has: unless it is too long, or without
-    /// a deadline, all such pauses together are.
+    /// Grants a pause that a server asks for, unless it is too long, or unless, without a deadline, the sum
+    /// of all such pauses is. `until` is the end of the current pause.
     fn grants(&self, pause: Duration, until: Option<Instant>) -> bool {
         let most = self.run.limits.pause;
         if pause > most {
             return false;
         }
-        // Several requests may fail at once, and then wait together.
+        // Several requests may fail at the same time and share a pause.
         let running = until.map_or(Duration::ZERO, |until| until.saturating_duration_since(self.time.now()));
         let mut asked = lock(&self.asked);
         let all = asked.saturating_add(pause.saturating_sub(running));
@@ -309,8 +311,8 @@ impl<'p> RetryPolicy<'p> {
     }
 }
 
-/// The pause after so many failures in a row before this one, between half of it and all of it: many
-/// exporters that were refused at once must not come back at once.
+/// Returns the pause after some earlier failures in a row, with random jitter of up to half of it: exporters
+/// that were rejected at the same time must not retry at the same time.
 fn backoff(failures: u32) -> Duration {
     let pause = FIRST.saturating_mul(1 << failures.min(16)).min(LONGEST);
     let jitter = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
@@ -348,7 +350,7 @@ mod tests {
         RemoteError::RateLimited { subject, host, retry_after: Some(retry_after) }
     }
 
-    /// Pauses take no time.
+    /// A policy whose pauses take no time.
     fn retry_policy(limits: RetryLimits) -> RetryPolicy<'static> {
         let time = Clock { skipped: Some(Mutex::default()) };
         RetryPolicy { time, ..RetryPolicy::new(limits.begin(), &Silent) }
@@ -369,7 +371,7 @@ mod tests {
         let mut count = 0;
         let result = retry_policy.retry("h", || {
             count += 1;
-            assert!(count < 1000, "it is asked for ever");
+            assert!(count < 1000, "the retries do not end");
             Err::<(), _>(error())
         });
         (count, result.unwrap_err())
@@ -383,7 +385,7 @@ mod tests {
         assert_eq!(attempts(limits(4), true, rejected).0, 5);
         assert_eq!(attempts(limits(4), false, rejected).0, 3, "a name may be misspelled");
         let gone = || RemoteError::Setup { why: String::new() };
-        assert_eq!(attempts(limits(3), true, gone).0, 1, "what stays is not repeated");
+        assert_eq!(attempts(limits(3), true, gone).0, 1, "permanent errors are not retried");
     }
 
     #[test]
@@ -400,10 +402,10 @@ mod tests {
     fn the_pauses_that_servers_ask_for_end() {
         let asked = || limited(Duration::from_secs(250));
         let limits = RetryLimits { retries: 99, ..RetryLimits::default() };
-        // In sum, and whatever goes well between them.
+        // The sum counts, regardless of successes in between.
         let policy = retry_policy(limits);
         assert!(policy.failed("h", asked()).is_ok());
-        // One that failed beside it waits for the same.
+        // A concurrent failure shares the pause.
         assert!(policy.failed("h", asked()).is_ok());
         policy.wait("h").unwrap();
         policy.succeeded("h");
@@ -417,9 +419,9 @@ mod tests {
         // The same from another host.
         assert!(policy.failed("other", limited(Duration::from_secs(300))).is_err());
         assert!(policy.failed("other", limited(Duration::from_secs(30))).is_ok());
-        // Growing pauses that nobody asked for are no such ones.
+        // The pauses of the backoff do not count.
         assert_eq!(attempts(limits, true, lost).0, 100);
-        // Whoever gives a deadline waits for as long.
+        // With a deadline, only the deadline limits the sum.
         let deadline = Some(Duration::from_secs(3600));
         let policy = retry_policy(RetryLimits { deadline, ..limits });
         assert_eq!(attempts_with(&policy, true, asked).0, 15);
@@ -436,7 +438,7 @@ mod tests {
             RetryPolicy { time: Clock { skipped: Some(Mutex::default()) }, ..RetryPolicy::new(run, &Silent) };
         first.time.sleep(Duration::from_secs(3600));
         assert!(first.check().is_err());
-        // What is prepared later has no later one.
+        // A policy that is created later has the same deadline.
         let later = RetryPolicy { time: first.time, ..RetryPolicy::new(run, &Silent) };
         assert!(matches!(later.check(), Err(RemoteError::Deadline { .. })));
     }
@@ -446,7 +448,7 @@ mod tests {
         let deadline = Some(Duration::from_secs(3600));
         let (count, error) =
             attempts(RetryLimits { retries: 9999, deadline, ..RetryLimits::default() }, true, lost);
-        // After some shorter pauses, each takes 15 to 30 s.
+        // After some shorter pauses, each pause takes 15 to 30 s.
         assert!((120..260).contains(&count), "{count}");
         assert!(matches!(error, RemoteError::Lost { .. }), "{error}");
         let retry_policy = RetryPolicy::new(

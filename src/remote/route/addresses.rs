@@ -1,26 +1,26 @@
-//! Tells addresses of this host and link-local addresses from all others.
+//! Distinguishes addresses of this host and link-local addresses from all others.
 //!
-//! A server must not be able to make this program send requests to services of this host, or to the
-//! services of a cloud at a link-local address.
+//! A server must not be able to make this program send requests to services of this host, or to the services
+//! of a cloud on a link-local address.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::OnceLock;
 
 use reqwest::Url;
 
-/// What kind of place an address is.
+/// The scope of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AddressScope {
     /// This host: loopback, "any" and the addresses of its interfaces.
     ThisHost,
     /// A link-local address, such as 169.254.169.254 of cloud metadata services.
     LinkLocal,
-    /// Anything else; private networks too.
+    /// Anything else, including private networks.
     Elsewhere,
 }
 
 impl AddressScope {
-    /// The place of an address.
+    /// Returns the scope of an address.
     pub(crate) fn of(address: IpAddr) -> Self {
         let address = embedded(address);
         let (this_host, link_local) = match address {
@@ -37,8 +37,7 @@ impl AddressScope {
         }
     }
 
-    /// The place of a URL's host as far as it is written there; a name that has to be looked up is
-    /// [`AddressScope::Elsewhere`].
+    /// Returns the scope of the host in a URL without a lookup; a name is [`AddressScope::Elsewhere`].
     pub(crate) fn written(url: &Url) -> Self {
         let host = url.host_str().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
@@ -49,18 +48,18 @@ impl AddressScope {
         }
     }
 
-    /// What it is, for errors.
+    /// The scope in words, for errors.
     pub(crate) fn words(self) -> &'static str {
         match self {
             AddressScope::ThisHost => "an address of this host",
             AddressScope::LinkLocal => "a link-local address",
-            AddressScope::Elsewhere => "an address elsewhere",
+            AddressScope::Elsewhere => "an address of another host",
         }
     }
 }
 
-/// The IPv4 address inside an IPv6 one: mapped (`::ffff:1.2.3.4`), compatible (`::1.2.3.4`) or for
-/// NAT64 (`64:ff9b::1.2.3.4`); else the address itself.
+/// The IPv4 address in an IPv6 one: mapped (`::ffff:1.2.3.4`), compatible (`::1.2.3.4`) or for NAT64
+/// (`64:ff9b::1.2.3.4`); else the address itself.
 fn embedded(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else { return address };
     let nat64 = v6.segments()[..6] == [0x64, 0xff9b, 0, 0, 0, 0];
@@ -71,10 +70,10 @@ fn embedded(address: IpAddr) -> IpAddr {
     v4.map_or(address, IpAddr::V4)
 }
 
-/// Whether an interface of this host has an address. The kernel binds a socket to no other, unless
-/// `net.ipv4.ip_nonlocal_bind` is on; then the address is one of ours if packets to it leave from it.
-/// No packet is sent. (Listing the interfaces needs `unsafe` or parsing /proc, which is not
-/// everywhere.)
+/// Whether an interface of this host has an address. The kernel binds a socket only to such addresses, unless
+/// `net.ipv4.ip_nonlocal_bind` is on; then the address is local if packets to it would leave from it. No
+/// packet is sent. Listing the interfaces would need `unsafe` or parsing /proc, which is not always
+/// available.
 fn is_interface(address: IpAddr) -> bool {
     let bound = UdpSocket::bind(SocketAddr::new(address, 0)).is_ok();
     if !bound || !binds_foreign(address.is_ipv6()) {
@@ -89,8 +88,8 @@ fn is_interface(address: IpAddr) -> bool {
     source.is_ok_and(|source| source.ip() == address)
 }
 
-/// Whether this host binds sockets to addresses that it does not have: tried with addresses that are
-/// reserved for documentation (RFC 5737, RFC 3849).
+/// Whether this host binds sockets to foreign addresses. It is tested with addresses that are reserved for
+/// documentation (RFC 5737, RFC 3849).
 fn binds_foreign(v6: bool) -> bool {
     static V4: OnceLock<bool> = OnceLock::new();
     static V6: OnceLock<bool> = OnceLock::new();
@@ -170,7 +169,7 @@ mod tests {
 
     #[test]
     fn the_addresses_of_interfaces_are_of_this_host() {
-        // From which address this host would leave, if it has a way out at all.
+        // The address that packets from this host would have, if it has a route at all.
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         let address = match socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()) {
             Ok(own) => own.ip(),

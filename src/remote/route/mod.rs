@@ -1,5 +1,7 @@
-//! Decides where a host that the user named may lead this program: by a redirect, by an address in an
-//! answer, or by DNS.
+//! Decides which addresses a host that the user named may lead to: by a redirect, by an address in an answer,
+//! or by DNS.
+//!
+//! This module sends no request and knows no service.
 
 pub(crate) mod addresses;
 pub(crate) mod proxy;
@@ -17,28 +19,28 @@ use crate::remote::error::RemoteError;
 use crate::remote::exchange::host_of;
 use crate::remote::route::addresses::AddressScope;
 
-/// A place that a host must not lead to.
+/// An address that a host must not lead to.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{to} is {}", place.words())]
 pub(crate) struct Misled {
     /// The host that the user named.
     pub named: String,
-    /// The host, with its port if that is known, to which it led.
+    /// The host that it led to, with the port if known.
     pub to: String,
     pub place: AddressScope,
 }
 
 impl Misled {
-    /// The error of a request that was led there.
+    /// The error of a request that was led to this address.
     pub(crate) fn about(self, subject: String) -> RemoteError {
         let Misled { named: host, to, place } = self;
         RemoteError::Misled { subject, host, to, what: place.words() }
     }
 }
 
-/// What one host that the user named may lead to: places elsewhere, and this host only if the user
-/// named this host. It stays what its name meant when it was first looked up, so that its DNS cannot
-/// change its mind later.
+/// The addresses that a host that the user named may lead to: other hosts, and this host only if the user
+/// named this host. The first lookup of its name decides which it is, so that its DNS cannot change this
+/// later.
 pub(crate) struct Route {
     named: String,
     place: OnceLock<AddressScope>,
@@ -46,8 +48,8 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// The route that begins at a URL of the user's. `proxies` are the names of hosts that may have any
-    /// address, because the user named them too.
+    /// Creates the route for a URL from the user. The hosts in `proxies` may have any address, because the
+    /// user named them as well.
     pub(crate) fn new(url: &Url, proxies: Arc<BTreeSet<String>>) -> Self {
         let place = OnceLock::new();
         if AddressScope::written(url) != AddressScope::Elsewhere {
@@ -56,7 +58,7 @@ impl Route {
         Route { named: url.host_str().unwrap_or_default().to_owned(), place, proxies }
     }
 
-    /// Judges a URL by what is written in it. Behind a proxy nothing else can be judged here.
+    /// Checks the host in a URL. Behind a proxy nothing else can be checked.
     pub(crate) fn check(&self, url: &Url) -> Result<(), Misled> {
         let place = AddressScope::written(url);
         let is_named = url.host_str() == Some(&self.named);
@@ -67,7 +69,7 @@ impl Route {
         }
     }
 
-    /// The addresses of a host that may be connected to; their ports are 0.
+    /// Returns the allowed addresses of a host, with port 0.
     pub(crate) async fn resolve(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
         let found = tokio::net::lookup_host((host, 0)).await?.collect();
         self.select(host, found)
@@ -94,8 +96,8 @@ impl Route {
     fn may_lead_to(&self, place: AddressScope, is_named: bool) -> bool {
         match (place, self.place.get()) {
             (AddressScope::Elsewhere, _) => true,
-            // The user named this host, so that its other ports are no secret. The link is another
-            // matter: a cloud's metadata service hands out credentials there.
+            // The user named this host, so its other ports are allowed. Link-local addresses are not: the
+            // metadata service of a cloud issues credentials there.
             (AddressScope::ThisHost, Some(AddressScope::ThisHost)) => true,
             (AddressScope::LinkLocal, Some(AddressScope::LinkLocal)) => is_named,
             _ => false,
@@ -107,7 +109,7 @@ impl Route {
     }
 }
 
-/// What a host is that has all these addresses. One of them elsewhere makes it another host: else the
+/// The scope of a host with all these addresses. One address elsewhere makes it another host: otherwise the
 /// owner of a name could add 127.0.0.1 to its addresses.
 fn combined(places: &[AddressScope]) -> AddressScope {
     [AddressScope::Elsewhere, AddressScope::ThisHost]
@@ -116,7 +118,7 @@ fn combined(places: &[AddressScope]) -> AddressScope {
         .unwrap_or(AddressScope::LinkLocal)
 }
 
-/// A route as reqwest asks for addresses.
+/// Adapts a route to the interface of reqwest.
 pub(crate) struct Resolver(pub Arc<Route>);
 
 impl Resolve for Resolver {
@@ -150,14 +152,14 @@ mod tests {
         for ip in ["127.0.0.1", "0.0.0.0", "::ffff:127.0.0.1", "169.254.169.254", "fe80::1", "::"] {
             assert_eq!(selected(&route, "cdn.example", &[ip]), None, "{ip}");
             assert_eq!(selected(&route, "cdn.example", &[ip, "192.0.2.8"]), Some(1), "{ip}");
-            // Its own name may not change its mind either.
+            // Its own name must not change to such an address later.
             assert_eq!(selected(&route, "r.example", &[ip]), None, "{ip}");
         }
         for url in ["http://127.0.0.1:22/", "http://localhost/", "https://[::ffff:127.0.0.1]/", "http://0/"] {
             assert!(route.check(&url.parse().unwrap()).is_err(), "{url}");
         }
         assert!(route.check(&"https://10.0.0.1/".parse().unwrap()).is_ok(), "private networks are allowed");
-        // What the user named as a proxy may be anywhere, under that name.
+        // A proxy that the user named may have any address.
         assert_eq!(selected(&route, "proxy.example", &["127.0.0.1"]), Some(1));
     }
 

@@ -1,8 +1,8 @@
-//! Which proxy a request takes, by the variables of the environment.
+//! Chooses the proxy for a request from environment variables.
 //!
-//! The rules are those of Go (`golang.org/x/net/http/httpproxy`), which Trivy and most tools around it follow, and
-//! beside them `ALL_PROXY`, as curl reads it. This is the one place that decides: for requests with and without a
-//! body, and for what is said about a host that cannot be reached.
+//! The rules are those of Go (`golang.org/x/net/http/httpproxy`), which Trivy and most related tools use, and
+//! `ALL_PROXY` as in curl. This module decides for requests with and without a body, and for error messages.
+//! It opens no connection.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use reqwest::Url;
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// The proxies of the environment, and what goes past them.
+/// The proxies in the environment, and the exceptions from them.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies {
     http: Option<Setting>,
@@ -22,12 +22,12 @@ pub(crate) struct Proxies {
     except: Vec<Exception>,
     /// The variable that holds the exceptions.
     except_variable: &'static str,
-    /// This program answers for a web server, whose clients could set `HTTP_PROXY` with a header `Proxy`
-    /// (CVE-2016-5385 and its relatives).
+    /// Whether this program runs as a CGI program of a web server, whose clients could set `HTTP_PROXY` with
+    /// the header `Proxy` (CVE-2016-5385 and similar).
     is_cgi: bool,
 }
 
-/// What a variable names.
+/// A variable and the proxy in it.
 #[derive(Debug, Clone)]
 struct Setting {
     variable: &'static str,
@@ -42,41 +42,41 @@ pub(crate) struct Proxy {
     pub login: Option<(String, String)>,
 }
 
-/// How a request goes.
+/// The route of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Way<'a> {
-    /// Straight to its host; the exception and the variable of the proxy, if one says so.
+    /// Directly to the host; with the exception and the variable of the proxy, if an exception applies.
     Direct(Option<(&'a Exception, &'static str)>),
-    /// By the proxy that a variable names.
+    /// Through the proxy in a variable.
     By(&'a Proxy, &'static str),
-    /// Not at all: a proxy is wanted, and cannot be used.
+    /// Not possible: the required proxy cannot be used.
     Refused(&'static str, &'a str),
 }
 
-/// A proxy that is wanted and cannot be used.
+/// A required proxy that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the proxy that {variable} names cannot be used: {why}")]
+#[error("the proxy in {variable} cannot be used: {why}")]
 pub(crate) struct UnusableProxy {
     pub variable: &'static str,
     pub why: String,
 }
 
-/// What a proxy had to do with a host that cannot be reached.
+/// The role of a proxy in a request that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProxyUse {
     /// The variable that names the proxy, such as `HTTPS_PROXY`.
     pub variable: &'static str,
-    /// The exception because of which it was not used, such as `NO_PROXY=.corp.example`.
+    /// The exception that bypassed it, such as `NO_PROXY=.corp.example`.
     pub excepted_by: Option<String>,
 }
 
 /// An entry of `NO_PROXY`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Exception {
-    /// As it was written.
+    /// The text of the entry.
     text: String,
     kind: Kind,
-    /// Of any port, if there is none.
+    /// `None` for any port.
     port: Option<String>,
 }
 
@@ -85,24 +85,24 @@ enum Kind {
     Everything,
     Network(IpAddr, u8),
     Address(IpAddr),
-    /// What ends with this text, which begins with a dot; and what is the rest of it, if `itself`.
+    /// Names that end with this suffix, which begins with a dot; with `itself`, also the name after the dot.
     Domain {
         suffix: String,
         itself: bool,
     },
 }
 
-const CGI: &str = "REQUEST_METHOD is set, so that HTTP_PROXY could come from a client of a web server";
+const CGI: &str = "REQUEST_METHOD is set, so HTTP_PROXY could come from a client of a web server";
 
 impl Proxies {
-    /// Returns those of this process, read once.
+    /// Returns the proxies of this process, which are read once.
     pub(crate) fn of_environment() -> &'static Proxies {
         static OF_ENVIRONMENT: OnceLock<Proxies> = OnceLock::new();
         OF_ENVIRONMENT.get_or_init(|| Proxies::of(|name| std::env::var(name).ok()))
     }
 
-    /// Returns those of an environment with these variables. A variable that is empty is none, and the name in small
-    /// letters comes first.
+    /// Returns the proxies of an environment. An empty variable is ignored, and the lower-case name comes
+    /// first.
     pub(crate) fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |names: &[&'static str]| {
             let set = |name: &'static str| Some((name, variable(name).filter(|value| !value.is_empty())?));
@@ -120,7 +120,7 @@ impl Proxies {
         }
     }
 
-    /// Decides how a request goes to a URL.
+    /// Returns the route of a request to a URL.
     pub(crate) fn way(&self, url: &Url) -> Way<'_> {
         let setting = if url.scheme() == "https" { &self.https } else { &self.http };
         let Some(Setting { variable, proxy }) = setting else { return Way::Direct(None) };
@@ -145,7 +145,7 @@ impl Proxies {
     /// Returns the proxy for a URL, if it needs one.
     ///
     /// # Errors
-    /// The proxy that it needs cannot be used.
+    /// If the proxy that it needs cannot be used.
     pub(crate) fn proxy_for(&self, url: &Url) -> Result<Option<&Proxy>, UnusableProxy> {
         match self.way(url) {
             Way::By(proxy, _) => Ok(Some(proxy)),
@@ -154,7 +154,7 @@ impl Proxies {
         }
     }
 
-    /// Returns what a proxy had to do with a request.
+    /// Returns the role of a proxy in a request.
     pub(crate) fn used_for(&self, url: &Url) -> Option<Box<ProxyUse>> {
         let (variable, excepted_by) = match self.way(url) {
             Way::Direct(Some((exception, variable))) => {
@@ -194,18 +194,18 @@ impl Setting {
 }
 
 impl Proxy {
-    /// Reads the address of a proxy: a URL, or `HOST:PORT` of one that speaks HTTP.
+    /// Parses the address of a proxy: a URL, or `HOST:PORT` for HTTP.
     fn parse(value: &str) -> Result<Self, String> {
         let is_url = |url: &Url| url.has_host() && url.host_str() != Some("");
         let with_scheme = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
         let url = Url::parse(&with_scheme).ok().filter(is_url);
         let Some(mut url) = url else {
             return Err(format!(
-                "{} is not the address of one",
+                "{} is not the address of a proxy",
                 text::escape(&Redacted::new(value).to_string())
             ));
         };
-        // Go has the proxy look names up for both forms of SOCKS: this host may know none of them.
+        // As in Go, the proxy resolves names for both forms of SOCKS: this host may not be able to.
         let default = match url.scheme() {
             "http" => 80,
             "https" => 443,
@@ -221,7 +221,7 @@ impl Proxy {
         Ok(Proxy { url, login: has_login.then_some(login) })
     }
 
-    /// Whether it speaks SOCKS.
+    /// Whether it uses SOCKS.
     pub(crate) fn is_socks(&self) -> bool {
         self.url.scheme() == "socks5h"
     }
@@ -230,7 +230,7 @@ impl Proxy {
     pub(crate) fn with_login(&self) -> Url {
         let mut url = self.url.clone();
         if let Some((name, password)) = &self.login {
-            // Neither fails for a URL with a host.
+            // These cannot fail for a URL with a host.
             let _ = url.set_username(name);
             let _ = url.set_password(Some(password.as_str()).filter(|password| !password.is_empty()));
         }
@@ -239,8 +239,8 @@ impl Proxy {
 }
 
 impl Exception {
-    /// Reads an entry; `None` if it says nothing. It may be an address, a network, a name with all below it, a name
-    /// after `.` or `*.` with all below it but not itself, or `*`.
+    /// Parses an entry; `None` if it is empty. It may be an address, a network, a name with all subdomains, a
+    /// name after `.` or `*.` with subdomains only, or `*`.
     fn new(entry: &str) -> Option<Self> {
         let entry = entry.trim().to_lowercase();
         let exception = |kind, port: &str| {
@@ -280,7 +280,7 @@ impl Exception {
     }
 }
 
-/// `ADDRESS/LENGTH`. One of IPv4 that is written as IPv6 is one of IPv4.
+/// Parses `ADDRESS/LENGTH`. An IPv4 network that is written as IPv6 is returned as IPv4.
 fn network(entry: &str) -> Option<(IpAddr, u8)> {
     let (address, length) = entry.split_once('/')?;
     let address: IpAddr = address.parse().ok()?;
@@ -308,7 +308,7 @@ fn contains(network: IpAddr, length: u8, address: IpAddr) -> bool {
     }
 }
 
-/// `HOST:PORT` or `[HOST]:PORT`; nothing else has a port (Go's net.SplitHostPort).
+/// Splits `HOST:PORT` or `[HOST]:PORT`; no other form has a port (Go's net.SplitHostPort).
 fn split_port(entry: &str) -> Option<(&str, &str)> {
     let (before, port) = entry.rsplit_once(':')?;
     let host = match before.strip_prefix('[') {
@@ -320,7 +320,7 @@ fn split_port(entry: &str) -> Option<(&str, &str)> {
     (!stray(host) && !stray(port)).then_some((host, port))
 }
 
-/// A name as it stands in a URL.
+/// A name in the form of URLs.
 fn in_ascii(name: &str) -> String {
     let bare = name.trim_start_matches('.');
     if bare.is_ascii() {
@@ -341,18 +341,18 @@ mod tests {
 
     const TABLE: &str = include_str!("../../../tests/rules/proxies.json");
 
-    /// An environment, and how each URL is asked in it.
+    /// An environment, and the route of each URL in it.
     #[derive(serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Case {
         what: String,
         env: BTreeMap<String, String>,
-        /// `direct`, `refused` or the proxy.
+        /// `direct`, `refused`, or the address of the proxy.
         ways: BTreeMap<String, String>,
-        /// What Go decides where it differs.
+        /// Go's result, if it differs.
         #[serde(default)]
         go: BTreeMap<String, String>,
-        /// Why we differ.
+        /// The reason for the difference.
         why: Option<String>,
     }
 
@@ -395,7 +395,7 @@ mod tests {
         assert_eq!(theirs.len(), rows.len());
         for (theirs, (case, url)) in theirs.iter().zip(rows) {
             let ours = decided(case, url);
-            // The port that goes without saying, and SOCKS by the name that says where names are looked up.
+            // Normalize default ports and the scheme of SOCKS.
             let theirs = match theirs.as_str().unwrap() {
                 word @ ("direct" | "refused") => word.to_owned(),
                 proxy => Proxy::parse(proxy).map_or("unusable".into(), |proxy| {

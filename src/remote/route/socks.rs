@@ -1,4 +1,4 @@
-//! A connection through a proxy that speaks SOCKS 5 (RFC 1928), with or without a login (RFC 1929).
+//! A connection through a SOCKS 5 proxy (RFC 1928), with or without a login (RFC 1929).
 
 use std::io;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ const IPV4: u8 = 1;
 const NAME: u8 = 3;
 const IPV6: u8 = 4;
 
-/// Has the proxy at the other end connect to a host. The proxy looks its name up.
+/// Makes the proxy connect to a host. The proxy resolves its name.
 pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     io: &mut S,
     host: &str,
@@ -26,7 +26,7 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     send(io, &[VERSION, 1, method]).await?;
     let [version, chosen] = receive(io).await?;
     if version != VERSION {
-        return Err(io::Error::other("the proxy does not speak SOCKS 5"));
+        return Err(io::Error::other("the proxy does not support SOCKS 5"));
     }
     if chosen != method {
         return Err(io::Error::other(PROXY_LOGIN));
@@ -62,7 +62,7 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
     if status != 0 {
         return Err(refusal(status));
     }
-    // From where it connected, which is of no interest.
+    // Skip the address that the proxy connected from.
     let length = match kind {
         IPV4 => 4,
         IPV6 => 16,
@@ -70,7 +70,7 @@ pub(crate) async fn connect<S: AsyncRead + AsyncWrite + Unpin>(
             let [length] = receive(io).await?;
             usize::from(length)
         }
-        _ => return Err(io::Error::other("the proxy's answer is not SOCKS 5")),
+        _ => return Err(io::Error::other("the answer of the proxy is not SOCKS 5")),
     };
     io.read_exact(&mut vec![0; length + 2]).await?;
     Ok(())
@@ -95,13 +95,13 @@ async fn receive<S: AsyncRead + Unpin, const N: usize>(io: &mut S) -> io::Result
     Ok(bytes)
 }
 
-/// What the proxy says of a connection that it did not make.
+/// Converts the status of a failed connection.
 fn refusal(status: u8) -> io::Error {
     let said = match status {
         2 => "the proxy's rules forbid it",
-        3 => "the proxy finds no way to its network",
-        4 => "the proxy finds no way to it",
-        5 => "it refused the proxy's connection",
+        3 => "the proxy cannot reach its network",
+        4 => "the proxy cannot reach it",
+        5 => "it refused the connection of the proxy",
         6 => "it did not answer the proxy in time",
         _ => "the proxy could not connect to it",
     };

@@ -1,5 +1,7 @@
-//! The few fields of a certificate that the TLS library does not tell: until when it is valid, what it is for and whether
-//! it is a CA's (RFC 5280, 4.1), and what OpenSSL's trust store adds to it.
+//! The fields of a certificate that the TLS library does not expose: its validity, its purposes and whether
+//! it is a CA (RFC 5280, 4.1), and the trust settings of OpenSSL.
+//!
+//! This module parses DER. It verifies no signature.
 
 use std::time::Duration;
 
@@ -16,16 +18,16 @@ const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const SEQUENCE: u8 = 0x30;
-/// A version, or what is not to be trusted.
+/// A version, or the rejected purposes in OpenSSL's trust settings.
 const TAGGED_0: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 
-/// `basicConstraints` (RFC 5280, 4.2.1.9): whether it is a CA's.
+/// `basicConstraints` (RFC 5280, 4.2.1.9): whether it is a CA.
 const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
 /// `keyUsage` (RFC 5280, 4.2.1.3), and its bit for signing certificates.
 const KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x0f];
 const KEY_CERT_SIGN: u8 = 0x04;
-/// The number that says version 3; certificates of version 1 say none.
+/// The number for version 3; certificates of version 1 have none.
 const VERSION_3: &[u8] = &[2];
 /// `extKeyUsage` (RFC 5280, 4.2.1.12), and its values for servers and for anything.
 const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
@@ -35,7 +37,7 @@ const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
 /// Checks that a certificate is valid now, and for a server.
 ///
 /// # Errors
-/// As the verification of a chain has them.
+/// If it cannot be parsed, is not valid yet, has expired, or is not for servers.
 pub(super) fn check(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let parts = Parts::of(certificate).ok_or(CertificateError::BadEncoding)?;
     let (not_before, not_after) = parts.validity().ok_or(CertificateError::BadEncoding)?;
@@ -57,17 +59,17 @@ pub(super) fn check(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(
     Ok(())
 }
 
-/// Whether a certificate may issue those of servers. webpki does not ask this of one that is trusted: the key of a
-/// server whose own certificate is trusted could sign for every name.
+/// Whether a certificate may issue those of servers. webpki does not check this for a trusted certificate:
+/// the key of a server with a trusted certificate could sign for every name.
 pub(super) fn is_authority(certificate: &CertificateDer<'_>) -> bool {
     Parts::of(certificate).is_some_and(|parts| parts.is_authority())
 }
 
-/// Reads a certificate of OpenSSL's trust store (openssl-x509(1), "Trust settings"): the certificate, then the purposes
-/// for which it is trusted and those for which it is not.
+/// Reads a certificate of OpenSSL's trust store (openssl-x509(1), "Trust settings"): the certificate, then
+/// its trusted and its rejected purposes.
 ///
 /// # Errors
-/// What is wrong with it: a list of purposes that leaves servers out, too.
+/// If it cannot be parsed, or if its trust settings exclude servers.
 pub(super) fn trusted_for_servers(bytes: &[u8]) -> Result<CertificateDer<'static>, String> {
     let broken = || "it is broken".to_owned();
     let (_, _, aux) = element(bytes).ok_or_else(broken)?;
@@ -86,16 +88,16 @@ pub(super) fn trusted_for_servers(bytes: &[u8]) -> Result<CertificateDer<'static
         }
         rest = after;
     }
-    if is_trusted { Ok(certificate) } else { Err("its trust settings leave servers out".into()) }
+    if is_trusted { Ok(certificate) } else { Err("its trust settings exclude servers".into()) }
 }
 
-/// Parts of a certificate, as they are written.
+/// Parts of a certificate in DER.
 struct Parts<'c> {
     version: Option<&'c [u8]>,
     issuer: &'c [u8],
     validity: &'c [u8],
     subject: &'c [u8],
-    /// The extensions in a row; none in versions 1 and 2.
+    /// The sequence of extensions; empty in versions 1 and 2.
     extensions: &'c [u8],
 }
 
@@ -124,20 +126,20 @@ impl<'c> Parts<'c> {
         Some(Parts { version, issuer, validity, subject, extensions })
     }
 
-    /// From and until when it is valid, in seconds since 1970.
+    /// The beginning and the end of its validity, in seconds since 1970.
     fn validity(&self) -> Option<(i64, i64)> {
         let (not_before, until) = time(self.validity)?;
         Some((not_before, time(until)?.0))
     }
 
-    /// The content of an extension, or of one that is broken: nothing.
+    /// The content of an extension; empty if it cannot be parsed.
     fn extension(&self, wanted: &[u8]) -> Option<&'c [u8]> {
         let mut rest = self.extensions;
         while let Some((extension, after)) = expect(SEQUENCE, rest) {
             if let Some((name, mut value)) = expect(OBJECT_IDENTIFIER, extension)
                 && name == wanted
             {
-                // A flag may stand before the value.
+                // A flag may precede the value.
                 while let Some((tag, content, behind)) = element(value) {
                     if tag == OCTET_STRING {
                         return Some(content);
@@ -151,7 +153,7 @@ impl<'c> Parts<'c> {
         None
     }
 
-    /// Whether it is left to servers: one without the usages of its key is.
+    /// Whether it may be used for servers. Without a list of usages, it may.
     fn is_for_servers(&self) -> bool {
         let usages = |content| expect(SEQUENCE, content).is_some_and(|(usages, _)| has_purpose(usages));
         self.extension(EXTENDED_KEY_USAGE).is_none_or(usages)
@@ -163,7 +165,7 @@ impl<'c> Parts<'c> {
                 let flag = expect(SEQUENCE, content).and_then(|(fields, _)| expect(BOOLEAN, fields));
                 flag.is_some_and(|(flag, _)| flag != [0])
             }
-            // Roots of version 1 cannot say it. As for OpenSSL, they are those that have issued themselves.
+            // Version 1 has no such field. As in OpenSSL, a self-issued certificate is a root.
             None => self.version != Some(VERSION_3) && self.issuer == self.subject,
         };
         let signs = |content| {
@@ -174,7 +176,7 @@ impl<'c> Parts<'c> {
     }
 }
 
-/// Whether a list of purposes has that of a server.
+/// Whether a list of purposes contains that of a server.
 fn has_purpose(mut purposes: &[u8]) -> bool {
     while let Some((purpose, after)) = expect(OBJECT_IDENTIFIER, purposes) {
         if purpose == SERVER_AUTH || purpose == ANY_USAGE {
@@ -185,7 +187,7 @@ fn has_purpose(mut purposes: &[u8]) -> bool {
     false
 }
 
-/// A time in seconds since 1970 (RFC 5280, 4.1.2.5: in UTC, with seconds), and what follows it.
+/// Parses a time (RFC 5280, 4.1.2.5: in UTC, with seconds). Returns it in seconds since 1970, and the rest.
 fn time(bytes: &[u8]) -> Option<(i64, &[u8])> {
     let (tag, content, rest) = element(bytes)?;
     let text = std::str::from_utf8(content).ok()?;
@@ -198,12 +200,12 @@ fn time(bytes: &[u8]) -> Option<(i64, &[u8])> {
     Some((time.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second(), rest))
 }
 
-/// The content of the first element if it has this tag, and what follows it.
+/// Returns the content of the first element if it has this tag, and the rest.
 fn expect(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     element(bytes).filter(|(found, ..)| *found == tag).map(|(_, content, rest)| (content, rest))
 }
 
-/// The tag and the content of the first element of DER, and what follows it.
+/// Returns the tag and the content of the first DER element, and the rest.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = bytes.split_first()?;
     let (first, rest) = rest.split_first()?;

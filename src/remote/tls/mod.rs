@@ -1,4 +1,6 @@
 //! The TLS settings that all connections of a run share.
+//!
+//! This module reads files of certificates. It opens no connection.
 
 mod certificate;
 mod pem;
@@ -19,30 +21,31 @@ use crate::remote::tls::pem::Form;
 use crate::remote::tls::pinned::Pinned;
 use crate::util::trusted;
 
-/// The largest file of certificates that is read, in bytes. Mozilla's whole list takes 230 KB.
+/// The maximum size of a file of certificates, in bytes. Mozilla's complete list takes 230 KB.
 const MAX_PEM: u64 = 16 << 20;
 
-/// What the user gave for TLS.
+/// The user's settings for TLS.
 #[derive(Default)]
 pub(crate) struct TlsOptions {
-    /// Certificates of CAs and of servers, beside those of the system.
+    /// Trusted certificates of CAs and servers, beside those of the system.
     pub roots: Vec<CertificateDer<'static>>,
     pub identity: Option<Identity>,
-    /// Accept any certificate.
+    /// Accepts any certificate.
     pub insecure: bool,
 }
 
-/// A client certificate with the certificates above it, and its key.
+/// A client certificate with its chain and its key.
 pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
-    /// Reads a PEM file with certificates, and their key from it or from a file of its own.
+    /// Reads a PEM file with certificates, and the key from the same or another file.
     ///
     /// # Errors
-    /// [`RemoteError::ClientCertificate`] if a file cannot be read or does not hold what it is read for.
+    /// [`RemoteError::ClientCertificate`] if a file cannot be read, or if it has no certificate or no private
+    /// key.
     pub(crate) fn read(path: &Path, key: Option<&Path>) -> Result<Self, RemoteError> {
         let wrong_in = |path: &Path, why: String| RemoteError::ClientCertificate { path: path.into(), why };
         let wrong = |why| wrong_in(path, why);
@@ -63,18 +66,18 @@ impl Identity {
     }
 }
 
-/// The certificates of a file, and a remark for each that cannot be used.
+/// The certificates of a file, and a warning for each that cannot be used.
 #[derive(Debug)]
 pub(crate) struct CaFile {
     pub roots: Vec<CertificateDer<'static>>,
     pub warnings: Vec<String>,
 }
 
-/// Reads a PEM file of CA certificates, in the form of OpenSSL's trust store as well. A company's bundle may hold one
-/// that cannot be read: it is left out.
+/// Reads a PEM file of CA certificates, including the format of OpenSSL's trust store. Unusable certificates,
+/// which the bundles of organizations may contain, are skipped.
 ///
 /// # Errors
-/// [`RemoteError::CaFile`] if the file cannot be read, or holds no certificate that can be used.
+/// [`RemoteError::CaFile`] if the file cannot be read, or if it holds no usable certificate.
 pub(crate) fn certificates(path: &Path) -> Result<CaFile, RemoteError> {
     let wrong = |why: String| RemoteError::CaFile { path: path.into(), why };
     let bytes = trusted::read(path, MAX_PEM).map_err(|error| wrong(error.to_string()))?;
@@ -96,7 +99,8 @@ pub(crate) fn certificates(path: &Path) -> Result<CaFile, RemoteError> {
     Ok(CaFile { roots, warnings })
 }
 
-/// The certificates that SSL_CERT_FILE has in the form of OpenSSL's trust store, which rustls-native-certs skips.
+/// The certificates in SSL_CERT_FILE with the format of OpenSSL's trust store, which rustls-native-certs
+/// skips.
 fn of_system_in_openssl_form() -> Vec<CertificateDer<'static>> {
     let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
     let bytes = file.and_then(|file| trusted::read(Path::new(&file), MAX_PEM).ok()).unwrap_or_default();
@@ -118,8 +122,8 @@ pub(crate) fn config(options: &TlsOptions) -> Result<ClientConfig, RemoteError> 
         None => Ok(builder.with_no_client_auth()),
     };
     let mut config = config.map_err(setup)?;
-    // One connection a request is what large blobs want: with HTTP/2 they would share one, and one
-    // flow-control window that limits them on long ways.
+    // Large blobs need one connection per request: with HTTP/2 they would share one flow-control window,
+    // which limits them on connections with a long round-trip time.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
@@ -132,8 +136,8 @@ fn verifier(options: &TlsOptions) -> Result<Arc<dyn ServerCertVerifier>, RemoteE
     trusted.extend(rustls_native_certs::load_native_certs().certs);
     trusted.extend(of_system_in_openssl_form());
     if trusted.is_empty() {
-        // A system without CA certificates: plain HTTP still works, and HTTPS fails when it is used, with advice that
-        // fits.
+        // On a system without CA certificates, plain HTTP still works, and HTTPS fails when it is used, with
+        // a suitable hint.
         return Ok(Arc::new(Unchecked { accepted: false }));
     }
     Ok(Arc::new(Pinned::new(trusted, provider())?))
@@ -143,7 +147,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// Every scheme: what a server signs with does not matter if its certificate does not.
+/// All schemes: the signature does not matter if the certificate does not.
 const SCHEMES: [SignatureScheme; 13] = [
     SignatureScheme::RSA_PKCS1_SHA1,
     SignatureScheme::ECDSA_SHA1_Legacy,
@@ -160,7 +164,7 @@ const SCHEMES: [SignatureScheme; 13] = [
     SignatureScheme::ED448,
 ];
 
-/// Accepts every certificate (`--insecure`), or none if there is no CA to check one with.
+/// Accepts every certificate (`--insecure`), or none if there is no CA certificate.
 #[derive(Debug)]
 struct Unchecked {
     accepted: bool,

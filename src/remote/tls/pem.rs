@@ -6,16 +6,17 @@ use rustls::pki_types::CertificateDer;
 
 use crate::remote::tls::certificate;
 
-/// The form of a certificate in a file.
+/// The format of a certificate in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// `BEGIN CERTIFICATE`, or `BEGIN X509 CERTIFICATE` of old.
+    /// `BEGIN CERTIFICATE`, or the old `BEGIN X509 CERTIFICATE`.
     Plain,
-    /// `BEGIN TRUSTED CERTIFICATE`: OpenSSL's, with what the certificate is trusted for behind it.
+    /// `BEGIN TRUSTED CERTIFICATE` of OpenSSL, which has trust settings after the certificate.
     Trusted,
 }
 
-/// Finds all certificates in a file, or what is wrong with one. Text between them, keys and all else are skipped.
+/// Finds all certificates in a file, each with its error if it is not valid. Text, keys and all other parts
+/// are skipped.
 pub(super) fn certificates(bytes: &[u8]) -> Vec<(Form, Result<CertificateDer<'static>, String>)> {
     let text = String::from_utf8_lossy(bytes);
     let mut found = Vec::new();

@@ -1,7 +1,8 @@
 //! Trust in a server's own certificate.
 //!
-//! Many a registry has a certificate that it has signed itself, often marked as a CA's. curl, Docker and Trivy accept it
-//! if the user gives it as a CA certificate. webpki checks chains alone, and says that a CA must not be a server.
+//! Many registries have a self-signed certificate, often marked as a CA. curl, Docker and Trivy accept it if
+//! the user gives it as a CA certificate. webpki verifies chains only, and rejects a CA certificate of a
+//! server.
 
 use std::sync::Arc;
 
@@ -17,11 +18,11 @@ use crate::remote::error::RemoteError;
 use crate::remote::exchange::innermost;
 use crate::remote::tls::certificate;
 
-/// Accepts what the CAs among the trusted certificates have issued, and these very certificates, each for its names and
-/// its time. One that is no CA's is never looked at as the issuer of another.
+/// Accepts certificates that a trusted CA issued, and the trusted certificates themselves, each for its names
+/// and its validity. A certificate that is not a CA is never accepted as an issuer.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    /// `None` if no trusted certificate is a CA's.
+    /// `None` if no trusted certificate is a CA.
     by_authority: Option<Arc<WebPkiServerVerifier>>,
     trusted: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,

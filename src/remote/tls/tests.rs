@@ -1,4 +1,4 @@
-//! The table of certificates, against this module and against Go's crypto/x509.
+//! Tests the table of certificates with this module and with Go's crypto/x509.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -9,7 +9,8 @@ use super::*;
 
 const TABLE: &str = include_str!("../../../tests/rules/certificates.json");
 
-/// Certificates, what a server sends, what a client trusts, and whether it trusts the server.
+/// Certificates: those that a server sends, those that a client trusts, and whether the client accepts the
+/// server.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -19,11 +20,11 @@ struct Case {
     trusts: Vec<String>,
     host: String,
     trusted: bool,
-    /// Why Go decides otherwise.
+    /// The reason why Go decides differently.
     why: Option<String>,
 }
 
-/// What the program with Go's library made and decided.
+/// The certificates and decisions of the program with Go's library.
 #[derive(serde::Deserialize)]
 struct Decision {
     trusted: bool,
@@ -62,7 +63,7 @@ fn servers_are_trusted_as_by_go() {
         let Decision { trusted, why, pem } = serde_json::from_value(decision).unwrap();
         let der = |name: &String| CertificateDer::from_pem_slice(pem[name].as_bytes()).unwrap();
         let chain: Vec<_> = case.sends.iter().map(der).collect();
-        // As `--cacert` reads them.
+        // Read the certificates as `--cacert` does.
         let path = directory.path().join("ca.pem");
         std::fs::write(&path, case.trusts.iter().map(|name| pem[name].as_str()).collect::<String>()).unwrap();
         let roots = certificates(&path).map(|file| file.roots).unwrap_or_default();
@@ -72,8 +73,8 @@ fn servers_are_trusted_as_by_go() {
     }
 }
 
-/// A certificate that signs itself and is marked as a CA's, as people make them for a registry (confidential-containers
-/// /guest-components PR 1569).
+/// A self-signed certificate that is marked as a CA, as users create it for a registry
+/// (confidential-containers/guest-components pull request 1569).
 fn own_certificate(names: &[&str], days: i64) -> rcgen::Certificate {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let mut params = rcgen::CertificateParams::new(names).unwrap();
@@ -123,7 +124,7 @@ fn one_bad_certificate_of_a_bundle_is_left_out_with_a_remark() {
     }
     std::fs::write(&path, format!("{good}{open}")).unwrap();
     assert_eq!(certificates(&path).unwrap().roots.len(), 1);
-    // Keys and what else a bundle holds is no certificate; the old name of one is.
+    // Keys and other parts of a bundle are skipped; the old label of a certificate is accepted.
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     std::fs::write(&path, key + &good.replace(" CERTIFICATE-", " X509 CERTIFICATE-")).unwrap();
     let file = certificates(&path).unwrap();
@@ -155,6 +156,6 @@ fn openssls_form_says_what_a_certificate_is_trusted_for() {
         [["-addreject", "serverAuth"], ["-addtrust", "clientAuth"], ["-addreject", "anyExtendedKeyUsage"]]
     {
         let error = openssl(&more).unwrap_err().to_string();
-        assert!(error.contains("leave servers out"), "{more:?}: {error}");
+        assert!(error.contains("exclude servers"), "{more:?}: {error}");
     }
 }

@@ -17,7 +17,7 @@ use crate::util::text;
 /// The file that describes a VEX repository.
 pub(in crate::source) const MANIFEST: &str = "vex-repository.json";
 
-/// Where a VEX repository is fetched from.
+/// The source of a VEX repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VexSource {
     /// Its URL, as written in Trivy's repository.yaml.

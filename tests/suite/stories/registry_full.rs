@@ -83,7 +83,7 @@ fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
     let run = importer.ferry(&import);
     run.exits(7);
     assert_eq!(run.statuses(), three("failed"));
-    run.warns("no space left on device").warns(&format!("There is no room left at {}", registry.address));
+    run.warns("no space left on device").warns(&format!("Free space on {}", registry.address));
     assert!(!artifacts.iter().any(|artifact| has(&registry, artifact)));
 
     // Room for less than the large layer. What arrived of it is not kept, to fill the disk for a week.
@@ -91,7 +91,7 @@ fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
     let run = importer.ferry(&import);
     run.exits(7);
     assert!(run.statuses().contains(&"trivy-db failed".to_owned()), "{run}");
-    run.warns("no space left on device").warns(&format!("There is no room left at {}", registry.address));
+    run.warns("no space left on device").warns(&format!("Free space on {}", registry.address));
     assert!(!has(&registry, &db));
     let half: Vec<String> =
         files(&disk.directory).into_iter().filter(|file| file.contains("/_uploads/")).collect();

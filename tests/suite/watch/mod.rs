@@ -756,11 +756,11 @@ fn what_is_dropped_is_complete_and_sent_as_often_as_asked() {
     ran.good();
     assert_eq!(report["outcomes"].as_array().unwrap().len(), 2, "{report:#}");
     // What cannot be dropped is an error, and the bundle is there.
-    run(&["--drop", "nowhere"]).fails_with(2, &["there is no folder nowhere"]);
+    run(&["--drop", "nowhere"]).fails_with(2, &["the drop directory nowhere does not exist"]);
     let before = names(&out).len();
     // Also root may make no file in there.
     let ran = run(&["--drop", "/proc/self"]);
-    ran.exits(7).warns("could not be put there").warns("copy it, its head last");
+    ran.exits(7).warns("the copy could not be written").warns("copy the bundle, the head volume last");
     assert!(names(&out).len() > before);
 }
 
