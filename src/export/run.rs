@@ -131,8 +131,8 @@ fn heartbeat_directory(options: &ExportOptions, destination: &Destination) -> Re
     }
 }
 
-/// Removes what earlier exports of the stream left that were killed while they dropped a bundle or a heartbeat. The
-/// caller has locked the state, so that no other export of the stream runs.
+/// Removes the leftover files of earlier exports of the stream that were killed while they wrote a bundle or
+/// a heartbeat to a drop directory. The caller has locked the state, so no other export of the stream runs.
 fn remove_leftovers(options: &ExportOptions, heartbeats: Option<&Path>) {
     let stream = options.stream.as_str();
     if let Some(directory) = &options.drop_into {
