@@ -72,19 +72,19 @@ pub(crate) fn created(
     if options.allow_earlier_date && ahead > EARLIER_FROM {
         return Ok((now, Some(EARLIER_DATE)));
     }
-    let hint = last.created.checked_add(jiff::SignedDuration::from_secs(1)).ok();
+    let next = last.created.checked_add(jiff::SignedDuration::from_secs(1)).ok();
     // Importers reject a bundle that is dated further ahead.
-    let Some(hint) = hint.filter(|_| ahead < CLOCK_TOLERANCE) else {
+    let Some(next) = next.filter(|_| ahead < CLOCK_TOLERANCE) else {
         return Err(Rejection::LastExportAhead { last: last.created, now }.into());
     };
     if ahead > jiff::SignedDuration::from_secs(60) {
         progress.info(&format!(
             "this host's clock ({}) is behind the date of the stream's last export, so the bundle is dated {}",
             format_minute(now),
-            format_minute(hint)
+            format_minute(next)
         ));
     }
-    Ok((hint, None))
+    Ok((next, None))
 }
 
 /// The result of examining a dataset.

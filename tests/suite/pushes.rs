@@ -184,11 +184,11 @@ fn a_registry_that_asks_for_a_long_pause_is_left() {
     upstream.publish(1, 1000);
     let host = Host::new();
     host.write_key();
-    host.export(&upstream, &[]).exits(3).warns("a run waits 600 s at most for servers");
+    host.export(&upstream, &[]).exits(3).warns("a run waits at most 600 s when servers");
     let registry = failing(begins, u32::MAX, || header(status(429), "retry-after", "3600"));
     mirror(&host, &upstream, &format!("{}/p", registry.host), &["--skip", "trivy-java-db"])
         .exits(7)
-        .warns("a run waits 600 s at most for servers");
+        .warns("a run waits at most 600 s when servers");
 }
 
 /// Resets in the middle of a body are no word of the registry's (ocx-sh/ocx, issue 276), and what it has got need

@@ -287,7 +287,7 @@ impl Destination {
         Error::Destination {
             what: match files.lengths.iter().sum::<u64>().saturating_sub(there) {
                 all if all > free => format!("needs {}, has {}", format_size(all), format_size(free)),
-                all => format!("needs {} in complete volumes, and the {} that are free do not hold them", format_size(all), format_size(free)),
+                all => format!("needs {}, and {} are free, but not all volumes fit", format_size(all), format_size(free)),
             },
             path: self.directories[0].clone(),
             hint: "Free space, use a larger medium or several (--output for each), use smaller volumes (--volume-size), or carry less (--skip trivy-java-db)."

@@ -61,7 +61,7 @@ fn a_client_certificate_is_shown_where_it_is_given() {
         for certificate in ["", &of_another_ca] {
             let run = host.ferry(&format!("{line} {certificate}"));
             run.exits(code);
-            run.warns(&format!("{address} wants a client certificate")).warns("--client-cert");
+            run.warns(&format!("{address} requires a client certificate")).warns("--client-cert");
         }
     };
     rejected(&importer, &import, 7);
