@@ -353,7 +353,7 @@ struct Start {
 fn no_directory(path: &Path) -> Error {
     Error::usage(
         format!("the directory {} does not exist", path.display()),
-        "Create it, or check that the medium is mounted. To name a file, use a name that ends in .tar.",
+        "Create it, or check that the medium is mounted. The name of a file must end in .tar.",
     )
 }
 
