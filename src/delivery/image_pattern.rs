@@ -315,7 +315,7 @@ mod tests {
     fn what_is_no_pattern_says_why() {
         for (text, why) in [
             ("trivy", "write library/trivy"),
-            ("", "no repository behind the host"),
+            ("", "no repository after the host"),
             ("https://ghcr.io/a/b", "no scheme"),
             ("ghcr.io/a/b:", "tag"),
             ("ghcr.io/a/b:a b", "tag"),

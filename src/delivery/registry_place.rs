@@ -195,9 +195,9 @@ mod tests {
     fn what_is_no_place_says_why() {
         for (text, why) in [
             ("https://harbor.corp.example", "no scheme"),
-            ("", "its host is none"),
-            ("/x", "its host is none"),
-            ("h ost/x", "its host is none"),
+            ("", "its host is not valid"),
+            ("/x", "its host is not valid"),
+            ("h ost/x", "its host is not valid"),
             ("user:secret@host/x", "it holds a login"),
             ("host/UPPER", "lower case"),
             ("host/security/trivy-db:2", "has no tag"),

@@ -228,5 +228,5 @@ fn what_is_too_large_is_named_and_not_read() {
     assert!(netrc(named).1.unwrap().contains("it is larger than 1 MiB"));
     fs::write(&config, "machine r.example login u password").unwrap();
     let remark = netrc(named).1.unwrap();
-    assert!(remark.contains("config.json: the entry for r.example is not used"), "{remark}");
+    assert!(remark.contains("config.json: the entry for r.example is skipped"), "{remark}");
 }
