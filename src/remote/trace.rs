@@ -11,14 +11,14 @@ use crate::remote::route::proxy::Proxies;
 use crate::util::redacted::Redacted;
 use crate::util::text::escape;
 
-/// A request that is under way.
+/// A running request.
 pub(super) struct Traced {
     what: String,
     began: Instant,
 }
 
 impl Traced {
-    /// Begins to trace a request; `None` if nobody reads the debug log.
+    /// Begins to trace a request; `None` if the debug log is off.
     pub(super) fn begin(request: &Request) -> Option<Self> {
         if !log::log_enabled!(log::Level::Debug) {
             return None;
@@ -44,7 +44,7 @@ impl Traced {
     }
 }
 
-/// Which kind of login goes with a request.
+/// The kind of login of a request.
 fn login(authorization: Option<&HeaderValue>) -> &'static str {
     let scheme = authorization.and_then(|value| value.as_bytes().split(|byte| *byte == b' ').next());
     match scheme {

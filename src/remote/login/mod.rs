@@ -133,7 +133,7 @@ impl LoginFiles {
         CredentialLookup { credentials: None, warning }
     }
 
-    /// The paths of the files, for people.
+    /// The paths of the files, for printing.
     fn shown(&self) -> String {
         let paths: Vec<String> = self.files.iter().map(|file| file.path.display().to_string()).collect();
         paths.join(", ")

@@ -166,7 +166,7 @@ impl Proxies {
         Some(Box::new(ProxyUse { variable, excepted_by }))
     }
 
-    /// Says how a request gets to a URL, for the debug log.
+    /// Describes the route of a request, for the debug log.
     pub(crate) fn describe(&self, url: &Url) -> String {
         match self.way(url) {
             Way::Direct(None) => "no proxy".into(),
