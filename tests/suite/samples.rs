@@ -1,5 +1,7 @@
 //! The samples in README.md and docs: each command is run, and prints what the page shows. Dates, sizes, digests,
 //! versions and widths may differ; words and their order may not. A line `…` stands for any number of lines.
+//!
+//! `TRIVY_FERRY_MAKE_SESSION=1 cargo test --test suite samples` makes docs/session.svg anew: the terminal of a trip.
 
 use std::fs;
 use std::path::Path;
@@ -101,6 +103,7 @@ impl Stage {
             ("TRIVY_FERRY_CACHE_DIR", host.at("cache")),
         ];
         let names = vec![
+            ("/home/ann", host.at("").trim_end_matches('/').to_owned()),
             ("mirror.gcr.io/aquasec", format!("oci-layout:{}", host.at("upstream"))),
             ("https://github.com/aquasecurity/vexhub", sample("vex-hub")),
             ("/media/usb", host.dir("usb")),
@@ -131,12 +134,20 @@ impl Stage {
 
     /// Runs a command of a page, and returns what it prints in the page's words.
     fn prints(&self, command: &str) -> Vec<String> {
+        self.prints_with(command, "state")
+    }
+
+    /// As [`Stage::prints`], with another state.
+    fn prints_with(&self, command: &str, state: &str) -> Vec<String> {
         let mut line = command.replacen("trivy-ferry ", &format!("{PROGRAM} "), 1);
         for (name, real) in &self.names {
             line = line.replace(name, real);
         }
         let mut shell = self.host.shell(&line);
         shell.envs(self.environment.iter().map(|(name, value)| (*name, value.as_str())));
+        if self.environment.iter().any(|(name, _)| *name == "TRIVY_FERRY_STATE_DIR") {
+            shell.env("TRIVY_FERRY_STATE_DIR", self.host.at(state));
+        }
         let run = test_kit::process::Run::of(&mut shell, command);
         run.exits(0);
         let mut out = run.out.clone();
@@ -237,4 +248,61 @@ fn the_status_of_a_watched_inbox_is_as_the_page_says() {
     stage.prints(&format!("cp out/*.json {inbox}"));
     stage.prints(&format!("trivy-ferry watch {inbox} --once --settle 1ms"));
     stage.shows("docs/unattended.md", &["trivy-ferry status"]);
+}
+
+/// The commands of a trip with what they print.
+fn session() -> Vec<String> {
+    let stage = Stage::new();
+    stage.prints("trivy-ferry keygen");
+    let mut lines = Vec::new();
+    for (command, state) in [
+        ("trivy-ferry export --key ferry.key --output /media/usb", "exports"),
+        ("trivy-ferry import /media/usb --write-env settings.env", "state"),
+        ("trivy-ferry status", "state"),
+    ] {
+        lines.push(format!("$ {command}"));
+        lines.extend(stage.prints_with(command, state));
+        lines.push(String::new());
+    }
+    lines.pop();
+    lines
+}
+
+/// A picture of a terminal.
+fn terminal(lines: &[String]) -> String {
+    let height = 40 + 18 * lines.len();
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 980 {height}\" width=\"980\" height=\"{height}\" \
+         role=\"img\" aria-label=\"Terminal: export, import and status\">\n\
+         <style>text {{ font: 13px ui-monospace, monospace; fill: #d1d7e0; white-space: pre; }} .command {{ fill: #6cb6ff; }}</style>\n\
+         <rect width=\"980\" height=\"{height}\" rx=\"8\" fill=\"#22272e\"/>\n"
+    );
+    for (number, line) in lines.iter().enumerate() {
+        let most: String = line.chars().take(118).collect();
+        let cut = if most.len() < line.len() { "…" } else { "" };
+        let text = format!("{most}{cut}").replace('&', "&amp;").replace('<', "&lt;");
+        let class = if line.starts_with("$ ") { " class=\"command\"" } else { "" };
+        let y = 28 + 18 * number;
+        svg.push_str(&format!("<text x=\"16\" y=\"{y}\" xml:space=\"preserve\"{class}>{text}</text>\n"));
+    }
+    svg + "</svg>\n"
+}
+
+/// The lines of a picture that [`terminal`] made.
+fn lines_of(svg: &str) -> Vec<String> {
+    let text =
+        |line: &str| Some(line.strip_prefix("<text")?.split_once('>')?.1.strip_suffix("</text>")?.to_owned());
+    svg.lines().filter_map(text).map(|line| line.replace("&lt;", "<").replace("&amp;", "&")).collect()
+}
+
+#[test]
+fn the_picture_of_a_session_is_what_the_program_prints() {
+    let fresh = terminal(&session());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/session.svg");
+    if std::env::var_os("TRIVY_FERRY_MAKE_SESSION").is_some_and(|value| value == "1") {
+        fs::write(&path, &fresh).unwrap();
+    }
+    let shapes = |svg: &str| lines_of(svg).iter().map(|line| shape(line)).collect::<Vec<_>>();
+    let kept = fs::read_to_string(path).unwrap();
+    assert_eq!(shapes(&kept), shapes(&fresh), "make docs/session.svg anew");
 }
