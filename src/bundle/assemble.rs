@@ -1,5 +1,5 @@
-//! Finds the volumes of a bundle beside its head, and compares their lengths and digests with what was
-//! signed.
+//! Finds the volumes of a bundle beside its head, and compares their lengths and digests with the signed
+//! ones. It does not check signatures.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::bundle::volumes::{self, Volume, VolumeNumber, beside};
 use crate::bundle::{BundleError, Payload};
 use crate::digest::{Digest, digest_of};
 
-/// Checks the length of a bundle, or of its head: what the payload says of it, and what it has.
+/// Compares the length of a bundle, or of its head, with the length in the payload.
 ///
 /// # Errors
 /// [`BundleError::Payload`] if the payload contradicts itself; [`BundleError::Short`] or [`BundleError::Long`] if the
@@ -25,16 +25,16 @@ pub(super) fn check_length(
     let members: u64 = payload.members.iter().map(|member| header::footprint(member.size)).sum();
     let wanted = header::footprint(capacity) + members + 2 * BLOCK;
     if wanted != payload.length {
-        let why = format!("its members take {wanted} bytes, and its length is {}", payload.length);
+        let why = format!("its members take {wanted} bytes, but its length is {}", payload.length);
         return Err(BundleError::Payload { path: path.into(), why: why.into() });
     }
-    // The head has what the other volumes have not.
+    // The head holds what is not in the other volumes.
     let head = payload.head_length();
     if head < header::footprint(capacity) {
         let why = "its volumes leave no room for the manifest";
         return Err(BundleError::Payload { path: path.into(), why: why.into() });
     }
-    // Volumes that somebody put one behind the other are the bundle as well.
+    // The concatenated volumes are accepted as well.
     let wanted = if have > head { payload.length } else { head };
     let path = path.to_path_buf();
     match have.cmp(&wanted) {
@@ -44,20 +44,21 @@ pub(super) fn check_length(
     }
 }
 
-/// How a volume is called where it is missed: beside its head or, if that was renamed, as an export names it.
+/// Returns the file name that a missing volume should have: derived from the name of its head or, if the head
+/// was renamed, the name that an export gives it.
 pub(crate) fn expected(head: &Path, payload: &Payload, number: VolumeNumber) -> String {
     let file = beside(head, number).and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
     let written = || volumes::name(&names::default_name(payload.stream.as_str(), payload.created), number);
     crate::util::text::escape(&file.unwrap_or_else(written))
 }
 
-/// What is wrong with the volumes of a bundle.
+/// The faults of the volumes of a bundle.
 #[derive(Default)]
 pub(crate) struct Faults {
     missing: Vec<String>,
-    /// Sentences' ends: which volume, and what is wrong with it.
+    /// Clauses: the name of a volume, and its fault.
     damaged: Vec<String>,
-    /// Whether one is shorter than was signed.
+    /// Whether one is shorter than its signed length.
     short: bool,
 }
 
@@ -67,7 +68,7 @@ impl Faults {
         self.damaged.push(format!("{} {}", crate::util::text::escape(&name), crate::util::text::escape(why)));
     }
 
-    /// One error for all; `None` where there are none.
+    /// Returns one error for all faults; `None` if there are none.
     pub(crate) fn error(self, head: &Path, payload: &Payload) -> Option<BundleError> {
         let Faults { missing, damaged, short } = self;
         let (path, all) = (head.to_path_buf(), payload.volumes.len() + 1);
@@ -76,7 +77,7 @@ impl Faults {
     }
 }
 
-/// Where a volume lies, where it is there and as long as was signed.
+/// Returns the path of a volume if it exists and has its signed length. Adds a fault otherwise.
 pub(crate) fn locate(
     head: &Path,
     payload: &Payload,
@@ -94,14 +95,14 @@ pub(crate) fn locate(
         Some(Err(error)) => faults.damaged(&path?, &error.to_string()),
         Some(Ok((_, length))) if length != volume.size => {
             faults.short |= length < volume.size;
-            faults.damaged(&path?, &format!("has {length} bytes, and {} were signed", volume.size));
+            faults.damaged(&path?, &format!("has {length} bytes instead of the signed {}", volume.size));
         }
         Some(Ok(_)) => return path,
     }
     None
 }
 
-/// Puts the volumes behind the head, where each is there and as long as was signed.
+/// Appends the volumes to the head, if each exists and has its signed length.
 ///
 /// # Errors
 /// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has another length than was
@@ -122,7 +123,7 @@ pub(crate) fn gather(
     faults.error(head, payload).map_or(Ok(()), Err)
 }
 
-/// Reads all volumes behind the head and names those that are not what was signed.
+/// Reads all volumes behind the head and names those that do not have their signed digest.
 pub(crate) fn damaged(head: &Path, content: &Content, payload: &Payload) -> Option<BundleError> {
     let mut faults = Faults::default();
     for (index, path) in content.volumes_in(0..content.length()) {
@@ -133,16 +134,16 @@ pub(crate) fn damaged(head: &Path, content: &Content, payload: &Payload) -> Opti
     faults.error(head, payload)
 }
 
-/// Reads a volume through.
+/// Reads a volume completely and compares its digest with the signed one.
 pub(crate) fn compare(path: &Path, volume: &Volume, faults: &mut Faults) {
     match digest(path, volume.size) {
         Ok(digest) if digest == volume.digest => {}
-        Ok(_) => faults.damaged(path, "is not what was signed"),
+        Ok(_) => faults.damaged(path, "does not match the signed digest"),
         Err(error) => faults.damaged(path, &format!("cannot be read ({error})")),
     }
 }
 
-/// The digest of the first `most` bytes of a file.
+/// Returns the digest of the first `most` bytes of a file.
 pub(crate) fn digest(path: &Path, most: u64) -> io::Result<Digest> {
     let (file, _) = open_regular(path).map_err(io::Error::other)?;
     digest_of(io::Read::take(file, most)).map(|(digest, _)| digest)

@@ -1,8 +1,8 @@
 //! Blobs of a verified bundle that many threads read at once and in any order, in chunks.
 //!
-//! Each chunk is compared again when it is read, so that a change to the file after the verification is
-//! found. The verification takes a BLAKE3 digest of each chunk, which costs little beside SHA-256. The
-//! digests stay in memory.
+//! The verification takes a BLAKE3 digest of each chunk, which costs little compared to SHA-256, and keeps it
+//! in memory. Every read compares the chunk with its digest, so that a change to the file after the
+//! verification is detected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
@@ -16,11 +16,11 @@ use crate::content_digest::ContentDigest;
 use crate::digest::Digest;
 use crate::progress::Progress;
 
-/// The length of a chunk in bytes. What one reader costs in memory is a chunk or two, so that it
-/// must be small where a hundred read at once; a gigabyte has 512 KiB of digests.
+/// The length of a chunk in bytes. A reader needs the memory of one or two chunks, and a hundred may read at
+/// once, so chunks are small. The digests of 1 GiB take 512 KiB.
 pub const CHUNK: u64 = 64 << 10;
 
-/// Blobs of one bundle, every byte of which was found to be the signed one.
+/// Blobs of one bundle that match their signed digests.
 #[derive(Debug)]
 pub struct VerifiedBlobs {
     path: PathBuf,
@@ -28,7 +28,7 @@ pub struct VerifiedBlobs {
     blobs: BTreeMap<Digest, Placed>,
 }
 
-/// Where a blob lies.
+/// The place of a blob in the bundle, and the digests of its chunks.
 #[derive(Debug)]
 struct Placed {
     offset: u64,
@@ -36,7 +36,7 @@ struct Placed {
     chunks: Vec<ContentDigest>,
 }
 
-/// One of them.
+/// One blob of [`VerifiedBlobs`].
 #[derive(Debug, Clone)]
 pub struct VerifiedBlob {
     bundle: Arc<VerifiedBlobs>,
@@ -44,8 +44,8 @@ pub struct VerifiedBlob {
 }
 
 impl VerifiedBundle {
-    /// Reads the bundle once from front to back, compares the blobs that are wanted with what was
-    /// signed, and keeps them for reading. `what` names a blob where it is shown.
+    /// Reads the bundle once from front to back, compares the wanted blobs with their signed digests, and keeps
+    /// the bundle open for reading them. `what` returns the name of a blob for progress.
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read or opened a second time. [`BundleError::Member`] or
@@ -88,23 +88,23 @@ impl VerifiedBundle {
 }
 
 impl VerifiedBlobs {
-    /// A blob that was wanted.
+    /// Returns a wanted blob.
     pub fn blob(self: &Arc<Self>, digest: Digest) -> Option<VerifiedBlob> {
         self.blobs.contains_key(&digest).then(|| VerifiedBlob { bundle: self.clone(), digest })
     }
 }
 
 impl VerifiedBlob {
-    /// Its length in bytes.
+    /// Returns its length in bytes.
     pub fn size(&self) -> u64 {
         self.placed().map_or(0, |placed| placed.size)
     }
 
-    /// The bytes of its chunk of this number, counted from 0; all but the last have [`CHUNK`] bytes.
+    /// Returns the bytes of its chunk with this number, counted from 0. All but the last have [`CHUNK`] bytes.
     ///
     /// # Errors
-    /// `InvalidInput` if there is no chunk of this number; the error of the system if the file cannot be
-    /// read; an error that holds [`BundleError::Member`] if the bytes were changed after the verification.
+    /// `InvalidInput` if there is no chunk with this number; the error of the system if the file cannot be
+    /// read; an error that holds [`BundleError::Member`] if the bytes changed after the verification.
     pub fn chunk(&self, number: u64) -> io::Result<Vec<u8>> {
         let none = || io::Error::from(io::ErrorKind::InvalidInput);
         let placed = self.placed().ok_or_else(none)?;
@@ -163,7 +163,7 @@ mod tests {
             assert_eq!(Digest::of(&all), *digest);
             assert!(blob.chunk(blob.size().div_ceil(CHUNK)).is_err());
         }
-        // Replaced under the same name: what was verified is still read. Changed in place: nothing is.
+        // After a replacement under the same name, the verified file is still read. A change in place is an error.
         let largest = checked.blob(members.iter().max_by_key(|m| m.size).unwrap().digest).unwrap();
         std::fs::rename(&path, dir.path().join("old.tar")).unwrap();
         std::fs::write(&path, b"another").unwrap();

@@ -1,5 +1,5 @@
-//! Reads the bytes of a bundle at any offset, from one file or from its volumes in their order. Knows no
-//! members and no signature.
+//! Reads the bytes of a bundle at any offset, from one file or from its volumes in order. It knows neither
+//! members nor signatures.
 
 use std::fs::File;
 use std::io;
@@ -10,22 +10,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::bundle::BundleError;
 use crate::util::fs::{self, Links, OpenError};
 
-/// How many volumes of a bundle are open at once. A bundle may have hundreds, and a process may have
-/// some thousand files open; several are read at once where layers lie in several volumes.
+/// How many volumes of a bundle are open at once. A bundle may have hundreds of volumes, and the system limits
+/// the open files of a process. Several are open because layers in different volumes are read at once.
 const OPEN_AT_ONCE: usize = 8;
 
 /// The bytes of a bundle.
 #[derive(Debug)]
 pub(super) struct Content {
-    /// The file, or the head volume: open as long as this lives.
+    /// The file, or the head volume. It stays open.
     head: File,
     head_length: u64,
     volumes: Vec<Volume>,
-    /// Volumes that were read last, the latest at the end.
+    /// The open volumes, the most recently read one last.
     open: Mutex<Vec<(usize, Arc<File>)>>,
 }
 
-/// A volume behind the head: a range of the bundle.
+/// A volume behind the head, and its range of the bundle.
 #[derive(Debug)]
 struct Volume {
     path: PathBuf,
@@ -34,28 +34,28 @@ struct Volume {
 }
 
 impl Content {
-    /// The bytes of one file.
+    /// Creates the content of one file.
     pub(super) fn of(head: File, head_length: u64) -> Self {
         Content { head, head_length, volumes: Vec::new(), open: Mutex::default() }
     }
 
-    /// Puts a volume behind what is here. It is opened when it is read.
+    /// Appends a volume. It is opened when it is read.
     pub(super) fn push(&mut self, path: PathBuf, length: u64) {
         let start = self.length();
         self.volumes.push(Volume { path, start, length });
     }
 
-    /// The number of all bytes.
+    /// Returns the length of all files in bytes.
     pub(super) fn length(&self) -> u64 {
         self.volumes.last().map_or(self.head_length, |last| last.start + last.length)
     }
 
-    /// The file, or the head volume.
+    /// Returns the file, or the head volume.
     pub(super) fn head(&self) -> &File {
         &self.head
     }
 
-    /// The numbers and paths of the volumes behind the head that hold some of these bytes.
+    /// Returns the numbers and paths of the volumes behind the head that hold some of these bytes.
     pub(super) fn volumes_in(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = (usize, &Path)> {
         let holds =
             move |volume: &Volume| volume.start < range.end && range.start < volume.start + volume.length;
@@ -63,7 +63,7 @@ impl Content {
         all.filter(move |(_, volume)| holds(volume)).map(|(index, volume)| (index, volume.path.as_path()))
     }
 
-    /// Reads some bytes; none at the end. The end of a volume that has become shorter is the end of all.
+    /// Reads some bytes, and 0 at the end. A volume that became shorter reads as the end of the bundle.
     ///
     /// # Errors
     /// If a volume cannot be opened, or the system cannot read the file.
@@ -83,7 +83,8 @@ impl Content {
     /// Fills the buffer.
     ///
     /// # Errors
-    /// As [`Content::read_at`], and `UnexpectedEof` if the bundle ends before the buffer is full.
+    /// If a volume cannot be opened, or the system cannot read the file; `UnexpectedEof` if the bundle ends before
+    /// the buffer is full.
     pub(super) fn read_exact_at(&self, mut buffer: &mut [u8], mut at: u64) -> io::Result<()> {
         while !buffer.is_empty() {
             match self.read_at(buffer, at) {
@@ -114,7 +115,7 @@ impl Content {
         Ok(file)
     }
 
-    /// The same bytes once more, for whoever keeps them longer.
+    /// Returns a second handle to the same bytes.
     ///
     /// # Errors
     /// If the system gives no further file descriptor.
@@ -129,7 +130,7 @@ impl Content {
     }
 }
 
-/// Opens a regular file, which no link leads to. Gives the file and its length in bytes.
+/// Opens a regular file without following links. Returns the file and its length in bytes.
 pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), BundleError> {
     let open = |error: io::Error| BundleError::Open { path: path.into(), error };
     let file = fs::open_regular(path, Links::Refuse).map_err(|error| match error {
@@ -140,7 +141,7 @@ pub(crate) fn open_regular(path: &Path) -> Result<(File, u64), BundleError> {
     Ok((file, length))
 }
 
-/// Whether a path leads to a regular file that begins with this text.
+/// Whether the path is a regular file that begins with this text.
 pub(crate) fn begins_with(path: &Path, text: &str) -> bool {
     let mut begin = vec![0; text.len()];
     open_regular(path).is_ok_and(|(file, _)| file.read_exact_at(&mut begin, 0).is_ok())

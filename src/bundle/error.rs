@@ -1,4 +1,4 @@
-//! The errors of bundles: they cannot be read, are damaged, or are not signed by a trusted key.
+//! The errors of bundles and of the files that belong to them: heartbeats and parity files.
 
 use std::path::{Path, PathBuf};
 
@@ -11,55 +11,55 @@ pub enum BundleError {
     /// The file cannot be opened.
     #[error("{path} cannot be opened: {error}")]
     Open {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: std::io::Error,
     },
-    /// A folder, a link, a FIFO or a device.
+    /// The path is a directory, a link, a FIFO or a device.
     #[error("{path} is {what}, not a regular file")]
     NotAFile {
-        /// Which path.
+        /// The path.
         path: PathBuf,
-        /// What stands there.
+        /// The type of the file, with an article.
         what: &'static str,
     },
-    /// The file does not begin as a bundle does.
+    /// The file does not begin like a bundle.
     #[error("{path} is not a trivy-ferry bundle: {why}")]
     NotABundle {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What was found instead.
+        /// The reason.
         why: Unverified,
     },
-    /// The file begins as a bundle does, and its manifest is damaged.
+    /// The file begins like a bundle, but its manifest is damaged.
     #[error("{path} has a damaged manifest: {why}")]
     Manifest {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What was found instead.
+        /// The reason.
         why: Unverified,
     },
-    /// The file begins as a bundle does, and ends within its manifest.
+    /// The file begins like a bundle, but ends within its manifest.
     #[error("{path} has a damaged manifest: the file ends after {have} bytes")]
     CutOff {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Its length in bytes.
         have: u64,
     },
-    /// The medium failed while it was read.
+    /// The file could not be read.
     #[error("{path} could not be read: {error}")]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: std::io::Error,
     },
     /// The file is shorter than its signed length.
     #[error("{path} ends after {have} bytes ({}); the signed manifest says {wanted}", format_size(*.have))]
     Short {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Its length in bytes.
         have: u64,
@@ -69,129 +69,129 @@ pub enum BundleError {
     /// The file is longer than its signed length.
     #[error("{path} has {extra} bytes more than the signed manifest says")]
     Long {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// How many bytes are too many.
+        /// The number of surplus bytes.
         extra: u64,
     },
-    /// Volumes of it are missing, or are not what was signed.
+    /// Volumes of the bundle are missing, or do not match the signed manifest.
     #[error("{} is {}: {}", path.display(), state(.missing), volumes(.all, .missing, .damaged))]
     Volumes {
         /// The head volume.
         path: PathBuf,
-        /// How many volumes it has, the head included.
+        /// The number of its volumes, the head included.
         all: usize,
-        /// The names of those that are missing.
+        /// The names of the missing volumes.
         missing: Vec<String>,
-        /// Those that are damaged, each with what is wrong.
+        /// The damaged volumes, each with its fault.
         damaged: Vec<String>,
-        /// Whether one of these is shorter than was signed.
+        /// Whether a damaged volume is shorter than its signed length.
         short: bool,
     },
-    /// Volumes are there, and not the head that says what they are.
-    #[error("{} is missing, the head volume of {parts} files that are here", path.display())]
+    /// Volumes of a bundle were found without their head volume, which describes them.
+    #[error("head volume {} is missing; other files of the same bundle that were found: {parts}", path.display())]
     NoHead {
-        /// How it would be called.
+        /// The expected path of the head volume.
         path: PathBuf,
-        /// How many files of its bundle are there.
+        /// The number of files of its bundle that were found.
         parts: usize,
     },
-    /// It was waited for in vain.
-    #[error("{bundle} never became whole: {why}")]
+    /// The bundle did not become complete in time.
+    #[error("{bundle} was never completed: {why}")]
     NeverComplete {
-        /// Its name.
+        /// The name of the bundle.
         bundle: String,
-        /// What is missing.
+        /// The reason.
         why: String,
     },
-    /// Fewer trusted keys signed it than are required.
-    #[error("{path} is signed by {}, and {wanted} are required{}", keys(*.have, .stream, .others), also(.others))]
+    /// Fewer trusted keys signed the bundle than are required.
+    #[error("{path} is signed by {}, but {wanted} are required{}", keys(*.have, .stream, .others), also(.others))]
     FewSigners {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// How many keys signed it that are trusted for its stream.
+        /// The number of its signers that are trusted for its stream.
         have: usize,
-        /// How many must.
+        /// The required number.
         wanted: u32,
-        /// Its stream.
+        /// The stream of the bundle.
         stream: String,
-        /// The trusted keys that signed it and are trusted only for other streams, with these.
+        /// Its signers that are trusted only for other streams, with those streams.
         others: Vec<String>,
     },
-    /// The trusted keys that signed it are not trusted for its stream.
-    #[error("{path} is of stream {stream:?}, for which the key that signed it is not trusted: {}", others.join(", "))]
+    /// The trusted keys that signed the bundle are not trusted for its stream.
+    #[error("{path} belongs to stream {stream:?}, but the key that signed it is not trusted for this stream: {}", others.join(", "))]
     NotForStream {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Its stream.
+        /// The stream of the bundle.
         stream: String,
-        /// The trusted keys that signed it, with the streams for which they are trusted.
+        /// Its signers, with the streams for which they are trusted.
         others: Vec<String>,
     },
-    /// More is lost than there is parity for.
-    #[error("{} cannot be made whole: {why}", path.display())]
+    /// More is lost than the parity can restore.
+    #[error("{} cannot be rebuilt: {why}", path.display())]
     BeyondParity {
-        /// The bundle, or the first of its files that is there.
+        /// The bundle, or the first of its files that was found.
         path: PathBuf,
-        /// How much is lost, and how much parity there is.
+        /// The amount that is lost, and the amount of parity.
         why: String,
     },
     /// A parity file cannot be used.
-    #[error("{} is no parity file that can be used: {why}", path.display())]
+    #[error("parity file {} cannot be used: {why}", path.display())]
     Parity {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its fault.
         why: Unverified,
     },
-    /// A file that is named as a heartbeat and is none.
-    #[error("{} is no heartbeat: {why}", path.display())]
+    /// A file that is named like a heartbeat is not a valid one.
+    #[error("{} is not a valid heartbeat: {why}", path.display())]
     Heartbeat {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Its fault.
         why: Unverified,
     },
-    /// None of the trusted keys signed it.
+    /// No trusted key signed the file.
     #[error("{path} is not signed by a trusted key ({})", claimed_keys(.claimed))]
     Untrusted {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The key identifiers that its envelope claims.
         claimed: Vec<Unverified>,
     },
-    /// It names a trusted key, whose signature does not fit what is signed.
-    #[error("{path} is signed in the name of a trusted key ({}), and the signature does not fit", claimed_keys(.claimed))]
+    /// The file names a trusted key, but the signature is invalid.
+    #[error("{path} names a trusted key, but its signature is invalid ({})", claimed_keys(.claimed))]
     InvalidSignature {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The trusted keys' identifiers.
+        /// The identifiers of the trusted keys.
         claimed: Vec<Unverified>,
     },
-    /// It needs something that this version does not know.
-    #[error("{path} needs {feature:?}, which this version of trivy-ferry does not know")]
+    /// The file needs a feature that this version does not support.
+    #[error("{path} needs {feature:?}, which this version of trivy-ferry does not support")]
     Unknown {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What it needs.
+        /// The feature.
         feature: Unverified,
     },
     /// The signed payload contradicts itself or the rules of the format.
-    #[error("{path} has a manifest that breaks the format's rules: {why}")]
+    #[error("{path} has a manifest that breaks the rules of the bundle format: {why}")]
     Payload {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which rule, and how.
+        /// The rule that it breaks.
         why: Unverified,
     },
-    /// A member is not what the signed manifest says.
+    /// A member does not match the signed manifest.
     #[error("{path}: {member} {why}")]
     Member {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which member.
+        /// The member.
         member: Unverified,
-        /// In what it differs.
+        /// The difference.
         why: Unverified,
     },
 }
@@ -218,14 +218,14 @@ fn state(missing: &[String]) -> &'static str {
 fn volumes(all: &usize, missing: &[String], damaged: &[String]) -> String {
     let missing = match missing {
         [] => None,
-        [one] => Some(format!("of its {all} volumes {one} is missing")),
-        many => Some(format!("of its {all} volumes {} are missing: {}", many.len(), some(many, ", "))),
+        [one] => Some(format!("volume {one} is missing ({all} in total)")),
+        many => Some(format!("{} of {all} volumes are missing: {}", many.len(), some(many, ", "))),
     };
     let damaged = (!damaged.is_empty()).then(|| some(damaged, "; "));
     [missing, damaged].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-/// So many that nobody would read them are counted.
+/// Lists the names. Beyond the first 20 it only counts them, so that the message stays readable.
 fn some(names: &[String], between: &str) -> String {
     const MAX: usize = 20;
     let more = names.len().saturating_sub(MAX);
@@ -243,7 +243,7 @@ fn claimed_keys(keyids: &[Unverified]) -> String {
     }
 }
 
-/// A key identifier that anyone may have written, in the form in which fingerprints are shown.
+/// Formats an unverified key identifier like a fingerprint.
 fn short(keyid: &Unverified) -> String {
     let head: String = keyid.to_string().to_uppercase().chars().take(8).collect();
     match head.split_at_checked(4) {
@@ -253,7 +253,7 @@ fn short(keyid: &Unverified) -> String {
 }
 
 impl BundleError {
-    /// The file that it is about, where it is about one.
+    /// Returns the file that the error is about, if there is one.
     pub fn path(&self) -> Option<&Path> {
         match self {
             BundleError::Open { path, .. }
@@ -280,12 +280,12 @@ impl BundleError {
         }
     }
 
-    /// Whether the path is at fault and not the bundle: exit code 2 and not 4.
+    /// Whether the path is at fault and not the bundle: exit code 2 instead of 4.
     pub fn is_usage(&self) -> bool {
         matches!(self, BundleError::Open { .. })
     }
 
-    /// Whether a trusted key signed what it is about: nobody else can bring it about.
+    /// Whether the file is signed by a trusted key, so that only the owner of the key can cause the error.
     pub fn is_signed(&self) -> bool {
         matches!(
             self,
@@ -300,7 +300,7 @@ impl BundleError {
         )
     }
 
-    /// Whether a file is shorter than it should be, as where its copy has come to a halt: it may still grow.
+    /// Whether a file is shorter than it should be. It may still grow, for example while it is copied.
     pub fn is_short(&self) -> bool {
         matches!(
             self,
@@ -308,7 +308,7 @@ impl BundleError {
         )
     }
 
-    /// Whether something is missing that may still come: exit code 6 and not 4.
+    /// Whether files are missing that may still arrive: exit code 6 instead of 4.
     pub fn is_incomplete(&self) -> bool {
         match self {
             BundleError::Volumes { missing, .. } => !missing.is_empty(),

@@ -1,13 +1,13 @@
-//! The tar header of a member. There is one possible header for a name and a size.
+//! The tar header of a member. Each name and size has exactly one possible header.
 //!
-//! The reader compares headers byte for byte with these, so that a header cannot hold anything else.
+//! The reader compares headers byte for byte with these, so that a header cannot hide other data.
 
 /// The length of a header and of a block, in bytes (POSIX.1-2001, "ustar Interchange Format").
 pub(super) const BLOCK: u64 = 512;
 /// The modification time of every member: 1980-01-01, the first that FAT can hold.
 const MTIME: u64 = 315_532_800;
 
-/// The header of a regular file. `None` where the name or the size does not fit ustar.
+/// Returns the header of a regular file. `None` if the name or the size does not fit ustar.
 pub(super) fn header(path: &str, size: u64) -> Option<[u8; BLOCK as usize]> {
     if path.len() > 100 || size > crate::bundle::format::MAX_MEMBER {
         return None;
@@ -24,12 +24,12 @@ pub(super) fn header(path: &str, size: u64) -> Option<[u8; BLOCK as usize]> {
     Some(*header.as_bytes())
 }
 
-/// The zeros that follow a member of this size.
+/// Returns the number of zero bytes that follow a member of this size.
 pub(super) fn padding(size: u64) -> u64 {
     size.next_multiple_of(BLOCK) - size
 }
 
-/// What a member takes in the file: header, content, padding.
+/// Returns the bytes that a member takes in the file: header, content and padding.
 pub(super) fn footprint(size: u64) -> u64 {
     BLOCK + size + padding(size)
 }

@@ -1,5 +1,5 @@
-//! The heartbeat: a small signed file without data. It tells a broken connection from a day without new
-//! data. `bundle-format.md`, section 14, specifies it.
+//! The heartbeat: a small signed file without data. With it an importer can distinguish a broken connection
+//! from a day without new data. `bundle-format.md`, section 14, specifies it.
 //!
 //! Its payload has another type than that of a bundle, so that a signature over one is not valid for the
 //! other. A heartbeat changes no floor: it does not affect which bundles an importer accepts.
@@ -23,14 +23,14 @@ use crate::trust::signer::Signer;
 use crate::util::json;
 use crate::util::text::{escape, format_stamp, parse_stamp};
 
-/// The type of its payload.
+/// The type of the payload.
 pub const HEARTBEAT_TYPE: PayloadType = PayloadType::new("application/vnd.trivy-ferry.heartbeat.v1+json");
-/// How its file's name ends.
+/// The suffix of the file name.
 const SUFFIX: &str = ".heartbeat.json";
 /// The largest file that is read, in bytes.
 const MAX_HEARTBEAT: u64 = 64 << 10;
 
-/// What an exporter says of a stream when it has no data to send, or has just sent some.
+/// The state of a stream on the exporter after an export, with or without new data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Heartbeat {
@@ -38,37 +38,37 @@ pub struct Heartbeat {
     pub format: u32,
     /// The stream.
     pub stream: Stream,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
-    /// What the export came to after which it was made.
+    /// The outcome of the export that created it.
     pub export: ExportOutcome,
-    /// The newest bundle of the stream, where there is one.
+    /// The newest bundle of the stream, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<NewestBundle>,
-    /// What the export was to carry and could not get.
+    /// What the export should have carried but could not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingItem>,
 }
 
-/// What an export came to.
+/// The outcome of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ExportOutcome {
     /// It wrote a bundle.
     Written,
-    /// Upstream had nothing that the newest bundle lacks.
+    /// Upstream had no newer data than the newest bundle.
     Unchanged,
-    /// It failed: a source could not be reached, most likely.
+    /// It failed, for example because a source could not be reached.
     Failed,
 }
 
-/// A bundle that is on its way, or has come.
+/// The newest bundle of a stream, which may not have arrived yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewestBundle {
     /// The sha256 of its signed payload.
     pub identity: Digest,
-    /// When it was made.
+    /// When it was created.
     pub created: Timestamp,
     /// Its number in the stream.
     pub sequence: u64,
@@ -85,31 +85,32 @@ impl Heartbeat {
         Heartbeat { format: FORMAT, stream, created, export, newest, missing: Vec::new() }
     }
 
-    /// The name of its file: of the stream and the second. FAT and gateways allow all of it.
+    /// Returns the name of its file: the stream and the time in seconds, in characters that FAT and gateways
+    /// allow.
     pub fn file_name(&self) -> String {
         format!("{}-{}{SUFFIX}", self.stream.as_str(), format_stamp(self.created))
     }
 
-    /// Whether a file of this name is a heartbeat of some stream.
+    /// Whether a file with this name is a heartbeat of any stream.
     pub fn is_named(name: &str) -> bool {
         name.to_lowercase().ends_with(SUFFIX) && !name.starts_with('.')
     }
 
-    /// Whether a file begins as heartbeats do, whatever its name is. Large files and links are not opened.
+    /// Whether a file begins like a heartbeat, regardless of its name. Large files and links are not opened.
     pub(crate) fn begins(path: &Path) -> bool {
         let fits = |length: u64| (1..=MAX_HEARTBEAT).contains(&length);
         path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && fits(metadata.len()))
             && begins_with(path, &format!("{{\"payloadType\":\"{}\",", HEARTBEAT_TYPE.as_str()))
     }
 
-    /// Whether a file of this name is a heartbeat of this stream, as [`Heartbeat::file_name`] gives it.
+    /// Whether a file with this name is a heartbeat of this stream, as named by [`Heartbeat::file_name`].
     pub fn is_named_for(name: &str, stream: &str) -> bool {
         let date = name.strip_prefix(stream).and_then(|rest| rest.strip_prefix('-'));
         let date = date.and_then(|rest| rest.strip_suffix(SUFFIX));
         date.and_then(parse_stamp).is_some()
     }
 
-    /// The bytes of its file.
+    /// Signs it and returns the bytes of its file.
     ///
     /// # Errors
     /// [`TrustError::Signer`] if the signer is a command and fails.
@@ -123,7 +124,7 @@ impl Heartbeat {
         Ok(bytes)
     }
 
-    /// Reads a file and checks its signature, and then what it says. Links are not followed.
+    /// Reads a file, checks its signature and then its payload. Links are not followed.
     ///
     /// # Errors
     /// [`BundleError::Open`], [`BundleError::NotAFile`] or [`BundleError::Read`] if the file cannot be
@@ -134,7 +135,7 @@ impl Heartbeat {
         let (file, length) = open_regular(path)?;
         let damaged = |why: String| BundleError::Heartbeat { path: path.into(), why: why.into() };
         if length > MAX_HEARTBEAT {
-            return Err(damaged(format!("it has {length} bytes, and {MAX_HEARTBEAT} are allowed")));
+            return Err(damaged(format!("it has {length} bytes (limit: {MAX_HEARTBEAT})")));
         }
         let mut bytes = Vec::new();
         let read = file.take(MAX_HEARTBEAT).read_to_end(&mut bytes);

@@ -1,84 +1,84 @@
-//! What to do about the errors of bundles.
+//! The hints for the errors of bundles.
 
 use crate::bundle::error::BundleError;
 use crate::hint::Hint;
 
-/// What hints say of `repair`: of no use to whoever has just run it.
+/// The advice to run `repair`. The command `repair` removes it from its own errors.
 pub(crate) const REPAIR_ADVICE: [&str; 3] = [
-    "; where its parity lies beside it, `trivy-ferry repair` makes it again",
-    "; with parity beside them, `trivy-ferry repair` makes it again",
-    "; where there is enough parity, `trivy-ferry repair` makes them again",
+    ", or run `trivy-ferry repair` if its parity files are beside it",
+    ", or run `trivy-ferry repair` if there are parity files beside them",
+    ", or run `trivy-ferry repair` if there is enough parity",
 ];
-/// What hints say of `verify`.
+/// The advice to run `verify`. The command `verify` removes it from its own errors.
 pub(crate) const VERIFY_ADVICE: [&str; 2] =
-    [" (`trivy-ferry verify` says whether the others are good)", " (`trivy-ferry verify` names them)"];
+    [" (`trivy-ferry verify` checks the others)", " (`trivy-ferry verify` names them)"];
 
 impl Hint for BundleError {
     fn hint(&self) -> String {
         match self {
             BundleError::Open { error, .. } if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                "Run the command as a user who may read it, or change its mode.".into()
+                "Run the command as a user who can read the file, or change the mode of the file.".into()
             }
             BundleError::Open { .. } => {
-                "Name a bundle or the folder that holds it, and check that the medium is mounted.".into()
+                "Name a bundle or the directory that holds it, and check that the medium is mounted.".into()
             }
-            BundleError::NotAFile { .. } => "Copy the bundle to a plain file, and name that.".into(),
+            BundleError::NotAFile { .. } => "Copy the bundle to a regular file, and name that file.".into(),
             BundleError::NotABundle { .. } => {
-                "Name a file that `trivy-ferry export` wrote; if it was one, copy it again.".into()
+                "Name a file that `trivy-ferry export` wrote. If it is one, copy it again.".into()
             }
             BundleError::Manifest { .. }
             | BundleError::CutOff { .. }
             | BundleError::Read { .. }
             | BundleError::Short { .. } => {
                 let repair = REPAIR_ADVICE[0];
-                format!("Nothing of it was used; copy the file again, and wait for the medium before unplugging it{repair}.")
+                format!("Nothing of it was used. Copy the file again and eject the medium before you unplug it{repair}.")
             }
-            BundleError::Heartbeat { .. } => "Nothing has to be done: the next export sends another.".into(),
+            BundleError::Heartbeat { .. } => "You need not do anything: the next export sends another heartbeat.".into(),
             BundleError::Parity { .. } => {
-                "Copy it again, or do without: it is needed only where something else is lost.".into()
+                "Copy it again. It is needed only if other files of the bundle are lost or damaged.".into()
             }
             BundleError::NeverComplete { .. } => {
-                "Send it again, or what is missing of it; for a link that loses much, export with more --parity."
+                "Send the missing files again. If the link loses much, export with more --parity."
                     .into()
             }
             BundleError::BeyondParity { .. } => {
                 let verify = VERIFY_ADVICE[1];
-                format!("Copy the volumes again that are missing or damaged{verify}, or more parity files.")
+                format!("Copy the missing or damaged volumes again{verify}, or copy more parity files.")
             }
             BundleError::NoHead { .. } => {
                 let repair = REPAIR_ADVICE[1];
-                format!("Copy it too, into the folder of the others: it is written last, when the bundle is whole{repair}.")
+                format!("Copy it into the directory of the others (an export writes it last){repair}.")
             }
             BundleError::Volumes { .. } => {
                 let (verify, repair) = (VERIFY_ADVICE[0], REPAIR_ADVICE[2]);
-                format!("Copy these volumes again, under any name, into the folder of those that are here, or name both folders{verify}{repair}.")
+                format!("Copy these volumes again, under any name, into the directory of the others{verify}, or name both directories{repair}.")
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::InvalidSignature { .. } => {
                 let repair = REPAIR_ADVICE[0];
-                format!("Nothing of it was used; copy the file again, and if that does not help, export anew{repair}.")
+                format!("Nothing of it was used. Copy the file again and, if that does not help, export again{repair}.")
             }
             BundleError::Untrusted { .. } => {
-                "Compare the exporter's fingerprint over another channel, then `trivy-ferry trust add FILE` or --trust FILE."
+                "Compare the fingerprint with the exporter's over another channel, then run `trivy-ferry trust add FILE` or use --trust FILE."
                     .into()
             }
             BundleError::FewSigners { stream, others, .. } => how_more_sign(stream, others),
             BundleError::NotForStream { stream, .. } => format!(
-                "If its exporter is meant to make this stream, trust the key for it too: `trivy-ferry trust add FILE --stream {stream}`."
+                "If this exporter should write this stream, trust its key for the stream too: `trivy-ferry trust add FILE --stream {stream}`."
             ),
             BundleError::Unknown { .. } => "Use the version of trivy-ferry that wrote it, or a newer one.".into(),
             BundleError::Payload { .. } => {
-                "Export anew with the current version; the exporter that signed this one has a fault.".into()
+                "Export again with the current version: the exporter that signed this bundle has a bug.".into()
             }
         }
     }
 }
 
-/// What to do about a bundle that too few trusted keys signed; `others` are trusted for other streams alone.
+/// Returns the hint for a bundle that too few trusted keys signed. `others` are trusted only for other streams.
 fn how_more_sign(stream: &str, others: &[String]) -> String {
     if others.is_empty() {
-        return "Have another trusted key sign it (`trivy-ferry sign`), on the connected side or here; `trust require` and --min-signers say how many must.".into();
+        return "Sign it with another trusted key (`trivy-ferry sign`), on the connected side or here. `trust require` and --min-signers set the required number.".into();
     }
     format!(
-        "If that key is meant to sign this stream, `trivy-ferry trust add FILE --stream {stream}` trusts it for it; otherwise have another key of this stream sign it (`trivy-ferry sign`)."
+        "If that key should sign this stream, run `trivy-ferry trust add FILE --stream {stream}`. Otherwise sign the bundle with another key of this stream (`trivy-ferry sign`)."
     )
 }

@@ -1,7 +1,7 @@
-//! The bundle format: one signed tar file, whole or in volumes. `bundle-format.md` specifies it.
+//! The bundle format: one signed tar file, or the same file split into volumes. `bundle-format.md` specifies it.
 //!
-//! This module reads, writes, signs and verifies bundles, and makes and uses their parity. It knows nothing
-//! of networks, sources or targets.
+//! This module reads, writes, signs and verifies bundles, encodes their parity and rebuilds them from it. It
+//! knows nothing of networks, sources or targets.
 
 mod assemble;
 pub mod chunks;

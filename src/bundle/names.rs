@@ -1,4 +1,4 @@
-//! The names of bundles, and the temporary ones that files have while they are written.
+//! The names of bundles, and the temporary names of files that are being written.
 
 use std::path::{Path, PathBuf};
 
@@ -6,22 +6,22 @@ use jiff::Timestamp;
 
 use crate::util::text::format_stamp;
 
-/// What a file has behind its name while it is written. Readers pass such files over.
+/// The suffix of a file that is being written. Readers skip such files.
 pub(crate) const PARTIAL: &str = ".partial";
 
-/// What a bundle is called if nobody chose a name.
+/// Returns the name of a bundle if the user did not choose one.
 pub(crate) fn default_name(stream: &str, created: Timestamp) -> String {
     format!("{stream}-{}.tar", format_stamp(created))
 }
 
-/// What a file is called while it is written.
+/// Returns the temporary path of a file.
 pub(crate) fn partial_path(path: &Path) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(PARTIAL);
     path.with_file_name(name)
 }
 
-/// The name that a file gets at the end.
+/// Returns the final path of a file that has a temporary one.
 pub(crate) fn final_path(partial: &Path) -> Option<PathBuf> {
     let name = partial.file_name()?.to_str()?.strip_suffix(PARTIAL)?;
     Some(partial.with_file_name(name))

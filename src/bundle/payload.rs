@@ -1,4 +1,5 @@
-//! The payload: what the signature of a bundle covers. Its JSON form and its rules.
+//! The payload: the part of a bundle that its signature covers. This module knows its JSON form and the rules
+//! that it can break by itself, and reads no members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,8 +21,8 @@ use crate::oci;
 use crate::util::json;
 use crate::util::text::{Unverified, escape};
 
-/// The most bytes of all manifests of datasets, VEX's own included, and of all manifests of images. Real
-/// ones have a few KiB.
+/// The limit in bytes for all manifests of datasets, those of VEX repositories included, and for all manifests
+/// of images. Real ones take a few KiB.
 const MAX_DESCRIBED: u64 = 8 << 20;
 /// The longest source of a VEX repository, in bytes.
 const MAX_SOURCE: usize = 4096;
@@ -30,18 +31,18 @@ const MAX_DATASETS: usize = 64;
 /// The most images in one bundle.
 pub const MAX_IMAGES: usize = 64;
 
-/// The name of a stream: `[a-z0-9][a-z0-9._-]*`, at most 32 characters. It stands in file names.
+/// The name of a stream: `[a-z0-9][a-z0-9._-]*`, at most 32 characters. It is part of file names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Stream(String);
 
 /// A string that cannot name a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a stream's name: use lower-case letters, digits, '.', '_' and '-', at most 32 of them")]
+#[error("not a name of a stream: use at most 32 lower-case letters, digits, '.', '_' and '-'")]
 pub struct InvalidStream;
 
 impl Stream {
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -83,37 +84,37 @@ impl fmt::Display for Stream {
 pub struct Payload {
     /// The version of the format: 1.
     pub format: u32,
-    /// Features without which a reader cannot read this bundle rightly.
+    /// Features that a reader must support to read this bundle.
     #[serde(default)]
     pub requires: Vec<String>,
-    /// The program that wrote it, for people.
+    /// The program that wrote it, for information only.
     pub producer: String,
     /// The stream that it belongs to.
     pub stream: Stream,
     /// When it was created, in whole seconds.
     pub created: Timestamp,
-    /// After when it must not be used, where the exporter said so.
+    /// The time after which it must not be used, if the exporter set one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
-    /// Its number in the stream, where the exporter keeps state.
+    /// Its number in the stream, if the exporter keeps state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// The identity of the bundle before it in the stream, where the exporter keeps state.
+    /// The identity of the bundle before it in the stream, if the exporter keeps state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Digest>,
-    /// The length of the whole file in bytes.
+    /// The length of the bundle in bytes, including all volumes.
     pub length: u64,
-    /// Every member but the manifest, in the order of the file.
+    /// All members except the manifest, in the order of the file.
     pub members: Vec<Member>,
-    /// What the members are.
+    /// The datasets that the members form.
     pub datasets: Vec<Dataset>,
-    /// Images that travel beside them.
+    /// The images in the bundle.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<Image>,
-    /// The volumes behind the head, where it has any.
+    /// The volumes behind the head, if the bundle is split.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
-    /// What the exporter was to carry and could not get.
+    /// What the exporter should have carried but could not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingItem>,
 }
@@ -132,12 +133,12 @@ pub struct Member {
 /// One dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dataset {
-    /// What it is.
+    /// Its name.
     pub name: Name,
     /// Its tag: the schema version of a database, the major version of checks, the version of the
     /// VEX repository specification.
     pub tag: String,
-    /// Where it came from, for people.
+    /// Where it came from, for information only.
     pub source: String,
     /// Upstream's manifest.
     pub manifest: Blob,
@@ -145,45 +146,44 @@ pub struct Dataset {
     pub config: Blob,
     /// Upstream's layers, in the manifest's order.
     pub layers: Vec<Blob>,
-    /// The version that upstream gives it in an annotation, for people.
+    /// The version in an annotation of upstream, for information only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The folder inside a VEX archive that holds the repository.
+    /// The directory inside a VEX archive that holds the repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subdir: Option<RelPath>,
-    /// What its content was found to be.
+    /// The description of its unpacked content.
     pub contents: Contents,
 }
 
-/// An image, or another OCI artifact, that travels beside the datasets: everything that a registry
-/// needs to hold it.
+/// An image, or another OCI artifact, with everything that a registry needs to store it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
-    /// Its whole name, with host and tag or digest: `docker.io/aquasec/trivy:0.74.0`.
+    /// Its full name, with host and tag or digest: `docker.io/aquasec/trivy:0.74.0`.
     pub name: String,
-    /// Where it came from, for people.
+    /// Where it came from, for information only.
     pub source: String,
-    /// What its name stands for: a manifest or an index.
+    /// The manifest or index that its name refers to.
     pub manifest: Blob,
-    /// The manifests below, each before those that name it.
+    /// The manifests below it, each before the manifests that refer to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub manifests: Vec<Blob>,
-    /// Configurations and layers, each once.
+    /// The configurations and layers, without duplicates.
     pub blobs: Vec<Blob>,
 }
 
 impl Image {
-    /// Everything that it is made of.
+    /// Returns all its blobs.
     pub fn all(&self) -> impl Iterator<Item = &Blob> {
         std::iter::once(&self.manifest).chain(&self.manifests).chain(&self.blobs)
     }
 
-    /// Its size in bytes.
+    /// Returns its size in bytes.
     pub fn size(&self) -> u64 {
         self.all().map(|blob| blob.size).fold(0, u64::saturating_add)
     }
 
-    /// How the image layout names it: its name in the characters that every tool takes.
+    /// Returns its name in the OCI image layout, in characters that every tool accepts.
     pub fn reference(&self) -> String {
         self.name.replace(['/', ':', '@', '[', ']'], "-")
     }
@@ -195,7 +195,7 @@ impl Image {
             !host.is_empty() && rest.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
         });
         if !named || name.len() > 512 || !name.bytes().all(plain) {
-            return Err("is no whole name of an image".into());
+            return Err("is not a full name of an image".into());
         }
         if let Some((_, pinned)) = name.split_once('@')
             && pinned != self.manifest.digest.to_string()
@@ -217,7 +217,7 @@ impl Image {
     }
 }
 
-/// A blob of the OCI image layout. It is the member `blobs/sha256/<hex>`.
+/// A blob of the OCI image layout, stored as the member `blobs/sha256/<hex>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Blob {
@@ -230,12 +230,12 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// The name of its member.
+    /// Returns the name of its member.
     pub fn path(&self) -> String {
         format!("blobs/sha256/{}", self.digest.hex())
     }
 
-    /// Whether it is the layer of one of the two databases.
+    /// Whether it is the layer of one of the two large databases.
     pub fn is_large(&self) -> bool {
         [Kind::TrivyDb, Kind::TrivyJavaDb]
             .iter()
@@ -250,7 +250,7 @@ impl From<&oci::Descriptor> for Blob {
 }
 
 impl Dataset {
-    /// Its name in the OCI image layout: `trivy-db-2`. Also the key of its floor in the state.
+    /// Returns its name in the OCI image layout: `trivy-db-2`. It is also the key of its floor in the state.
     pub fn reference(&self) -> String {
         self.dataset_ref().to_string()
     }
@@ -260,64 +260,64 @@ impl Dataset {
         DatasetRef::new(self.name.clone(), self.tag.clone())
     }
 
-    /// All its blobs: manifest, configuration, layers.
+    /// Returns all its blobs: manifest, configuration and layers.
     pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
         [&self.manifest, &self.config].into_iter().chain(&self.layers)
     }
 
-    /// Whether its manifest names what the payload lists: what a registry hands out by that manifest is
-    /// then what was signed and judged.
+    /// Checks that its manifest names the blobs that the payload lists, so that a registry serves exactly the
+    /// signed content by that manifest.
     ///
     /// # Errors
-    /// If the bytes are not a manifest, or name other blobs than the payload lists. The text is the end of
-    /// a sentence about the dataset.
+    /// If the bytes are not a manifest, or name other blobs than the payload lists. The text is a clause about the
+    /// dataset.
     pub fn agrees_with(&self, manifest: &[u8]) -> Result<(), String> {
         let manifest = oci::Manifest::parse(manifest).map_err(|why| format!("its manifest is {why}"))?;
         let named = manifest.blobs().map(|blob| (blob.digest, blob.size));
         let listed = std::iter::once(&self.config).chain(&self.layers).map(|blob| (blob.digest, blob.size));
         match named.eq(listed) {
             true => Ok(()),
-            false => Err("its manifest names other blobs than were signed".into()),
+            false => Err("its manifest names other blobs than the signed ones".into()),
         }
     }
 
-    /// The URL of a VEX repository that was fetched from one. Otherwise the source is a directory.
+    /// Returns the URL of a VEX repository. `None` if its source is a directory, or for other datasets.
     pub fn vex_url(&self) -> Option<&str> {
         let is_url = self.source.starts_with("https://") || self.source.starts_with("http://");
         Some(self.source.as_str()).filter(|_| is_url && self.name.kind() == Kind::Vex)
     }
 
-    /// The source of a VEX repository goes into the configuration of scanners.
+    /// Checks the source of a VEX repository, because it is written into the configuration of scanners.
     fn check_vex_source(&self) -> Result<(), String> {
         let source = &self.source;
         let bad = |why: &str| Err(format!("has the source \"{}\", which {why}", escape(source)));
         if source.len() > MAX_SOURCE || source.chars().any(char::is_control) {
-            return bad("is too long or has control characters");
+            return bad("is too long or contains control characters");
         }
         let Some(text) = self.vex_url() else { return Ok(()) };
-        let Ok(url) = Url::parse(text) else { return bad("is no URL") };
+        let Ok(url) = Url::parse(text) else { return bad("is not a URL") };
         if !url.username().is_empty() || url.password().is_some() {
-            return bad("holds a login");
+            return bad("contains a login");
         }
-        // Another parser might read anything else as another address.
+        // Another parser might interpret any other form as a different address.
         let plain = |url: &str| url.trim_end_matches('/').to_owned();
         if plain(url.as_str()) != plain(text) || !text.bytes().all(|c| c.is_ascii_graphic()) {
-            return bad("is not in the one form that is allowed");
+            return bad("is not in normal form");
         }
         Ok(())
     }
 
-    /// Its bytes that a reader holds in memory: the manifest, and VEX's own.
+    /// Returns the bytes that a reader keeps in memory: the manifests of the dataset and of a VEX repository.
     fn described(&self) -> u64 {
         let own = self.layers.iter().filter(|layer| layer.media_type == catalogue::VEX_MANIFEST_LAYER);
         own.map(|layer| layer.size).fold(self.manifest.size, u64::saturating_add)
     }
 
-    /// Unpacks its content from the bytes of its layer into a sink, as an importer does: no more than was signed.
+    /// Unpacks its content from the bytes of its layer into a sink, up to the signed size.
     ///
     /// # Errors
-    /// [`UnpackError::Content`] if the content is bad or more than was signed; [`UnpackError::Read`] and
-    /// [`UnpackError::Sink`] if the bytes cannot be read or the sink fails.
+    /// [`UnpackError::Content`] if the content is invalid or larger than the signed size; [`UnpackError::Read`] if
+    /// the bytes cannot be read; [`UnpackError::Sink`] if the sink fails.
     pub fn unpack(
         &self,
         archive: impl Read + Seek + Send,
@@ -334,13 +334,13 @@ impl Dataset {
         }
     }
 
-    /// The layer that holds the content.
+    /// Returns the layer that holds the content.
     pub fn content_layer(&self) -> Option<&Blob> {
         self.layers.first()
     }
 }
 
-/// The text of `SHA256SUMS` for these members.
+/// Returns the text of `SHA256SUMS` for these members.
 pub(super) fn sums<'m>(members: impl IntoIterator<Item = &'m Member>) -> String {
     use fmt::Write;
     let others = members.into_iter().filter(|member| member.path != SUMS);
@@ -350,18 +350,18 @@ pub(super) fn sums<'m>(members: impl IntoIterator<Item = &'m Member>) -> String 
     })
 }
 
-/// Why a payload cannot be used.
+/// The reason why a payload cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BadPayload {
-    /// It needs a feature that is not known here.
+    /// It needs a feature that this version does not support.
     Unknown(Unverified),
-    /// It breaks a rule.
+    /// It breaks a rule of the format.
     Rule(Unverified),
 }
 
 impl Payload {
-    /// Reads and checks a payload. What it needs is looked at first, so that a later format is
-    /// refused by name and not by its form.
+    /// Parses and checks a payload. It checks the required features first, so that the error for a later format
+    /// names the format and not a syntax error.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, BadPayload> {
         #[derive(Deserialize)]
         struct Probe {
@@ -382,7 +382,7 @@ impl Payload {
         Ok(payload)
     }
 
-    /// The rules of the format that a payload alone can break.
+    /// Checks the rules of the format that a payload can break by itself.
     pub(super) fn check(&self) -> Result<(), String> {
         let members = self.check_members()?;
         self.check_volumes()?;
@@ -396,7 +396,7 @@ impl Payload {
             self.images.iter().flat_map(|image| [&image.manifest].into_iter().chain(&image.manifests));
         let of_images = manifests.map(|manifest| manifest.size).fold(0, u64::saturating_add);
         if let Some(many) = [described, of_images].into_iter().find(|sum| *sum > MAX_DESCRIBED) {
-            return Err(format!("its manifests have {many} bytes, and {MAX_DESCRIBED} are allowed"));
+            return Err(format!("its manifests have {many} bytes (limit: {MAX_DESCRIBED})"));
         }
         let mut names = BTreeSet::new();
         for image in &self.images {
@@ -408,7 +408,7 @@ impl Payload {
         let (mut references, mut large) = (BTreeSet::new(), BTreeSet::new());
         for dataset in &self.datasets {
             let reference = dataset.reference();
-            // A large layer is unpacked while it is read, so it can be only one dataset's.
+            // A large layer is unpacked while it is read, so it can belong to only one dataset.
             if let Some(blob) = dataset.blobs().find(|blob| blob.is_large() && !large.insert(blob.digest)) {
                 return Err(format!("it lists {} for two datasets", blob.path()));
             }
@@ -427,19 +427,23 @@ impl Payload {
         }
     }
 
-    /// The length of the file, or of the head volume, in bytes.
+    /// Returns the length of the file, or of the head volume, in bytes.
     pub fn head_length(&self) -> u64 {
         let volumes = self.volumes.iter().fold(0, |sum: u64, volume| sum.saturating_add(volume.size));
         self.length.saturating_sub(volumes)
     }
 
     fn check_volumes(&self) -> Result<(), String> {
-        // A reader that knows no volumes would take the head for the whole.
+        // A reader without support for volumes would take the head for the complete bundle.
         if self.volumes.is_empty() == self.requires.iter().any(|feature| feature == volumes::FEATURE) {
-            return Err(format!("it lists {} volumes, and requires {:?}", self.volumes.len(), self.requires));
+            return Err(format!("it lists {} volumes, but requires {:?}", self.volumes.len(), self.requires));
         }
         if self.volumes.len() > volumes::MAX_VOLUMES || self.volumes.iter().any(|volume| volume.size == 0) {
-            return Err(format!("it lists {} volumes, or one without bytes", self.volumes.len()));
+            return Err(format!(
+                "it lists {} volumes (limit: {}), or an empty one",
+                self.volumes.len(),
+                volumes::MAX_VOLUMES
+            ));
         }
         Ok(())
     }
@@ -454,10 +458,10 @@ impl Payload {
             let plain =
                 path.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'/' | b'-'));
             if !(plain || path == SUMS) || path.parse::<RelPath>().is_err() || path == MANIFEST {
-                return Err(format!("{path:?} cannot be a member's name"));
+                return Err(format!("{path:?} is not a valid name of a member"));
             }
             if member.size > MAX_MEMBER || header::header(path, member.size).is_none() {
-                return Err(format!("{path} cannot be a member of {} bytes", member.size));
+                return Err(format!("{path} is too large for a member: {} bytes", member.size));
             }
             let blob = path.strip_prefix("blobs/");
             if blob.is_some_and(|name| name != format!("sha256/{}", member.digest.hex())) {
@@ -469,7 +473,7 @@ impl Payload {
         }
         for name in ["oci-layout", "index.json"] {
             if !members.contains_key(name) {
-                return Err(format!("it lists no {name}"));
+                return Err(format!("it does not list {name}"));
             }
         }
         if members[SUMS].digest != Digest::of(sums(&self.members).as_bytes()) {
@@ -511,12 +515,12 @@ impl Payload {
         if contents.tree.is_some() == kind.is_large()
             || contents.files.len() != if kind.is_large() { 2 } else { 0 }
         {
-            return Err("does not describe its content".into());
+            return Err("does not describe its content as its kind requires".into());
         }
         if contents.unpacked_size() > kind.max_unpacked() {
             return Err(format!("unpacks to {} bytes", contents.unpacked_size()));
         }
-        // A date ahead of the bundle's own would later lock out true data.
+        // A date after that of the bundle would make the importer reject genuine data later.
         let ahead = |date: Timestamp| date.duration_since(self.created) > SignedDuration::from_hours(24);
         if contents.updated_at.is_some_and(ahead) {
             return Err("is dated after the bundle".into());
@@ -549,7 +553,7 @@ mod tests {
         assert!(matches!(parse("[]"), BadPayload::Rule(_)));
     }
 
-    /// A good payload with an image whose parts are blobs that are there.
+    /// Returns a valid payload with an image whose blobs exist.
     fn with_image(change: impl Fn(&mut serde_json::Value)) -> Result<Payload, BadPayload> {
         use crate::trust::envelope::Envelope;
         let bundle = crate::bundle::writer::tests::bundle();
@@ -580,7 +584,7 @@ mod tests {
         for name in ["", "trivy", "trivy:1", "/a:1", "h/a", "h/a:1 x", "h:1/a", "h/\u{202e}:1"] {
             let bad = with_image(|p| p["images"][0]["name"] = name.into()).unwrap_err();
             assert!(
-                matches!(&bad, BadPayload::Rule(why) if why.raw().contains("no whole name")),
+                matches!(&bad, BadPayload::Rule(why) if why.raw().contains("not a full name")),
                 "{name}: {bad:?}"
             );
         }

@@ -1,7 +1,7 @@
 //! Reads a new bundle back from the medium that it was written to.
 //!
-//! The bytes are still in the page cache, so that a comparison would not touch the medium. Therefore the
-//! system is first asked to drop them. This finds fake and failing USB sticks before they are carried away.
+//! The bytes are still in the page cache, so a comparison would not read the medium. Therefore the module first
+//! asks the system to drop them. This finds fake and failing media before they leave the connected side.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,8 +17,8 @@ use crate::trust::key::PublicKey;
 use crate::trust::keyring::Keyring;
 use crate::util::fs::{self, Links};
 
-/// Reads all of a synced bundle, which this key signed and which has this identity. Its files are the only
-/// one, or the head and the volumes behind it; and those of its parity.
+/// Reads a synced bundle completely and checks that this key signed it and that it has this identity. `files`
+/// are the only file, or the head and its volumes; `parity` are the parity files.
 ///
 /// # Errors
 /// If a file cannot be opened or read, the bundle has another signature, identity or content than was
@@ -33,7 +33,7 @@ pub fn read_back(
     for path in files.iter().chain(parity) {
         let read = |error: io::Error| BundleError::Read { path: path.into(), error };
         let file = fs::open_regular(path, Links::Refuse).map_err(|error| read(error.into()))?;
-        // Some file systems have nothing to forget.
+        // Some file systems have no page cache.
         match rustix::fs::fadvise(&file, 0, None, Advice::DontNeed) {
             Ok(()) | Err(Errno::INVAL | Errno::NOSYS) => {}
             Err(error) => return Err(read(error.into())),

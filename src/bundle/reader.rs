@@ -1,8 +1,9 @@
-//! The reader. It accepts one order of members and one form of each, and has two types for a bundle.
+//! The reader. It accepts exactly one order of members and one form of each, and has three types for a bundle.
 //!
-//! An [`UnverifiedBundle`] is a file that looks like a bundle; its content may be shown, and nothing may be
-//! done because of it. A [`VerifiedBundle`] carries the signature of a trusted key. The bytes of its
-//! members are compared with what was signed when they are read, not before.
+//! An [`UnverifiedBundle`] is a file that looks like a bundle. Its content may be shown, but nothing else may
+//! depend on it. A [`SignedBundle`] is signed by a trusted key, but its volumes may be missing. A
+//! [`VerifiedBundle`] has all its volumes too. The bytes of its members are compared with the signed digests
+//! when they are read, not before.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -24,7 +25,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::message::PayloadType;
 use crate::util::text::{Unverified, escape};
 
-/// A bundle of which nobody has said that it is genuine.
+/// A bundle whose signature was not checked yet.
 #[derive(Debug)]
 pub struct UnverifiedBundle {
     path: PathBuf,
@@ -34,8 +35,7 @@ pub struct UnverifiedBundle {
     envelope: Envelope,
 }
 
-/// A bundle whose manifest carries the signature of a trusted key. Whether all its volumes are there is
-/// not known.
+/// A bundle whose manifest is signed by a trusted key. Its volumes may be missing.
 #[derive(Debug)]
 pub struct SignedBundle {
     path: PathBuf,
@@ -46,7 +46,7 @@ pub struct SignedBundle {
     signers: Vec<KeyId>,
 }
 
-/// A bundle whose manifest carries the signature of a trusted key, and that is here as a whole.
+/// A bundle whose manifest is signed by a trusted key and whose volumes all exist.
 #[derive(Debug)]
 pub struct VerifiedBundle(SignedBundle);
 
@@ -71,7 +71,7 @@ impl UnverifiedBundle {
         let mut first = [0; BLOCK as usize];
         if !read(&mut file, &mut first)? {
             let begun = &first[..first.len().min(length as usize)];
-            // What a stick that was pulled too early holds is often empty.
+            // A file on a medium that was unplugged too early often holds only zeros.
             let cut = begun.iter().all(|byte| *byte == 0) || begun.starts_with(MANIFEST.as_bytes());
             return Err(match cut || MANIFEST.as_bytes().starts_with(begun) {
                 true => BundleError::CutOff { path: path.into(), have: length },
@@ -83,10 +83,10 @@ impl UnverifiedBundle {
         }
         let capacity = tar::Header::from_byte_slice(&first).entry_size().unwrap_or(u64::MAX);
         if capacity > MAX_MANIFEST {
-            return Err(damaged(format!("it claims {capacity} bytes, and {MAX_MANIFEST} are allowed")));
+            return Err(damaged(format!("it claims {capacity} bytes (limit: {MAX_MANIFEST})")));
         }
         if header::header(MANIFEST, capacity).is_none_or(|wanted| wanted != first) {
-            return Err(damaged("its header is not in the one form that is allowed".into()));
+            return Err(damaged("its header is not in the required form".into()));
         }
         let mut bytes = vec![0; capacity as usize];
         if !read(&mut file, &mut bytes)? {
@@ -99,7 +99,7 @@ impl UnverifiedBundle {
         Ok(UnverifiedBundle { path: path.into(), file, length, capacity, envelope })
     }
 
-    /// What the bundle claims, for showing only. Nothing vouches for it.
+    /// Returns the unverified payload, for showing only.
     ///
     /// # Errors
     /// [`BundleError::Unknown`] if the payload needs a newer version of trivy-ferry;
@@ -108,22 +108,22 @@ impl UnverifiedBundle {
         parse(&self.path, self.envelope.payload())
     }
 
-    /// The identity that a signature would cover.
+    /// Returns the unverified identity: the digest of the payload.
     pub fn identity(&self) -> Digest {
         Digest::of(self.envelope.payload())
     }
 
-    /// The length of what a signature would cover, in bytes.
+    /// Returns the length of the unverified payload in bytes.
     pub fn payload_length(&self) -> usize {
         self.envelope.payload().len()
     }
 
-    /// The key identifiers that its envelope claims.
+    /// Returns the unverified key identifiers in its envelope.
     pub fn claimed_keyids(&self) -> Vec<Unverified> {
         self.envelope.claimed_keyids().cloned().collect()
     }
 
-    /// What it says, where this key has signed it and the file has the length that it should have.
+    /// Returns the payload if this key has signed it and the file has its signed length.
     pub fn signed_by(&self, key: &PublicKey) -> Option<Payload> {
         let payload =
             self.claims().ok().filter(|_| !self.envelope.signers(PAYLOAD_TYPE, [key]).is_empty())?;
@@ -131,12 +131,12 @@ impl UnverifiedBundle {
         Some(payload)
     }
 
-    /// Checks the signature, then the payload, then the length of the file and of its volumes, which lie
+    /// Checks the signature, then the payload, then the length of the file and of its volumes, which must be
     /// beside the head.
     ///
     /// # Errors
-    /// Every error of [`UnverifiedBundle::signed`], and [`BundleError::Volumes`] if a volume is missing or
-    /// has another length than was signed.
+    /// Every error of [`UnverifiedBundle::signed`], and [`BundleError::Volumes`] if a volume is missing or does
+    /// not have its signed length.
     pub fn verify(self, keyring: &Keyring) -> Result<VerifiedBundle, BundleError> {
         let signed = self.signed(keyring)?;
         let head = signed.path.clone();
@@ -162,7 +162,7 @@ impl UnverifiedBundle {
         Ok(signed)
     }
 
-    /// As [`UnverifiedBundle::signed`], with the bytes that were verified. One trusted key is enough.
+    /// Does what [`UnverifiedBundle::signed`] does, but accepts one trusted key, and returns the verified bytes too.
     pub(super) fn signed_and_payload(
         self,
         keyring: &Keyring,
@@ -179,31 +179,31 @@ impl UnverifiedBundle {
 }
 
 impl SignedBundle {
-    /// Its file, or its head volume.
+    /// Returns its file, or its head volume.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What was signed.
+    /// Returns the signed payload.
     pub fn payload(&self) -> &Payload {
         &self.payload
     }
 
-    /// The trusted keys that signed it.
+    /// Returns the trusted keys that signed it.
     pub fn signers(&self) -> &[KeyId] {
         &self.signers
     }
 
-    /// Where the first member after the manifest begins.
+    /// Returns the offset of the first member after the manifest.
     pub fn start(&self) -> u64 {
         header::footprint(self.capacity)
     }
 
-    /// Puts the volumes behind the head, found by their number, where they are not in one file with it.
+    /// Appends the volumes to the head, unless they are in the same file. `find` returns the path of a volume.
     ///
     /// # Errors
     /// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has another length than was
-    /// signed. It names all such volumes.
+    /// signed. The error names all such volumes.
     pub fn with_volumes(
         mut self,
         find: &dyn Fn(volumes::VolumeNumber) -> Option<PathBuf>,
@@ -215,7 +215,7 @@ impl SignedBundle {
     }
 }
 
-/// What trusted keys signed as a payload of this type.
+/// Returns the payload of an envelope, if trusted keys signed it as this type.
 pub(super) fn verified(
     path: &Path,
     envelope: Envelope,
@@ -229,7 +229,7 @@ pub(super) fn verified(
     let path = path.to_path_buf();
     let mut claimed: Vec<Unverified> = envelope.claimed_keyids().cloned().collect();
     let known: Vec<String> = keyring.public_keys().map(|key| key.id().hex()).collect();
-    // Whoever made it, somebody should look: it is damaged, or forged.
+    // A file that names a trusted key without its valid signature is damaged or forged: this is an error of its own.
     let is_known = |id: &Unverified| known.iter().any(|known| known == id.raw());
     if claimed.iter().any(is_known) {
         claimed.retain(is_known);
@@ -238,7 +238,7 @@ pub(super) fn verified(
     Err(BundleError::Untrusted { claimed, path })
 }
 
-/// Which of the keys that signed something are trusted for its stream.
+/// Returns the signers that are trusted for the stream.
 pub(super) fn trusted_for(
     path: &Path,
     stream: &str,
@@ -261,52 +261,52 @@ fn parse(path: &Path, payload: &[u8]) -> Result<Payload, BundleError> {
 }
 
 impl VerifiedBundle {
-    /// The file, or the head volume.
+    /// Returns the file, or the head volume.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// The file's name, for messages.
+    /// Returns the name of the file, for messages.
     pub fn name(&self) -> String {
         escape(&self.path().file_name().unwrap_or_default().to_string_lossy())
     }
 
-    /// What was signed.
+    /// Returns the signed payload.
     pub fn payload(&self) -> &Payload {
         &self.0.payload
     }
 
-    /// The sha256 of what was signed.
+    /// Returns the sha256 of the signed payload.
     pub fn identity(&self) -> Digest {
         self.0.identity
     }
 
-    /// The trusted keys that signed it.
+    /// Returns the trusted keys that signed it.
     pub fn signers(&self) -> &[KeyId] {
         &self.0.signers
     }
 
-    /// The room that the envelope has, in bytes. It begins behind the first header.
+    /// Returns the space that is reserved for the envelope, in bytes. It begins after the first header.
     pub fn capacity(&self) -> u64 {
         self.0.capacity
     }
 
-    /// Where the first member after the manifest begins.
+    /// Returns the offset of the first member after the manifest.
     pub(super) fn start(&self) -> u64 {
         self.0.start()
     }
 
-    /// Its bytes.
+    /// Returns its bytes.
     pub(super) fn content(&self) -> &Content {
         &self.0.content
     }
 
-    /// The same open files once more, for reading at any place.
+    /// Returns a second handle to the open files.
     pub(super) fn reopen(&self) -> Result<Content, BundleError> {
         self.0.content.try_clone().map_err(|error| BundleError::Read { path: self.0.path.clone(), error })
     }
 
-    /// Begins a pass over the members.
+    /// Returns the members in the order of the file.
     pub fn members(&self) -> Members<'_> {
         Members {
             path: &self.0.path,
@@ -317,8 +317,8 @@ impl VerifiedBundle {
         }
     }
 
-    /// Reads every byte and compares it with what was signed. `begin` is told of each member, and what it
-    /// gives back hears how many more bytes were read.
+    /// Reads every byte and compares it with the signed manifest. `begin` is called for each member; the function
+    /// that it returns is called with the number of bytes after each read.
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
@@ -338,7 +338,7 @@ impl VerifiedBundle {
         Ok(())
     }
 
-    /// A blob by its digest. What stands before it is passed over.
+    /// Returns a reader for the blob with this digest. It skips the members before it.
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
@@ -354,12 +354,12 @@ impl VerifiedBundle {
         }
         Err(BundleError::Payload {
             path: self.0.path.clone(),
-            why: format!("it has no blob {digest}").into(),
+            why: format!("it does not contain the blob {digest}").into(),
         })
     }
 
-    /// The bytes of small members, by name. Nothing is read beyond the last of them: those of datasets
-    /// stand before the large layers.
+    /// Returns the bytes of small members by name. It stops at the last wanted member, so that for members of
+    /// datasets it does not reach the large layers.
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
@@ -380,7 +380,7 @@ impl VerifiedBundle {
                 continue;
             }
             if size > most {
-                let why = format!("{name} has {size} bytes, and {most} are allowed");
+                let why = format!("{name} has {size} bytes (limit: {most})");
                 return Err(BundleError::Payload { path, why: why.into() });
             }
             let mut bytes = Vec::new();
@@ -391,25 +391,24 @@ impl VerifiedBundle {
     }
 }
 
-/// A pass over the members in the order of the file. What is not read of a member is passed over,
-/// without looking at it.
+/// The members in the order of the file. The unread rest of a member is skipped and not checked.
 pub struct Members<'b> {
     path: &'b Path,
     content: &'b Content,
     payload: &'b Payload,
     next: usize,
-    /// Where the header of the next one stands in the bundle.
+    /// The offset of the next header in the bundle.
     at: u64,
 }
 
 impl<'b> Members<'b> {
-    /// The next member, after its header was compared. `None` after the last, when the end of the
-    /// file was found to be as it must be.
+    /// Checks the header of the next member and returns a reader for it. After the last member it checks the end
+    /// of the file and returns `None`.
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
     /// if the header, or the end of the bundle, differs from what was signed.
-    #[allow(clippy::should_implement_trait)] // An iterator could not lend its file.
+    #[allow(clippy::should_implement_trait)] // The items of an iterator cannot borrow from it.
     pub fn next(&mut self) -> Result<Option<MemberReader<'b>>, BundleError> {
         let Some(member) = self.payload.members.get(self.next) else {
             return self.end().map(|()| None);
@@ -419,7 +418,7 @@ impl<'b> Members<'b> {
         let mut found = [0; BLOCK as usize];
         self.exactly(&mut found, &member.path)?;
         if header::header(&member.path, member.size).is_none_or(|wanted| wanted != found) {
-            return Err(self.bad(&member.path, "has another header than the signed manifest says"));
+            return Err(self.bad(&member.path, "has a header that does not match the signed manifest"));
         }
         self.at += header::footprint(member.size);
         Ok(Some(MemberReader {
@@ -450,7 +449,9 @@ impl<'b> Members<'b> {
 
     fn exactly(&self, buffer: &mut [u8], member: &str) -> Result<(), BundleError> {
         self.content.read_exact_at(buffer, self.at).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => self.bad(member, "is cut off: the file has become shorter"),
+            io::ErrorKind::UnexpectedEof => {
+                self.bad(member, "is truncated: the file became shorter while it was read")
+            }
             _ => BundleError::from_io(self.path, error),
         })
     }
@@ -460,7 +461,8 @@ impl<'b> Members<'b> {
     }
 }
 
-/// What is wrong with a member; or rather, where there are volumes, which of them is to be copied again.
+/// Returns the error for a bad member. If the bundle has volumes, the error names the damaged ones instead, so
+/// that the user knows which of them to copy again.
 fn bad(path: &Path, content: &Content, payload: &Payload, member: &str, why: &str) -> BundleError {
     assemble::damaged(path, content, payload).unwrap_or_else(|| BundleError::Member {
         path: path.into(),
@@ -469,14 +471,14 @@ fn bad(path: &Path, content: &Content, payload: &Payload, member: &str, why: &st
     })
 }
 
-/// A member's bytes. The last read, and no earlier one, tells whether they are the signed ones:
-/// it fails where they are not. Several can be read at once.
+/// A reader of the bytes of a member. Only the read at the end compares the digest and fails if it differs from
+/// the signed one. Several members can be read at once.
 pub struct MemberReader<'b> {
     path: &'b Path,
     content: &'b Content,
     payload: &'b Payload,
     member: &'b Member,
-    /// Where the next byte stands in the bundle.
+    /// The offset of the next byte in the bundle.
     at: u64,
     left: u64,
     hasher: Hasher,
@@ -484,17 +486,17 @@ pub struct MemberReader<'b> {
 }
 
 impl<'b> MemberReader<'b> {
-    /// Which member it is.
+    /// Returns the member.
     pub fn member(&self) -> &'b Member {
         self.member
     }
 
-    /// The file that it is read from.
+    /// Returns the file of the bundle.
     pub fn bundle_path(&self) -> &'b Path {
         self.path
     }
 
-    /// Reads to the end and throws the bytes away.
+    /// Reads to the end and discards the bytes.
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
@@ -507,7 +509,7 @@ impl<'b> MemberReader<'b> {
         io::Error::other(bad(self.path, self.content, self.payload, &self.member.path, why))
     }
 
-    /// At the end of the content: its digest, and the zeros up to the next block.
+    /// Checks the digest, and the zeros up to the next block.
     fn finish(&mut self) -> io::Result<()> {
         let mut zeros = vec![0; header::padding(self.member.size) as usize];
         self.content.read_exact_at(&mut zeros, self.at)?;
@@ -533,7 +535,7 @@ impl Read for MemberReader<'_> {
         let most = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         let count = self.content.read_at(&mut buffer[..most], self.at)?;
         if count == 0 && most > 0 {
-            return Err(self.bad("is cut off: the file has become shorter"));
+            return Err(self.bad("is truncated: the file became shorter while it was read"));
         }
         self.hasher.update(&buffer[..count]);
         self.at += count as u64;
@@ -543,7 +545,7 @@ impl Read for MemberReader<'_> {
 }
 
 impl BundleError {
-    /// The bundle's error inside an `io::Error`, or the medium's.
+    /// Returns the [`BundleError`] inside an `io::Error`, or [`BundleError::Read`] for any other error.
     pub fn from_io(path: &Path, error: io::Error) -> Self {
         match error.downcast::<BundleError>() {
             Ok(bundle) => bundle,
@@ -553,8 +555,8 @@ impl BundleError {
 }
 
 impl SignedBundle {
-    /// Reads all volumes behind the head that are there, found by their number, and names each that is
-    /// missing or is not what was signed: those are to be copied again. `None` where all are good.
+    /// Reads all volumes behind the head and returns an error that names each missing or damaged one. `None` if all
+    /// are good. `find` returns the path of a volume.
     pub fn bad_volumes(&self, find: &dyn Fn(VolumeNumber) -> Option<PathBuf>) -> Option<BundleError> {
         let mut faults = Faults::default();
         for (index, volume) in self.payload().volumes.iter().enumerate() {
@@ -583,7 +585,7 @@ mod tests {
         Keyring::load(&[keyring::add(dir, "test", &key, &[]).unwrap().path]).unwrap()
     }
 
-    /// Everything that a full verification does.
+    /// Writes a bundle and verifies it completely.
     fn read(bytes: &[u8]) -> Result<usize, BundleError> {
         let dir = crate::util::fs::tempdir().unwrap();
         let path = dir.path().join("b.tar");
@@ -601,7 +603,7 @@ mod tests {
         Ok(count)
     }
 
-    /// The same for a bundle in volumes, without those that have no bytes.
+    /// Does the same for a bundle in volumes. An empty one is not written.
     fn read_volumes(volumes: &[Vec<u8>]) -> Result<usize, BundleError> {
         let dir = crate::util::fs::tempdir().unwrap();
         let path = |number: usize| dir.path().join(format!("b.tar.{number:03}"));
@@ -611,7 +613,7 @@ mod tests {
         read_all(&path(0))
     }
 
-    /// Volumes so small that members and even headers are cut, but for the head.
+    /// Returns volumes that are so small that members and even headers are split between them.
     fn split() -> Vec<Vec<u8>> {
         let head = writer::volumes(20_000)[0].len() as u64;
         let all = writer::volumes(head + 700);
@@ -636,10 +638,10 @@ mod tests {
         assert!(changed(|bytes| bytes.truncate(9)).1.contains("b.tar.001 has 9 bytes"));
         assert!(changed(|bytes| bytes.push(0)).1.contains("b.tar.001 has"));
         for change in [|bytes: &mut Vec<u8>| bytes[3] ^= 1, |bytes: &mut Vec<u8>| bytes[2000] ^= 1] {
-            assert_eq!(changed(change), (vec![], "b.tar.001 is not what was signed".into()));
+            assert_eq!(changed(change), (vec![], "b.tar.001 does not match the signed digest".into()));
         }
-        // The head alone under a whole bundle's name, and all in one file.
-        assert!(read(&good[0]).unwrap_err().to_string().contains(".tar.001 is missing"));
+        // The head alone under the name of a bundle, and all volumes in one file.
+        assert!(read(&good[0]).unwrap_err().to_string().contains(".tar.001 is missing (2 in total)"));
         assert_eq!(read(&good.concat()).unwrap(), 10);
         assert!(matches!(read(&[&good.concat()[..], b"x"].concat()), Err(BundleError::Long { .. })));
     }
@@ -681,8 +683,8 @@ mod tests {
             let mut bad = good.clone();
             let at = at.index(bad.len());
             bad[at] ^= 1 << bit;
-            // In the envelope, the unsigned key identifier and the case of nothing else may change
-            // without harm: what passes must be the same payload and members.
+            // Unsigned bytes of the envelope, such as the key identifier, may change. A bundle that passes
+            // must have the same payload and members.
             let identity = |bytes: &[u8]| Envelope::parse(&bytes[512..][..capacity(bytes)]).map(|e| Digest::of(e.payload()));
             if read(&bad).is_ok() {
                 prop_assert!(at < 512 + capacity(&good), "byte {} of {}", at, good.len());

@@ -1,8 +1,8 @@
-//! Adds a signature to a bundle, in the room that the writer left for it.
+//! Adds a signature to a bundle, in the space that the writer reserved for it.
 //!
-//! The signatures are at the end of the envelope, which is filled up with spaces. So a further signature
-//! changes nothing before it, and no other byte of the file. The key signs the bytes that were verified,
-//! which are kept in memory, because a medium may return other bytes each time that it is read.
+//! The signatures are at the end of the envelope, followed by spaces as padding. A further signature replaces
+//! only padding and changes no other byte of the file. The key signs the verified bytes, which are kept in
+//! memory, because a medium may return different bytes at each read.
 
 use std::fs::File;
 use std::io;
@@ -20,10 +20,10 @@ use crate::util::fs;
 /// Why a signature could not be added.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// The bundle is no longer what was verified.
+    /// The bundle changed after it was verified.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Nobody signed, or there is no room.
+    /// The signer failed, or there is no space for a further signature.
     #[error(transparent)]
     Trust(#[from] TrustError),
     /// The file cannot be written.
@@ -31,7 +31,7 @@ pub enum SignError {
     Write(#[from] io::Error),
 }
 
-/// A verified bundle with the bytes that were verified, which a further key may sign.
+/// A verified bundle with the verified bytes, which a further key may sign.
 #[derive(Debug)]
 pub struct Signable {
     bundle: VerifiedBundle,
@@ -39,10 +39,10 @@ pub struct Signable {
 }
 
 impl UnverifiedBundle {
-    /// As [`UnverifiedBundle::verify`], and keeps the signed bytes for a further signature.
+    /// Verifies the bundle like [`UnverifiedBundle::verify`], and keeps the signed bytes for a further signature.
     ///
     /// # Errors
-    /// Every error of [`UnverifiedBundle::verify`]: no trusted key has signed it, what was signed cannot be
+    /// Every error of [`UnverifiedBundle::verify`]: if no trusted key has signed the bundle, its payload cannot be
     /// used, or volumes are missing.
     pub fn signable(self, keyring: &Keyring) -> Result<Signable, BundleError> {
         let (signed, verified) = self.signed_and_payload(keyring)?;
@@ -53,26 +53,26 @@ impl UnverifiedBundle {
 }
 
 impl Signable {
-    /// The bundle.
+    /// Returns the bundle.
     pub fn bundle(&self) -> &VerifiedBundle {
         &self.bundle
     }
 
-    /// Adds a signature and syncs. Returns whether the key had not signed the bundle yet.
+    /// Adds a signature and syncs the file. Returns `false` if the key had signed the bundle already.
     ///
     /// # Errors
-    /// [`SignError::Bundle`] if the file holds another envelope than was verified, or changes meanwhile;
-    /// [`SignError::Trust`] if the signer fails, or there is no room for a further signature;
+    /// [`SignError::Bundle`] if the envelope in the file is not the verified one, or the file changes meanwhile;
+    /// [`SignError::Trust`] if the signer fails, or there is no space for a further signature;
     /// [`SignError::Write`] if the file cannot be read, written or synced.
     pub fn sign(&self, signer: &dyn Signer) -> Result<bool, SignError> {
         let changed =
             |why: String| BundleError::Manifest { path: self.bundle.path().into(), why: why.into() };
         // The envelope is in the head volume.
         let read = self.bundle.content().head();
-        // Signers take turns, so that each keeps the signatures of those before it. Some file systems have
-        // no locks.
+        // The lock keeps concurrent signers from overwriting each other's signatures. An error is ignored, because
+        // some file systems have no locks.
         let _ = read.lock();
-        // The medium is asked only for the signatures that it holds by now.
+        // Only the current signatures are taken from the medium.
         let mut before = vec![0; self.bundle.capacity() as usize];
         read.read_exact_at(&mut before, BLOCK)?;
         let stored = Envelope::parse(&before).map_err(|error: NotAnEnvelope| changed(error.to_string()))?;
@@ -89,18 +89,18 @@ impl Signable {
         file.sync_all()?;
         read.read_exact_at(&mut before, BLOCK)?;
         if before != after {
-            return Err(changed("it changed while it was signed".into()).into());
+            return Err(changed("the file changed while it was signed".into()).into());
         }
         Ok(true)
     }
 
-    /// Opens the file once more, which was opened for reading. Something else that has its name by now is
-    /// neither followed nor waited for, and not written to.
+    /// Opens the file again for writing. If something else has its name by now, such as a link or a FIFO, it is not
+    /// followed, waited for or written to.
     fn open_for_writing(&self) -> io::Result<File> {
         let file = fs::open_to_write(self.bundle.path())?;
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
         if identity(&file)? != identity(self.bundle.content().head())? {
-            return Err(io::Error::other("another file has its name now"));
+            return Err(io::Error::other("another file has this name now"));
         }
         Ok(file)
     }
@@ -119,7 +119,7 @@ mod tests {
     use crate::trust::key::{PublicKey, SigningKey};
     use crate::trust::message::{Message, PayloadType};
 
-    /// A signed bundle, verified by the key of [`writer::tests`].
+    /// Returns a signed bundle, verified with the key of [`writer::tests`].
     fn verified(dir: &tempfile::TempDir) -> (PathBuf, Signable) {
         let path = dir.path().join("b.tar");
         std::fs::write(&path, writer::tests::bundle()).unwrap();
@@ -128,7 +128,7 @@ mod tests {
         (path, bundle.signable(&Keyring::of(&key.public())).unwrap())
     }
 
-    /// Exchanges the envelope in a file, as a medium that shows something else later would.
+    /// Replaces the envelope in a file, as a medium does that returns other bytes later.
     fn exchange(path: &PathBuf, signable: &Signable, payload_type: PayloadType, payload: &[u8]) {
         let other = SigningKey::generate().unwrap();
         let envelope = Envelope::signed(payload_type, payload.to_vec(), &other).unwrap();
@@ -182,7 +182,7 @@ mod tests {
         assert!(matches!(signable.sign(&signer), Err(SignError::Bundle(_))));
         let bytes = std::fs::read(&path).unwrap();
         let room = BLOCK as usize..BLOCK as usize + signable.bundle.capacity() as usize;
-        // Whatever the mixture is, nothing but the verified payload was signed.
+        // The file may hold a mixture, but nothing except the verified payload was signed.
         if let Ok(left) = Envelope::parse(&bytes[room]) {
             assert!(left.signers(HEARTBEAT_TYPE, [&signer.public()]).is_empty());
         }

@@ -1,7 +1,7 @@
-//! Volumes: a bundle in several files, for media that are small or cannot hold large files.
+//! Volumes: a bundle split into several files, for media that are small or cannot hold large files.
 //!
-//! The head volume `NAME.tar.000` begins with the manifest; `NAME.tar.001` and so on follow. Concatenated
-//! they are the bundle. This module knows the names of volumes and their place in a payload.
+//! The head volume `NAME.tar.000` begins with the manifest; `NAME.tar.001` and so on follow. Concatenated, they
+//! are the bundle. This module knows the names of volumes and their place in a payload, and reads no files.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
-/// The feature in `requires` without which a bundle in volumes cannot be read.
+/// The feature in `requires` that a reader of volumes must support.
 pub(super) const FEATURE: &str = "volumes";
 /// The most volumes behind a head: their numbers have three digits.
 pub const MAX_VOLUMES: usize = 999;
@@ -29,15 +29,15 @@ pub struct Volume {
 pub struct VolumeNumber(u16);
 
 impl VolumeNumber {
-    /// The head's.
+    /// The number of the head.
     pub const HEAD: VolumeNumber = VolumeNumber(0);
 
-    /// The number of the volume at this place in the payload.
+    /// Returns the number of the volume at this index of the payload.
     pub fn at(index: usize) -> Option<Self> {
         u16::try_from(index + 1).ok().filter(|number| usize::from(*number) <= MAX_VOLUMES).map(VolumeNumber)
     }
 
-    /// Its place in the payload; none for the head.
+    /// Returns its index in the payload; `None` for the head.
     pub fn index(self) -> Option<usize> {
         usize::from(self.0).checked_sub(1)
     }
@@ -49,12 +49,12 @@ impl fmt::Display for VolumeNumber {
     }
 }
 
-/// The name of a volume of the bundle `NAME.tar`.
+/// Returns the name of a volume of the bundle `NAME.tar`.
 pub fn name(bundle: &str, number: VolumeNumber) -> String {
     format!("{bundle}.{number}")
 }
 
-/// The bundle's name and the volume's number: `NAME.tar` and 1 of `NAME.tar.001`.
+/// Returns the name of the bundle and the number of the volume: `NAME.tar` and 1 for `NAME.tar.001`.
 pub fn parse_name(name: &str) -> Option<(&str, VolumeNumber)> {
     let (bundle, number) = name.rsplit_once('.')?;
     let digits = number.len() == 3 && number.bytes().all(|digit| digit.is_ascii_digit());
@@ -62,7 +62,7 @@ pub fn parse_name(name: &str) -> Option<(&str, VolumeNumber)> {
     (digits && tar.ends_with(".tar")).then_some((bundle, VolumeNumber(number.parse().ok()?)))
 }
 
-/// The path of a volume beside its head. `None` where the head does not have a head's name.
+/// Returns the path of a volume beside its head. `None` if the name of the head is not that of a head volume.
 pub fn beside(head: &Path, number: VolumeNumber) -> Option<PathBuf> {
     let file = head.file_name()?.to_str()?;
     let (bundle, _) = parse_name(file).filter(|(_, of)| *of == VolumeNumber::HEAD)?;

@@ -1,8 +1,8 @@
-//! The writer: turns a plan into a signed bundle in one pass.
+//! The writer: turns a plan into a signed bundle in one pass. It fetches nothing; the caller passes the bytes.
 //!
-//! Names, sizes and digests are known from the descriptors of the registries before the first byte is
-//! written; only the content of the large layers is not. The manifest is written last, into the room that
-//! was left for it at the beginning.
+//! The descriptors of the registries give names, sizes and digests before the first byte is written. Only the
+//! content of the large layers is unknown until then. The manifest is written last, into the space that was
+//! reserved for it at the beginning.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -21,35 +21,35 @@ use crate::trust::TrustError;
 use crate::trust::envelope::Envelope;
 use crate::trust::signer::Signer;
 
-/// What a new bundle says of itself.
+/// The properties of a new bundle.
 #[derive(Debug, Clone)]
 pub struct BundleInfo {
     /// The stream that it belongs to.
     pub stream: Stream,
     /// When it was created, in whole seconds.
     pub created: Timestamp,
-    /// After when it must not be used.
+    /// The time after which it must not be used.
     pub expires: Option<Timestamp>,
     /// Its number in the stream.
     pub sequence: Option<u64>,
     /// The identity of the bundle before it.
     pub previous: Option<Digest>,
-    /// The most bytes of a file, where a larger bundle is to be split into volumes.
+    /// The largest file in bytes, if larger bundles should be split into volumes.
     pub volume_size: Option<u64>,
-    /// What was to be in it and could not be had.
+    /// What should be in it but could not be fetched.
     pub missing: Vec<MissingItem>,
 }
 
-/// A dataset that is to be written. The contents of a large one are not known yet.
+/// A dataset to write. The contents of a large one are not known yet.
 #[derive(Debug, Clone)]
 pub struct PlannedDataset {
-    /// The dataset; for a large one its contents are still to come and are ignored.
+    /// The dataset. For a large one, its contents are ignored: they are passed when the writer finishes.
     pub dataset: Dataset,
     /// The bytes of its manifest.
     pub manifest: Vec<u8>,
 }
 
-/// An image that is to be written.
+/// An image to write.
 #[derive(Debug, Clone)]
 pub struct PlannedImage {
     /// The image.
@@ -58,13 +58,12 @@ pub struct PlannedImage {
     pub manifests: Vec<Vec<u8>>,
 }
 
-/// Everything about a bundle that is fixed before it is written.
+/// The parts of a bundle that are fixed before it is written.
 #[derive(Debug, Clone)]
 pub struct BundlePlan {
     payload: Payload,
     capacity: u64,
-    /// The bytes of the members that are derived: `SHA256SUMS`, `oci-layout`, `index.json` and the
-    /// manifests.
+    /// The bytes of the derived members: `SHA256SUMS`, `oci-layout`, `index.json` and the manifests.
     derived: BTreeMap<String, Vec<u8>>,
 }
 
@@ -72,8 +71,8 @@ impl BundlePlan {
     /// Plans a bundle.
     ///
     /// # Errors
-    /// If a manifest has another digest than its dataset says, the manifest of the bundle would be too
-    /// large, or the bundle cannot be divided into volumes of the given size. The text says which.
+    /// If a manifest does not have the digest in its dataset, the manifest of the bundle would be too large, or
+    /// the bundle cannot be split into volumes of the given size. The text says which.
     pub fn new(
         info: BundleInfo,
         planned: Vec<PlannedDataset>,
@@ -110,13 +109,15 @@ impl BundlePlan {
             plan.measure(small + large)?;
             let info = plan.payload.head_length();
             if info > most {
-                return Err(format!("its head volume takes {info} bytes, and {most} are allowed in a file"));
+                return Err(format!(
+                    "its head volume takes {info} bytes, more than the volume size of {most} bytes"
+                ));
             }
         }
         Ok(plan)
     }
 
-    /// Returns the bytes that the members before the first large one take, and those from there on.
+    /// Returns the bytes that the members before the first large one take, and the bytes of the others.
     fn footprints(&self) -> (u64, u64) {
         let Payload { members, datasets, images, .. } = &self.payload;
         let of_datasets = datasets.iter().flat_map(Dataset::blobs).filter(|blob| blob.is_large());
@@ -127,7 +128,7 @@ impl BundlePlan {
         (footprint(&members[..small]), footprint(&members[small..]))
     }
 
-    /// Finds out what room the manifest takes, and with it the length of the whole.
+    /// Computes the space for the manifest and the length of the bundle.
     fn measure(&mut self, members: u64) -> Result<(), String> {
         self.payload.length = u64::MAX;
         let widest = serde_json::to_vec(&self.payload).map_err(|e| e.to_string())?.len();
@@ -139,15 +140,17 @@ impl BundlePlan {
         Ok(())
     }
 
-    /// Puts the large members into volumes of this size. Their digests are still to come.
+    /// Assigns the large members to volumes of this size. The digests of the volumes are not known yet.
     fn split(&mut self, large: u64, most: u64) -> Result<(), String> {
         let behind = large + 2 * header::BLOCK;
         let count = behind.div_ceil(most.max(1));
         if large == 0 || count > volumes::MAX_VOLUMES as u64 {
             let fewest = behind.div_ceil(volumes::MAX_VOLUMES as u64);
             return Err(match large {
-                0 => format!("all of it belongs into the head volume, which is larger than {most} bytes"),
-                _ => format!("it would take {count} volumes; make them {fewest} bytes or larger"),
+                0 => {
+                    format!("all its members belong into the head volume, which is larger than {most} bytes")
+                }
+                _ => format!("it would take {count} volumes; use a volume size of at least {fewest} bytes"),
             });
         }
         let size = |index: u64| most.min(behind - index * most);
@@ -157,28 +160,29 @@ impl BundlePlan {
         Ok(())
     }
 
-    /// The length of the whole file in bytes.
+    /// Returns the length of the bundle in bytes, including all volumes.
     pub fn length(&self) -> u64 {
         self.payload.length
     }
 
-    /// The lengths of its files in bytes: of the only one, or of the head and the volumes behind it.
+    /// Returns the lengths of its files in bytes: the only file, or the head and the volumes behind it.
     pub fn files(&self) -> Vec<u64> {
         let volumes = self.payload.volumes.iter().map(|volume| volume.size);
         [self.payload.head_length()].into_iter().chain(volumes).collect()
     }
 
-    /// Where the first member after the manifest begins.
+    /// Returns the offset of the first member after the manifest.
     pub fn start(&self) -> u64 {
         header::footprint(self.capacity)
     }
 
-    /// The members after the manifest, in the order of the file.
+    /// Returns the members after the manifest, in the order of the file.
     pub fn members(&self) -> &[Member] {
         &self.payload.members
     }
 
-    /// Where the content of a member of this size lies that begins at `at`, and where the next one begins.
+    /// Returns the offset of the content of a member of this size that begins at `at`, and the offset of the next
+    /// member.
     pub fn place(at: u64, size: u64) -> (u64, u64) {
         (at.saturating_add(header::BLOCK), at.saturating_add(header::footprint(size)))
     }
@@ -196,8 +200,7 @@ fn index(planned: &[PlannedDataset], images: &[PlannedImage]) -> Result<Vec<u8>,
     serde_json::to_vec(&index).map_err(|e| e.to_string())
 }
 
-/// Lists the members behind the manifest in the order of the file, and returns the bytes of the first,
-/// `SHA256SUMS`, as well.
+/// Returns the members after the manifest in the order of the file, and the bytes of the first, `SHA256SUMS`.
 fn members(
     derived: &BTreeMap<String, Vec<u8>>,
     planned: &[PlannedDataset],
@@ -213,9 +216,9 @@ fn members(
         members.push(of_bytes(path, bytes));
     }
     let mut blobs: Vec<&Blob> = planned.iter().flat_map(|planned| planned.dataset.blobs()).collect();
-    // Small ones in the order of the datasets; large ones last, the smallest first.
+    // Small blobs in the order of the datasets, then large ones by size.
     blobs.sort_by_key(|blob| if blob.is_large() { (true, blob.size) } else { (false, 0) });
-    // What no cache is waiting for comes last.
+    // Images come last, because no scanner cache waits for them.
     let of_images = images.iter().flat_map(|planned| planned.image.all());
     for blob in blobs.into_iter().chain(of_images) {
         if !members.iter().any(|member| member.digest == blob.digest && member.path == blob.path()) {
@@ -235,7 +238,7 @@ fn manifests(
     let mut manifests = BTreeMap::new();
     for PlannedDataset { dataset, manifest } in planned {
         if Digest::of(manifest) != dataset.manifest.digest {
-            return Err(format!("{} has a manifest of another digest", dataset.reference()));
+            return Err(format!("{} has a manifest with an unexpected digest", dataset.reference()));
         }
         manifests.insert(dataset.manifest.path(), manifest.clone());
     }
@@ -245,7 +248,7 @@ fn manifests(
     Ok(manifests)
 }
 
-/// Leaves room for the contents of a large dataset, which are still to come.
+/// Reserves space for the contents of a large dataset, which are not known yet.
 fn with_room(mut dataset: Dataset) -> Dataset {
     if dataset.name.kind().is_large() {
         dataset.contents = widest(dataset.name.kind());
@@ -253,8 +256,7 @@ fn with_room(mut dataset: Dataset) -> Dataset {
     dataset
 }
 
-/// The contents that take the most room in a payload: what is left free until the true ones are
-/// known.
+/// Returns the contents that take the most space in a payload, as a placeholder for the real ones.
 fn widest(kind: Kind) -> Contents {
     let far = Timestamp::MAX;
     let name = if kind == Kind::TrivyDb { "trivy.db" } else { "trivy-java.db" };
@@ -291,41 +293,41 @@ fn image_reference(image: &Image) -> oci::Descriptor {
     }
 }
 
-/// Why a bundle could not be written.
+/// The reason why a bundle could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The destination failed.
-    #[error("writing: {0}")]
+    #[error("cannot write: {0}")]
     Destination(io::Error),
     /// The source of a member failed.
-    #[error("reading {member}: {error}")]
+    #[error("cannot read {member}: {error}")]
     Source {
-        /// Which member.
+        /// The name of the member.
         member: String,
-        /// What its reader said.
+        /// The error of its reader.
         error: io::Error,
     },
-    /// A source has more or fewer bytes than were planned.
+    /// A source has more or fewer bytes than planned.
     #[error("{member} {why}")]
     Content {
-        /// Which member.
+        /// The name of the member.
         member: String,
-        /// In what they differ.
+        /// The difference.
         why: String,
     },
-    /// A source's bytes have another digest than was planned.
-    #[error("{member} has the digest {found}")]
+    /// The bytes of a source do not have the planned digest.
+    #[error("{member} has the unexpected digest {found}")]
     Digest {
-        /// Which member.
+        /// The name of the member.
         member: String,
         /// The digest of its bytes.
         found: Digest,
     },
-    /// It could not be signed.
+    /// The signer failed.
     #[error(transparent)]
     Sign(TrustError),
-    /// What was found does not make a valid bundle.
-    #[error("the bundle would break the format's rules: {0}")]
+    /// The members do not form a valid bundle.
+    #[error("the bundle would break the rules of the bundle format: {0}")]
     Rules(String),
 }
 
@@ -336,12 +338,12 @@ pub struct BundleWriter<W> {
     next: usize,
 }
 
-/// Takes the digest of each volume behind the head as its bytes pass.
+/// Computes the digest of each volume behind the head while its bytes are written.
 struct VolumeWriter<W> {
     out: W,
-    /// The bytes that are still to come of the head.
+    /// The remaining bytes of the head.
     head: u64,
-    /// The sizes of the volumes that are not whole yet, and the bytes that are still to come of the first.
+    /// The sizes of the incomplete volumes, and the remaining bytes of the first of them.
     sizes: VecDeque<u64>,
     left: u64,
     hasher: Hasher,
@@ -387,7 +389,7 @@ impl<W: Write> Write for VolumeWriter<W> {
 }
 
 impl<W: Write + Seek> BundleWriter<W> {
-    /// Begins: leaves room for the manifest.
+    /// Begins a bundle: reserves space for the manifest.
     ///
     /// # Errors
     /// [`WriteError::Destination`] if the destination cannot be written.
@@ -399,20 +401,20 @@ impl<W: Write + Seek> BundleWriter<W> {
         Ok(writer)
     }
 
-    /// The member whose bytes are to come next; `None` when all are there.
+    /// Returns the member to write next; `None` if all are written.
     pub fn wants(&self) -> Option<&Member> {
         self.plan.payload.members.get(self.next)
     }
 
-    /// Takes the bytes of the wanted member, to the reader's end.
+    /// Writes the next member with all bytes of the reader.
     ///
     /// # Errors
-    /// [`WriteError::Source`] or [`WriteError::Destination`] if one of the two fails;
-    /// [`WriteError::Content`] or [`WriteError::Digest`] if the bytes are not the planned ones;
-    /// [`WriteError::Rules`] if no further member is planned, or it does not fit tar.
+    /// [`WriteError::Source`] if the reader fails; [`WriteError::Destination`] if the destination cannot be
+    /// written; [`WriteError::Content`] or [`WriteError::Digest`] if the bytes are not the planned ones;
+    /// [`WriteError::Rules`] if no further member is planned, or the member does not fit tar.
     pub fn member(&mut self, mut source: impl Read) -> Result<(), WriteError> {
         let Some(member) = self.plan.payload.members.get(self.next).cloned() else {
-            return Err(WriteError::Rules("it has no further member".into()));
+            return Err(WriteError::Rules("no further member is planned".into()));
         };
         let content = |why: String| WriteError::Content { member: member.path.clone(), why };
         let header = header::header(&member.path, member.size)
@@ -432,7 +434,7 @@ impl<W: Write + Seek> BundleWriter<W> {
             }
             left = left
                 .checked_sub(count as u64)
-                .ok_or_else(|| content(format!("has more than its {} bytes", member.size)))?;
+                .ok_or_else(|| content(format!("has more than the expected {} bytes", member.size)))?;
             hasher.update(&buffer[..count]);
             self.out.write_all(&buffer[..count]).map_err(WriteError::Destination)?;
         }
@@ -449,7 +451,7 @@ impl<W: Write + Seek> BundleWriter<W> {
         self.derived()
     }
 
-    /// Writes the derived members that come next.
+    /// Writes the derived members that are next.
     fn derived(&mut self) -> Result<(), WriteError> {
         match self.wants().and_then(|member| self.plan.derived.get(&member.path)).cloned() {
             Some(bytes) => self.member(&bytes[..]),
@@ -457,8 +459,7 @@ impl<W: Write + Seek> BundleWriter<W> {
         }
     }
 
-    /// Ends: fills in the contents of the large datasets (by reference name) and signs. The
-    /// destination is handed back for syncing.
+    /// Fills in the contents of the large datasets, by reference, and signs. Returns the destination for syncing.
     ///
     /// # Errors
     /// [`WriteError::Rules`] if members or contents are missing, or the payload would break the rules of
@@ -481,7 +482,7 @@ impl<W: Write + Seek> BundleWriter<W> {
         }
         self.out.write_all(&[0; 2 * header::BLOCK as usize]).map_err(WriteError::Destination)?;
         if self.out.done.len() != payload.volumes.len() {
-            return Err(WriteError::Rules("it has another length than was planned".into()));
+            return Err(WriteError::Rules("its length is not the planned one".into()));
         }
         payload.volumes = self.out.done;
         payload.check().map_err(WriteError::Rules)?;
@@ -525,7 +526,7 @@ pub(super) mod tests {
         }
     }
 
-    /// A dataset with its blobs, by member name.
+    /// A dataset and the bytes of its blobs by the names of their members.
     type Made = (PlannedDataset, BTreeMap<String, Vec<u8>>);
 
     fn dataset(name: &str, tag: &str, layer: &[u8], contents: Contents) -> Made {
@@ -581,12 +582,12 @@ pub(super) mod tests {
         ]
     }
 
-    /// A whole bundle with one database and two checks bundles.
+    /// Returns a bundle with one database and two checks bundles.
     pub(in crate::bundle) fn bundle() -> Vec<u8> {
         bundle_of(head()).0
     }
 
-    /// The same with volumes of at most so many bytes, each by itself.
+    /// Returns the same bundle in volumes of at most this size in bytes.
     pub(in crate::bundle) fn volumes(size: u64) -> Vec<Vec<u8>> {
         let (bytes, files) = bundle_of(BundleInfo { volume_size: Some(size), ..head() });
         let mut rest = &bytes[..];
@@ -627,7 +628,7 @@ pub(super) mod tests {
     #[test]
     fn volumes_hold_what_the_head_does_not() {
         let head_length = |size| volumes(size)[0].len();
-        // 512 of header, 3072 of content, 1024 of zeros.
+        // 512 bytes of header, 3072 of content and 1024 zeros.
         let behind = |size| volumes(size)[1..].iter().map(Vec::len).collect::<Vec<_>>();
         let large = head_length(20_000) as u64;
         assert_eq!(behind(large), [4608]);
@@ -639,7 +640,7 @@ pub(super) mod tests {
         let error = plan(large - 1).unwrap_err();
         assert!(error.contains("head volume takes"), "{error}");
         let error = plan(4).unwrap_err();
-        assert!(error.contains("would take 1152 volumes; make them 5 bytes"), "{error}");
+        assert!(error.contains("would take 1152 volumes; use a volume size of at least 5 bytes"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Finds out which files in the inputs belong together: bundles, their volumes and their parity, by their names
-//! and, if these were changed, by what is in them. All other files are ignored.
+//! Finds the files in the inputs that belong together: bundles, their volumes and their parity, by their names
+//! and, if these were changed, by their content. All other files are skipped. Signatures are checked elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,83 +19,83 @@ use crate::intake::renamed::{MAX_PARITY, RenamedFiles, Search};
 use crate::trust::keyring::Keyring;
 use crate::util::text::{escape, parse_stamp};
 
-/// A file that was skipped, and why.
+/// A skipped file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SkippedFile {
     /// Its name.
     pub name: String,
-    /// Why it was skipped.
+    /// The reason.
     pub why: String,
 }
 
-/// What lies there.
+/// The files in the inputs.
 #[derive(Default)]
 pub(crate) struct Inputs {
-    /// What may be a bundle or the head of one, in the order of the names.
+    /// Possible bundles and heads, in the order of their names.
     pub(crate) bundles: Vec<PathBuf>,
-    /// What is none of our business.
+    /// Files that do not belong to a bundle.
     pub(crate) ignored: SkippedFiles,
-    /// Heartbeats, which are ignored by all but `watch`.
+    /// Heartbeats, which only `watch` reads.
     pub(crate) heartbeats: Vec<PathBuf>,
-    /// Whether all of it is one file that the user named: whatever is wrong with it is said.
+    /// Whether the input is one file that the user named, so that any problem with it is an error.
     pub(crate) is_one_file: bool,
-    /// What belongs together, by the bundle's name.
+    /// The files that belong together, by the name of the bundle.
     sets: BTreeMap<String, FileSet>,
-    /// How many files are in them.
+    /// The number of files in `sets`.
     files: usize,
-    /// How many of them have no head here.
+    /// The number of sets without a head.
     strays: usize,
-    /// How many files of unknown names were looked into.
+    /// The number of files with unknown names whose beginning was read.
     sniffed: usize,
     look: Look,
-    /// Files whose names say nothing.
+    /// Files with unknown names.
     renamed: RenamedFiles,
-    /// Other files beside a bundle that was named, among which are its volumes if they were renamed.
+    /// Other files beside a named bundle. Its volumes are among them if they were renamed.
     beside: RenamedFiles,
-    /// Whether renamed volumes were put to their heads, so that no others are looked for.
+    /// Whether renamed volumes were assigned to their heads already, so that no others are searched for.
     is_linked: bool,
 }
 
 /// A volume that has another name than its head.
 pub(crate) struct LinkedVolume {
-    /// The bundle's name.
+    /// The name of the bundle.
     pub(crate) key: String,
     pub(crate) number: VolumeNumber,
     pub(crate) path: PathBuf,
 }
 
-/// The most bundles and heads that are looked at together.
+/// The limit of bundles and heads that are read at once.
 const MAX_HEADS: usize = 10_000;
-/// The most files: heads, volumes and parity.
+/// The limit of files: heads, volumes and parity.
 const MAX_FILES: usize = 20_000;
-/// The most bundles of which parts are here and no head.
+/// The limit of bundles without a head.
 const MAX_STRAYS: usize = 1_000;
-/// The most heartbeats.
+/// The limit of heartbeats.
 const MAX_HEARTBEATS: usize = 1_000;
-/// The most files of unknown names into which is looked for how they begin.
+/// The limit of files with unknown names whose beginning is read.
 const MAX_RENAMED: usize = 4_096;
-/// How names end that programs give to a file while they still write it.
+/// The suffixes that programs give to files that they are still writing.
 const UNFINISHED: &[&str] =
     &[".partial", ".part", ".filepart", ".tmp", ".temp", ".crdownload", ".download", ".upload", ".uploading"];
-/// What is said of a file whose name says nothing.
+/// The reason for skipping a file with an unknown name.
 const NOT_NAMED: &str = "not named .tar";
-/// What is said of a heartbeat where no heartbeats are read.
+/// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
-/// In which order the files of folders are taken: what belongs to a head comes before what does not, so
-/// that junk crowds out no bundle.
+/// The passes over the files of directories. Files that belong to a head come before files that do not, so that
+/// junk cannot use up the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Heads,
-    /// Volumes and parity of a head that is here.
+    /// Volumes and parity of a head that was found.
     Parts,
-    /// The same of none.
+    /// Volumes and parity without a head.
     Strays,
 }
 
-/// Files that were skipped: the first of them by name, and the number of the others. A directory may hold
-/// more than anybody would read.
+/// The skipped files. The first of them are named and the others only counted, because a directory may hold
+/// very many.
 #[derive(Default)]
 pub(crate) struct SkippedFiles {
     named: Vec<SkippedFile>,
@@ -103,10 +103,10 @@ pub(crate) struct SkippedFiles {
 }
 
 impl SkippedFiles {
-    /// How many are named.
+    /// The limit of files that are named.
     const MAX: usize = 100;
 
-    /// Adds one.
+    /// Adds a file.
     pub(crate) fn add(&mut self, ignored: SkippedFile) {
         self.named.push(ignored);
         if self.named.len() > 2 * Self::MAX {
@@ -120,25 +120,26 @@ impl SkippedFiles {
         self.named.truncate(Self::MAX);
     }
 
-    /// How many there are.
+    /// Returns the number of all skipped files.
     pub(crate) fn len(&self) -> usize {
         self.named.len() + self.more
     }
 
-    /// Those that are worth a remark. A public key lies beside the bundle on the medium of every first trip.
+    /// Returns the files to mention to the user. Public keys are not among them: on a first trip, one is beside the
+    /// bundle.
     pub(crate) fn remarks(self) -> Vec<SkippedFile> {
         let mut list = self.list();
         list.retain(|file| file.why != NOT_NAMED || !file.name.to_lowercase().ends_with(".pub"));
         list
     }
 
-    /// All of them as a list, of which the last entry may stand for many.
+    /// Returns all files as a list. Its last entry may stand for many files.
     pub(crate) fn list(mut self) -> Vec<SkippedFile> {
         self.cut();
         if self.more > 0 {
             self.named.push(SkippedFile {
                 name: format!("{} more", self.more),
-                why: "not named here, because they are many".into(),
+                why: "skipped too, but not listed".into(),
             });
         }
         self.named
@@ -148,7 +149,7 @@ impl SkippedFiles {
 /// The files of one bundle.
 #[derive(Default)]
 struct FileSet {
-    /// The whole, or the head.
+    /// The bundle, or its head.
     first: Vec<PathBuf>,
     /// Volumes behind a head.
     volumes: BTreeMap<VolumeNumber, Vec<PathBuf>>,
@@ -162,16 +163,16 @@ impl FileSet {
 }
 
 impl Inputs {
-    /// Looks through folders, and takes files with what belongs to them.
+    /// Reads directories, and named files with the files that belong to them.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the only input is a part of a bundle, or a directory may not be read by this
-    /// user; [`Error::Unexpected`] if a directory cannot be read for another reason.
+    /// [`Error::Usage`] if the only input is a volume or a parity file, or this user may not read a directory;
+    /// [`Error::Unexpected`] if a directory cannot be read for another reason.
     pub(crate) fn read(inputs: &[PathBuf]) -> Result<Self, Error> {
         Inputs::read_with_digests(inputs, &Digests::default())
     }
 
-    /// The same, for who looks again and again: what was read before is remembered.
+    /// Does what [`Inputs::read`] does, and keeps the digests of files for the next call.
     ///
     /// # Errors
     /// The errors of [`Inputs::read`].
@@ -188,7 +189,7 @@ impl Inputs {
             if let ([_], Some(part)) = (inputs, part(input)) {
                 return Err(Error::usage(
                     format!("{} is {part} of a bundle", input.display()),
-                    "Name its head, whose name ends in .tar.000, or the folder in which all of it lies.",
+                    "Name its head volume, which ends in .tar.000, or the directory that holds all its files.",
                 ));
             } else {
                 found.take(input.clone());
@@ -201,16 +202,16 @@ impl Inputs {
         Ok(found)
     }
 
-    /// Takes what has its turn in a folder. Whoever may put files there can put any number: what is looked
-    /// at together is bounded, and the rest is named and counted.
+    /// Adds the files of a directory that belong to this pass. Another user may have put any number of files there,
+    /// so the number of files is limited, and the others are counted as skipped.
     fn read_directory(&mut self, directory: &Path, turn: Turn) -> Result<(), Error> {
         let failed = || {
             |error: std::io::Error| match error.kind() {
                 std::io::ErrorKind::PermissionDenied => Error::usage(
-                    format!("the folder {} may not be read by this user", directory.display()),
-                    "Run the command as a user who may, or mount the medium for this one.",
+                    format!("this user may not read the directory {}", directory.display()),
+                    "Run the command as a user who can read it, or mount the medium for this user.",
                 ),
-                _ => Error::unexpected(format!("reading the folder {}", directory.display()))(error),
+                _ => Error::unexpected(format!("reading the directory {}", directory.display()))(error),
             }
         };
         for entry in fs::read_dir(directory).map_err(failed())? {
@@ -220,7 +221,7 @@ impl Inputs {
                 self.heartbeats.push(entry.path());
             }
             match why_skipped(&name) {
-                // It may have been renamed on its way.
+                // It may be a file of a bundle that was renamed.
                 Some(NOT_NAMED) if turn == Turn::Heads && entry.file_type().is_ok_and(|it| it.is_file()) => {
                     self.take_renamed(entry.path());
                 }
@@ -234,7 +235,7 @@ impl Inputs {
         Ok(())
     }
 
-    /// Takes a file whose name says nothing: a head, a heartbeat, or what may be a volume.
+    /// Adds a file with an unknown name: a head, a heartbeat, or a possible volume.
     fn take_renamed(&mut self, path: PathBuf) {
         self.sniffed += 1;
         let is_looked_into = self.sniffed <= MAX_RENAMED;
@@ -269,14 +270,14 @@ impl Inputs {
             Turn::Strays => self.files < MAX_FILES && (self.strays < MAX_STRAYS || !is_new()),
         };
         if !has_room {
-            let why = "there are too many files to look at it with the others".into();
+            let why = "too many files in the inputs".into();
             return self.ignored.add(SkippedFile { name: escape(&name_of(&path)), why });
         }
         self.strays += usize::from(turn == Turn::Strays && is_new());
         self.take(path);
     }
 
-    /// Takes what belongs to a bundle that was named, and nothing else that lies there.
+    /// Adds only those files beside a named bundle that belong to it.
     fn take_beside(&mut self, bundle: &Path) {
         let directory = bundle.parent().filter(|directory| !directory.as_os_str().is_empty());
         let Ok(entries) = fs::read_dir(directory.unwrap_or(Path::new("."))) else { return };
@@ -289,8 +290,8 @@ impl Inputs {
         }
     }
 
-    /// Puts parity that has another name than its head to that head: it says of which bundle it is. A head that cannot
-    /// be read is known by its length.
+    /// Assigns parity files with another name than their head to that head, by the identity of the bundle in them.
+    /// A head that cannot be read is recognized by its length.
     fn link_parity(&mut self) {
         let renamed = self.renamed.parity().iter().chain(self.beside.parity());
         let headless = self.sets.values().filter(|set| set.first.is_empty()).flat_map(|set| &set.parity);
@@ -309,7 +310,7 @@ impl Inputs {
                         None => has_length(head),
                     }
             };
-            // Those of the right length first: few have to be read.
+            // Heads with the right length come first, so that few have to be read.
             let (likely, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
                 self.bundles.iter().partition(|head| has_length(head));
             let head = likely.into_iter().chain(others).find(|head| is_its(head)).and_then(|head| key(head));
@@ -338,7 +339,7 @@ impl Inputs {
         }
     }
 
-    /// Puts a bundle together.
+    /// Finds the volumes of a bundle.
     ///
     /// # Errors
     /// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has another length than was
@@ -348,8 +349,8 @@ impl Inputs {
         signed.with_volumes(&find)
     }
 
-    /// Where the volumes of a bundle lie. Of one that lies there more than once, the one is taken that was signed:
-    /// anybody may put another beside it, in a folder of their own or with another case of its letters.
+    /// Returns a function that finds the volumes of a bundle. If several files have the name of a volume, it chooses
+    /// the genuine one: anyone may add another, in another directory or with other letter case.
     fn volumes_of<'i>(
         &'i self,
         head: &Path,
@@ -369,7 +370,8 @@ impl Inputs {
                 let (number, any) = (number.to_string(), |_: &Path| true);
                 search.find(&number, volume, &any).or_else(|| beside_it.find(&number, volume, &any))
             };
-            // One of its name and length is compared later, byte by byte, unless another may have come for it.
+            // A file with its name and length is enough here, because its digest is compared later. If a renamed file
+            // has the same length, the digest decides now.
             let is_likely = |path: &&PathBuf| {
                 has_length(path, volume) && (!search.has_size_of(volume) || self.look.is(path, volume))
             };
@@ -381,20 +383,20 @@ impl Inputs {
         self.renamed.search(volumes, &self.look, self.misnamed().cloned())
     }
 
-    /// Volumes that may belong to a head of another name: those without one, and what is named like a bundle, since a
-    /// gateway may have put a name's end behind the number.
+    /// Returns files that may be volumes of a head with another name: volumes without a head, and files named like a
+    /// bundle, because a gateway may have appended `.tar` to the name of a volume.
     fn misnamed(&self) -> impl Iterator<Item = &PathBuf> {
         let strays = self.sets.values().filter(|set| set.first.is_empty());
         strays.flat_map(|set| set.volumes.values().flatten()).chain(&self.bundles)
     }
 
-    /// The files that may be volumes under another name than that of their head.
+    /// Returns the files that may be volumes of a head with another name.
     pub(crate) fn may_be_volumes(&self) -> impl Iterator<Item = &PathBuf> {
         self.renamed.files().iter().chain(self.misnamed())
     }
 
-    /// Finds volumes that have other names than their heads, by what trusted keys signed. Only the `usable` files are
-    /// looked at, and of bundles that have a volume in common the newest gets it.
+    /// Finds volumes that have other names than their heads, by the payloads that trusted keys signed. Only the
+    /// `usable` files are read. If bundles share a volume, it is assigned to the newest.
     pub(crate) fn find_links(&self, keyring: &Keyring, usable: &BTreeSet<PathBuf>) -> Vec<LinkedVolume> {
         let (mut links, mut linked) = (Vec::new(), BTreeSet::new());
         if usable.is_empty() {
@@ -424,7 +426,7 @@ impl Inputs {
         links
     }
 
-    /// Puts these volumes to their heads. From then on no others are looked for.
+    /// Assigns these volumes to their heads. After that, no other renamed volumes are searched for.
     pub(crate) fn link_volumes(&mut self, links: &[LinkedVolume]) {
         self.is_linked = true;
         for LinkedVolume { key: of, number, path } in links {
@@ -444,7 +446,7 @@ impl Inputs {
         }
     }
 
-    /// The volumes of a bundle that are not there.
+    /// Returns the missing volumes of a bundle.
     pub(crate) fn lacking(&self, signed: &SignedBundle) -> Vec<(VolumeNumber, Volume)> {
         let find = self.volumes_of(signed.path(), signed.payload());
         let volumes = signed.payload().volumes.iter().enumerate();
@@ -454,40 +456,40 @@ impl Inputs {
             .collect()
     }
 
-    /// The heartbeats of a name.
+    /// Returns the heartbeats with this name.
     pub(crate) fn heartbeats_named(&self, name: &str) -> impl Iterator<Item = &PathBuf> {
         self.heartbeats
             .iter()
             .filter(move |file| file.file_name().is_some_and(|of| of.to_string_lossy() == name))
     }
 
-    /// The files of unknown names that are no volumes of what was completed.
+    /// Returns the files with unknown names that are not volumes of a completed bundle.
     pub(crate) fn not_named(&self) -> impl Iterator<Item = SkippedFile> {
         let skipped = |path: &PathBuf| {
             let is_parity = self.renamed.parity().contains(path);
-            let why = if is_parity { "parity of a bundle whose head is not here" } else { NOT_NAMED };
+            let why = if is_parity { "parity of a bundle whose head is missing" } else { NOT_NAMED };
             SkippedFile { name: escape(&name_of(path)), why: why.into() }
         };
         self.renamed.unused().map(skipped)
     }
 
-    /// Whether a file is a volume of what was completed, though its name is another.
+    /// Whether a file with another name is a volume of a completed bundle.
     pub(crate) fn is_renamed_volume(&self, path: &Path) -> bool {
         self.renamed.is_used(path) || self.beside.is_used(path)
     }
 
-    /// The files of unknown names that may be volumes.
+    /// Returns the files with unknown names that may be volumes.
     pub(crate) fn like_volumes(&self) -> impl Iterator<Item = &PathBuf> {
         self.renamed.like_volumes()
     }
 
-    /// What trusted keys signed among the wholes and heads of a bundle that lie there.
+    /// Returns the bundles and heads with this name that trusted keys signed.
     pub(crate) fn trusted_heads(&self, key: &str, keyring: &Keyring) -> impl Iterator<Item = SignedBundle> {
         let open = move |head| UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)).ok();
         self.heads(key).iter().filter_map(move |head| open(head))
     }
 
-    /// The files that are this bundle's: its head, its volumes, and parity that says so.
+    /// Returns the files of this bundle: its head, its volumes, and the parity with its identity.
     pub(crate) fn own(&self, key: &str, bundle: &VerifiedBundle) -> Vec<PathBuf> {
         let volume = self.volumes_of(bundle.path(), bundle.payload());
         let volumes =
@@ -498,14 +500,14 @@ impl Inputs {
         std::iter::once(bundle.path().to_path_buf()).chain(volumes).chain(parity).collect()
     }
 
-    /// Reads what is there of a bundle of which volumes are missing, and names those that are damaged as well.
+    /// Reads the existing volumes of an incomplete bundle, and returns an error that names the damaged ones too.
     pub(crate) fn bad_volumes(&self, head: &Path, keyring: &Keyring) -> Option<BundleError> {
         let signed = UnverifiedBundle::open(head).and_then(|head| head.signed(keyring)).ok()?;
         signed.bad_volumes(&self.volumes_of(signed.path(), signed.payload()))
     }
 
-    /// The paths of a bundle's files, where they have these lengths in bytes: of the only one, or of the
-    /// head and the volumes behind it. `None` for those that are not there.
+    /// Returns the paths of the files of a bundle, preferably with these lengths in bytes: the only file, or the
+    /// head and its volumes. `None` for missing files.
     pub(crate) fn files(&self, key: &str, lengths: &[u64]) -> Vec<Option<PathBuf>> {
         let set = self.sets.get(key);
         let is_head = |path: &&PathBuf| volumes::parse_name(&name_of(path)).is_some() == (lengths.len() > 1);
@@ -516,7 +518,8 @@ impl Inputs {
         lengths.iter().enumerate().map(|(index, length)| best(all(index)?, *length)).collect()
     }
 
-    /// As [`Inputs::files`], of what a trusted key signed: where a head is there whose files have these lengths.
+    /// Returns the same as [`Inputs::files`], but for a bundle that a trusted key signed. `None` if no head was found
+    /// that lists these lengths.
     pub(crate) fn trusted_files(
         &self,
         key: &str,
@@ -534,55 +537,55 @@ impl Inputs {
         Some(std::iter::once(Some(signed.path().to_path_buf())).chain(behind).collect())
     }
 
-    /// The names of the bundles of which something lies there.
+    /// Returns the names of the bundles that files were found of.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.sets.keys().map(String::as_str)
     }
 
-    /// What lies there of a bundle, the whole or the heads first.
+    /// Returns the files of a bundle, the bundles and heads first.
     pub(crate) fn all(&self, key: &str) -> Vec<PathBuf> {
         let Some(set) = self.sets.get(key) else { return Vec::new() };
         let behind = set.volumes.values().flatten();
         set.first.iter().chain(behind).chain(&set.parity).cloned().collect()
     }
 
-    /// The wholes or heads of a bundle that lie there.
+    /// Returns the bundles and heads with this name.
     pub(crate) fn heads(&self, key: &str) -> &[PathBuf] {
         self.sets.get(key).map_or(&[], |set| &set.first)
     }
 
-    /// The parity files of a bundle.
+    /// Returns the parity files of a bundle.
     pub(crate) fn parity(&self, key: &str) -> &[PathBuf] {
         self.sets.get(key).map_or(&[], |set| &set.parity)
     }
 
-    /// The bundles that have parity here.
+    /// Returns the names of the bundles with parity files.
     pub(crate) fn with_parity(&self) -> impl Iterator<Item = &str> {
         self.sets.iter().filter(|(_, set)| !set.parity.is_empty()).map(|(key, _)| key.as_str())
     }
 
-    /// What lies there of a bundle's volumes behind the head.
+    /// Returns the volumes of a bundle behind the head.
     pub(crate) fn volumes(&self, key: &str) -> impl Iterator<Item = (VolumeNumber, &Path)> {
         let volumes = self.sets.get(key).into_iter().flat_map(|set| &set.volumes);
         volumes.flat_map(|(number, paths)| paths.iter().map(|path| (*number, path.as_path())))
     }
 
-    /// Whether all that lies there of a bundle's volumes behind the head are these.
+    /// Whether all volumes of a bundle that were found are among these.
     pub(crate) fn has_only(&self, key: &str, volumes: &[Volume]) -> bool {
         let of = |number: VolumeNumber| volumes.get(number.index()?);
-        // What a look at the length tells needs no reading.
+        // A wrong length is found without reading.
         self.volumes(key).all(|(number, path)| of(number).is_some_and(|volume| has_length(path, volume)))
             && self
                 .volumes(key)
                 .all(|(number, path)| of(number).is_some_and(|volume| self.look.is(path, volume)))
     }
 
-    /// What is wrong with a bundle of which there are parts, and neither the whole nor the head.
+    /// Returns the error for a bundle if its head is missing.
     pub(crate) fn headless_one(&self, key: &str) -> Option<BundleError> {
         self.sets.get(key).and_then(without_head)
     }
 
-    /// Bundles of which there are parts, and neither the whole nor the head.
+    /// Returns the bundles whose head is missing.
     pub(crate) fn headless(&self) -> impl Iterator<Item = (&str, BundleError)> {
         let is_used = |set: &FileSet| {
             let mut volumes = set.volumes.values().flatten().peekable();
@@ -593,7 +596,7 @@ impl Inputs {
     }
 }
 
-/// What is wrong with parts that have no head.
+/// Returns the error for a set of files without a head.
 fn without_head(set: &FileSet) -> Option<BundleError> {
     if !set.first.is_empty() {
         return None;
@@ -606,18 +609,18 @@ fn without_head(set: &FileSet) -> Option<BundleError> {
     Some(BundleError::NoHead { path, parts: parts.count() })
 }
 
-/// Of several files the one with this length, else the first.
+/// Returns the first file with this length, else the first.
 fn best(paths: &[PathBuf], length: u64) -> Option<PathBuf> {
     let fits = |path: &&PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.len() == length);
     paths.iter().find(fits).or(paths.first()).cloned()
 }
 
-/// The last part of a path.
+/// Returns the last component of a path.
 pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// What a file is that is a part of a bundle, and not the whole or the head.
+/// Describes a file whose name is that of a volume behind a head, or of a parity file.
 fn part(path: &Path) -> Option<String> {
     let name = name_of(path);
     let volume = volumes::parse_name(&name).filter(|(_, number)| *number != VolumeNumber::HEAD);
@@ -625,24 +628,24 @@ fn part(path: &Path) -> Option<String> {
     volume.map(|(_, number)| format!("volume {number}")).or_else(parity)
 }
 
-/// The name of the bundle that a file belongs to, in small letters as FAT compares them.
+/// Returns the name of the bundle that a file belongs to, in lower case because FAT ignores case.
 pub(crate) fn key(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_string_lossy().to_lowercase();
     let bundle = parity::parse_name(&name).or(volumes::parse_name(&name).map(|(of, _)| of.to_owned()));
     Some(bundle.unwrap_or(name))
 }
 
-/// The date in a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`.
+/// Returns the date in a name that `export` chose: `STREAM-YYYYMMDDthhmmssz.tar`.
 pub(crate) fn named_date(key: &str) -> Option<Timestamp> {
     let (_, date) = key.strip_suffix(".tar")?.rsplit_once('-')?;
     parse_stamp(date)
 }
 
-/// Why a file's name says that it is no bundle. `name (1).tar`, as browsers make it, is fine.
+/// Returns the reason to skip a file because of its name. `name (1).tar`, as browsers write it, is accepted.
 pub(crate) fn why_skipped(name: &str) -> Option<&'static str> {
     let lower = name.to_lowercase();
     if name.starts_with("._") {
-        Some("left by macOS")
+        Some("metadata of macOS")
     } else if UNFINISHED.iter().any(|end| lower.ends_with(end)) {
         Some("an unfinished copy or export")
     } else if name.starts_with('.') {
@@ -659,7 +662,7 @@ pub(crate) fn why_skipped(name: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether a file is as long as a volume.
+/// Whether a file has the length of a volume.
 fn has_length(path: &Path, volume: &Volume) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.len() == volume.size)
 }

@@ -1,7 +1,7 @@
-//! `inspect`: what a bundle holds, how old it is, and who signed it.
+//! `inspect`: shows the content of a bundle, its age, and the keys that signed it.
 //!
-//! Shows unverified bundles too, and says that they are not verified. Every text from a bundle is escaped
-//! for the terminal.
+//! It shows unverified bundles too and marks them as such. Every text from a bundle is escaped for the
+//! terminal.
 
 use std::path::{Path, PathBuf};
 
@@ -19,17 +19,17 @@ use crate::trust::keyring::Keyring;
 use crate::util::clock;
 use crate::util::text::{Unverified, escape};
 
-/// What [`inspect`] found.
+/// The result of [`inspect`].
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct InspectReport {
     /// The bundles, those that a trusted key signed first.
     pub bundles: Vec<InspectedBundle>,
-    /// What was found beside them and skipped.
+    /// The skipped files beside them.
     pub ignored: Vec<SkippedFile>,
 }
 
-/// A bundle and what it says of itself.
+/// A bundle and its payload.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct InspectedBundle {
@@ -37,9 +37,9 @@ pub struct InspectedBundle {
     #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub path: PathBuf,
     /// Whether a trusted key signed it, and its file or all its volumes have the signed length. Only
-    /// [`verify`](crate::intake::verify::verify) and an import look at the content.
+    /// [`verify`](crate::intake::verify::verify) and an import check the content.
     pub verified: bool,
-    /// Why it is not verified.
+    /// The reason why it is not verified.
     pub why: Option<String>,
     /// The digest of its payload.
     pub identity: Digest,
@@ -47,21 +47,21 @@ pub struct InspectedBundle {
     pub signers: Vec<SignerInfo>,
     /// The key IDs that its signatures claim.
     pub claimed_keyids: Vec<Unverified>,
-    /// What it says of itself.
+    /// Its payload, which nothing has confirmed if it is not verified.
     pub payload: Payload,
     /// When it was inspected.
     #[serde(skip)]
     pub inspected_at: Timestamp,
 }
 
-/// Reads what bundles say of themselves and who signed them. `trust` names files of public keys to trust; if it
-/// is empty, those that `trust add` keeps are trusted.
+/// Reads the payloads of bundles and the keys that signed them. `trust` names files of trusted public keys; if
+/// it is empty, the keys that `trust add` stored are trusted.
 ///
 /// # Errors
-/// [`Error::Trust`] if a key cannot be used; [`Error::Usage`] if there is no bundle in these inputs;
+/// [`Error::Trust`] if a key cannot be used; [`Error::Usage`] if the inputs hold no bundle;
 /// [`Error::Bundle`] if the only input cannot be read as a bundle, or the head of every bundle is missing.
 pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, Error> {
-    // Without any trusted key there is still something to show.
+    // Bundles can be shown without any trusted key.
     let keyring = match Keyring::load(trust) {
         Err(TrustError::NoTrustedKeys { .. }) => Keyring::default(),
         other => other?,
@@ -88,7 +88,7 @@ pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, E
     there.not_named().for_each(|file| skipped.add(file));
     for (rows, of) in [(&signed, "a trusted key"), (&unsigned, "no trusted key")] {
         if rows.more > 0 {
-            let why = format!("signed by {of}, and not shown because they are many or large");
+            let why = format!("signed by {of}; not shown, because there are too many");
             skipped.add(SkippedFile { name: format!("{} bundles", rows.more), why });
         }
     }
@@ -102,18 +102,18 @@ pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, E
     Ok(InspectReport { bundles, ignored: skipped.remarks() })
 }
 
-/// Bundles that are shown. What they say is in memory until all are shown.
+/// The shown bundles. Their payloads stay in memory, so they are limited.
 #[derive(Default)]
 struct ShownBundles {
     rows: Vec<InspectedBundle>,
     /// The bytes of their manifests.
     bytes: usize,
-    /// How many are not shown.
+    /// The number of bundles that are not shown.
     more: usize,
 }
 
 impl ShownBundles {
-    /// The most bytes of manifests, but for a single one.
+    /// The limit of bytes of all manifests. A single larger one is accepted.
     const MAX: usize = 1 << 20;
 
     fn add(&mut self, row: InspectedBundle, length: usize) {
@@ -126,7 +126,7 @@ impl ShownBundles {
     }
 }
 
-/// A bundle, and the bytes of its payload.
+/// Reads a bundle, and returns it with the length of its payload.
 fn inspect_bundle(
     path: &Path,
     there: &Inputs,
@@ -141,7 +141,7 @@ fn inspect_bundle(
             let (payload, signers) = (signed.payload().clone(), SignerInfo::of(signed.signers(), keyring));
             (payload, signers, there.complete(signed).err().map(|error| escape(&error.to_string())))
         }
-        // Of what nobody signed, that is what is wrong, and not what it says.
+        // For an unsigned bundle, the missing signature is the reason, even if its payload is invalid too.
         Err(error) => match claims {
             Ok(claims) => (claims, Vec::new(), Some(escape(&error.to_string()))),
             Err(_) => return Err(error),

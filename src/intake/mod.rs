@@ -1,8 +1,8 @@
-//! Bundles on media: which files belong together, what they hold, and the commands `inspect`, `verify`,
-//! `repair` and `sign`.
+//! Bundles on media: finds the files that belong together, unpacks them, and implements the commands `inspect`,
+//! `verify`, `repair` and `sign`.
 //!
-//! This module knows the format of bundles and the trusted keys. It knows nothing of networks, and not
-//! where the data goes.
+//! This module knows the bundle format and the trusted keys. It knows neither networks nor the targets of an
+//! import.
 
 pub(crate) mod file_sets;
 pub(crate) mod inspect;

@@ -1,10 +1,9 @@
-//! Chooses between several files that have the name of one volume: which of them is the one that was
-//! signed.
+//! Chooses the genuine file among several that have the name of one volume.
 //!
-//! Anyone who may write to a medium or an inbox can put files there that have the name of a volume, in
-//! other letters or in another directory, and its length. Only a file that is read to its end is known to
-//! be genuine. A sparse file takes no room on the disk but hours to read. So the likely files are read
-//! first, few are read at a time, and the results are remembered.
+//! Anyone who can write to a medium or an inbox can add files with the name of a volume, in another directory or
+//! with other letter case, and with its length. Only reading a file completely shows whether it is genuine. A
+//! sparse file takes no space on the disk but hours to read. Therefore the module reads likely files first, reads
+//! few files per look, and remembers their digests.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -22,31 +21,31 @@ use crate::bundle::volumes::Volume;
 use crate::digest::{Digest, digest_of};
 use crate::util::clock;
 
-/// How many namesakes of a volume are read in one look and turn out to be another file.
+/// The limit of wrong files with the name of a volume that are read in one look.
 const MAX_WRONG: usize = 8;
-/// How many of these may be hollow. A genuine volume holds compressed data and is not.
+/// The limit of sparse files among these. A genuine volume holds compressed data and is not sparse.
 const MAX_HOLLOW: usize = 1;
-/// How many digests are remembered.
+/// The limit of remembered digests.
 const MAX_KNOWN: usize = 16_384;
-/// How long a file must have been unchanged for its digest to be remembered: some file systems count time in
-/// steps of two seconds, and a change within the same step does not show.
+/// The time without a change after which the digest of a file is remembered. Some file systems store times in
+/// steps of 2 seconds, so a second change within a step is invisible.
 const UNCHANGED: Duration = Duration::from_secs(2);
-/// How many ranges of a file are looked at to find out whether it is hollow.
+/// The limit of ranges of a file that are counted to decide whether it is sparse.
 const MAX_RANGES: usize = 4096;
 
-/// The digests of files that were read, for as long as the files stay as they were. A clone remembers the same.
+/// The digests of files that were read, valid while the files are unchanged. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Digests(Rc<RefCell<Known>>);
 
 struct Known {
     digests: BTreeMap<Identity, Digest>,
-    /// How often a file was read.
+    /// The number of files that were read.
     reads: usize,
     unchanged: Duration,
 }
 
-/// What tells whether a file is still as it was: device, inode, length, modification, change. Its owner can
-/// set all but the last.
+/// Identifies an unchanged file: device, inode, length, modification time, change time. Its owner can set all
+/// except the last.
 type Identity = (u64, u64, u64, (i64, i64), (i64, i64));
 
 impl Default for Digests {
@@ -56,19 +55,19 @@ impl Default for Digests {
 }
 
 impl Digests {
-    /// The digest of an open file, where it is known.
+    /// Returns the digest of an open file, if it is known.
     fn known(&self, metadata: &Metadata) -> Option<Digest> {
         self.0.borrow().digests.get(&identity(metadata)).copied()
     }
 
-    /// The digest of a file: the known one, or it is read.
+    /// Returns the digest of a file, and reads the file if the digest is not known.
     fn of(&self, file: &File) -> Option<Digest> {
         let before = file.metadata().ok()?;
         if let Some(digest) = self.known(&before) {
             return Some(digest);
         }
         self.0.borrow_mut().reads += 1;
-        // A file may grow as fast as it is read.
+        // Without a limit, reading would not end if the file grows at the same speed.
         let (digest, _) = digest_of(file.take(before.len())).ok()?;
         let after = file.metadata().ok()?;
         let mut known = self.0.borrow_mut();
@@ -93,24 +92,24 @@ fn identity(metadata: &Metadata) -> Identity {
     (metadata.dev(), metadata.ino(), metadata.len(), m, c)
 }
 
-/// Whether a file's last change is so long ago that a further one would show.
+/// Whether the last change of a file is so long ago that a further change would be visible.
 fn is_at_rest(metadata: &Metadata, unchanged: Duration) -> bool {
     let changed = u64::try_from(metadata.ctime()).map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds));
     changed.is_ok_and(|changed| clock::of_files().duration_since(changed).is_ok_and(|past| past >= unchanged))
 }
 
-/// One look at what lies there: how many namesakes it has read of each volume.
+/// One look at the files, with the number of wrong files that it has read for each volume.
 #[derive(Default)]
 pub(crate) struct Look {
     digests: Digests,
-    /// How many of a volume's namesakes were another file, and how many of these were hollow.
+    /// The number of wrong files for each volume, and the number of sparse ones among them.
     wrong: RefCell<BTreeMap<Digest, (usize, usize)>>,
-    /// What was read by its content in this look, also of files that have just changed.
+    /// The digests of renamed files that this look has read, including files that have just changed.
     read: RefCell<BTreeMap<Identity, Digest>>,
 }
 
 impl Look {
-    /// A look that remembers what earlier ones have read.
+    /// Creates a look that knows the digests of earlier ones.
     pub(crate) fn with(digests: &Digests) -> Self {
         Look { digests: digests.clone(), ..Look::default() }
     }
@@ -120,8 +119,8 @@ impl Look {
         self.digests.is(path, volume)
     }
 
-    /// Whether a file of whatever name is this volume. It is read only if it has the volume's length, is not hollow,
-    /// and `left`, the number of files that may still be read, allows it.
+    /// Whether a file with any name is this volume. It is read only if it has the length of the volume, is not sparse,
+    /// and `left`, the number of files that may still be read, is not 0.
     pub(crate) fn is_by_content(&self, path: &Path, volume: &Volume, left: &Cell<usize>) -> bool {
         let open = || {
             let (mut file, _) = open_regular(path).ok().filter(|(_, length)| *length == volume.size)?;
@@ -134,7 +133,7 @@ impl Look {
                 return None;
             }
             left.set(left.get() - 1);
-            // To look for holes has moved the place from which it would be read.
+            // The search for holes moved the file offset.
             file.rewind().ok()?;
             let digest = self.digests.of(&file)?;
             self.read.borrow_mut().insert(identity(&metadata), digest);
@@ -143,15 +142,15 @@ impl Look {
         open() == Some(volume.digest)
     }
 
-    /// Of several files the one that was signed, else one of its length, else the first. `expected` is where
-    /// it lies if it has kept its name: nobody can put another file there without removing it.
+    /// Returns the genuine file, else a file with its length, else the first. `expected` is the path of a volume that
+    /// kept its name: another file can have this path only if the genuine one was removed.
     pub(crate) fn right(
         &self,
         expected: Option<&Path>,
         paths: &[PathBuf],
         volume: &Volume,
     ) -> Option<PathBuf> {
-        // A single one is taken as it is: its bytes are compared later.
+        // A single file needs no choice, because its digest is compared later.
         if let [] | [_] = paths {
             return paths.first().cloned();
         }
@@ -162,7 +161,7 @@ impl Look {
         genuine.or(candidates.first()).map(|found| found.path.to_path_buf()).or(paths.first().cloned())
     }
 
-    /// A file that has the volume's length.
+    /// Returns the file as a candidate if it has the length of the volume.
     fn candidate<'p>(
         &self,
         expected: Option<&Path>,
@@ -180,7 +179,7 @@ impl Look {
         Some(Candidate { path, rank })
     }
 
-    /// Reads a candidate, unless too many have been read in this look.
+    /// Reads a candidate, unless this look has read too many.
     fn is_genuine(&self, candidate: &Candidate<'_>, volume: &Volume) -> bool {
         let hollow = candidate.rank == Rank::Hollow;
         match candidate.rank {
@@ -205,24 +204,24 @@ struct Candidate<'p> {
     rank: Rank,
 }
 
-/// In which order candidates are looked at.
+/// The order in which candidates are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
-    /// It was read and is the volume.
+    /// Its digest is known and is that of the volume.
     Genuine,
-    /// It lies where the volume would lie.
+    /// It has the expected path.
     Expected,
-    /// It has data.
+    /// It is not sparse.
     Likely,
-    /// Most of it has no data.
+    /// It is sparse.
     Hollow,
-    /// It was read and is another file.
+    /// Its digest is known and is another one.
     Another,
 }
 
-/// Whether less than half of a file's bytes are stored, and the rest are holes. Copying a bundle makes no such
-/// file. A file system that knows no holes says that there are none, and data that is not on the disk yet is
-/// data.
+/// Whether less than half of the bytes of a file are stored and the rest are holes. Copying a bundle never creates
+/// such a file. A file system without support for holes reports none, and data that is not on the disk yet counts
+/// as stored.
 pub(crate) fn is_hollow(file: &File, length: u64) -> bool {
     let (mut at, mut there) = (0u64, 0u64);
     for _ in 0..MAX_RANGES {
@@ -234,7 +233,7 @@ pub(crate) fn is_hollow(file: &File, length: u64) -> bool {
         }
         at = end;
     }
-    // Of a file in so many pieces its beginning tells.
+    // For a file with so many ranges, the counted ones decide.
     there < at / 2
 }
 
@@ -289,7 +288,7 @@ mod tests {
         let mut paths: Vec<PathBuf> = (0..2000).map(|number| place.sparse(&format!("s{number}"))).collect();
         let genuine = place.put("genuine", &place.genuine);
         paths.push(genuine.clone());
-        // It has data, and they have none. This file system must be able to tell.
+        // The test needs a file system that reports holes.
         assert!(is_hollow(&File::open(&paths[0]).unwrap(), SIZE));
         assert_eq!(place.find(None, &paths), Some(genuine.clone()));
         assert_eq!(place.reads(), 1, "no other was read");
@@ -321,11 +320,11 @@ mod tests {
         assert_eq!(place.reads(), MAX_WRONG);
         look.right(None, &paths, &place.volume);
         assert_eq!(place.reads(), MAX_WRONG, "this look has read enough");
-        // Later looks go on where it ended: nobody crowds the genuine one out.
+        // Later looks continue after the remembered files, so the genuine one is found eventually.
         let found = (0..3).map(|_| place.find(None, &paths)).find(|found| *found == Some(genuine.clone()));
         assert!(found.is_some());
         assert_eq!(place.reads(), 21);
-        // A file that has changed is another one.
+        // A changed file counts as a new one.
         fs::write(&paths[3], &place.genuine).unwrap();
         fs::write(&genuine, b"").unwrap();
         assert_eq!(place.find(None, &paths).as_ref(), Some(&paths[3]));

@@ -1,5 +1,5 @@
-//! Opens the input of `verify`, `inspect`, `import` and `serve`: one bundle, or directories that hold
-//! bundles and their volumes among the files that file managers and file systems leave there.
+//! Opens the input of `verify`, `import` and `serve`: one bundle, or directories that hold bundles and their
+//! volumes among other files. It checks signatures, payloads and lengths, and leaves the content to the caller.
 
 use std::collections::HashSet;
 use std::fs;
@@ -18,66 +18,65 @@ use crate::trust::keyring::Keyring;
 use crate::util::fs::tempdir_in;
 use crate::util::text::escape;
 
-/// How many bundles of a folder are looked at, the newest: each is an open file. Years of weekly
-/// bundles are fewer.
+/// The limit of bundles, of which the newest are kept: each is an open file. Years of weekly bundles are fewer.
 const MAX_BUNDLES: usize = 256;
 
-/// How many bytes their manifests may have in all: each is in memory.
+/// The limit of bytes of all their manifests, which are in memory.
 const MAX_MANIFESTS: u64 = 4 << 20;
-/// How many damaged bundles are named that a trusted key signed.
+/// The limit of damaged bundles with a trusted signature that are named.
 const MAX_DAMAGED: usize = 100;
-/// How many files are named that no trusted key signed, of those that look like bundles.
+/// The limit of bundles without a trusted signature that are named.
 const MAX_UNSIGNED: usize = 20;
 
-/// What was found.
+/// The opened bundles, and the problems of the others.
 #[derive(Default)]
 pub(crate) struct OpenedBundles {
     /// Bundles that a trusted key signed, the oldest first.
     pub(crate) bundles: Vec<VerifiedBundle>,
-    /// Files that are none of our business.
+    /// Skipped files.
     pub(crate) ignored: Vec<SkippedFile>,
-    /// What somebody should know: a bundle that no trusted key signed may be one that was waited for.
+    /// Warnings for the operator, for example about a bundle that no trusted key signed: it may be an expected one.
     pub(crate) warnings: Vec<String>,
-    /// Bundles that somebody should look at: signed by a trusted key and damaged, or unreadable.
+    /// Errors for the operator: bundles that are damaged or unreadable.
     pub(crate) damaged: Vec<BundleError>,
-    /// What was rebuilt from parity, for each bundle.
+    /// The bundles that were rebuilt from parity.
     pub(crate) rebuilt: Vec<Rebuilt>,
-    /// What could not be, likewise.
+    /// The errors of the bundles that could not be rebuilt.
     pub(crate) not_rebuilt: Vec<String>,
-    /// Bundles that no trusted key signed, the first of them.
+    /// The first bundles that no trusted key signed.
     pub(crate) untrusted: Vec<BundleError>,
-    /// How many more there are.
+    /// The number of further bundles that no trusted key signed.
     pub(crate) more_untrusted: usize,
     rebuilder: Option<Rebuilder>,
-    /// Why something could not be made whole for which there is enough parity: no fault of the bundle.
+    /// The error that prevented a rebuild although the parity is sufficient, such as a full disk.
     hindered: Option<Error>,
 }
 
-/// What it takes to rebuild a bundle.
+/// Rebuilds bundles of these inputs.
 struct Rebuilder {
     there: Rc<Inputs>,
     keyring: Keyring,
-    /// Where what was made lies as long as this lives.
+    /// The directory for rebuilt files, which is removed with this value.
     scratch: tempfile::TempDir,
 }
 
 impl Rebuilder {
-    /// Rebuilds a bundle that is signed by a trusted key, where its parity is enough.
+    /// Rebuilds a bundle that is signed by a trusted key, if its parity is sufficient.
     fn rebuild(&self, key: &str) -> Result<Option<RebuiltBundle>, Error> {
         let name = |path: &Path| self.scratch.path().join(path.file_name().unwrap_or_default());
         rebuild_bundle(&self.there, key, &self.keyring, &name)
     }
 }
 
-/// An error, and the bundle that is to blame for it.
+/// An error, and the bundle that caused it.
 pub(crate) struct Blame {
-    /// The index of the bundle; `None` if no bundle is to blame.
+    /// The index of the bundle; `None` if no bundle caused it.
     bundle: Option<usize>,
     error: Error,
 }
 
 impl Blame {
-    /// Blames a bundle, by its index.
+    /// Returns a function that blames the bundle with this index for an error.
     pub(crate) fn on<E: Into<Error>>(bundle: usize) -> impl Fn(E) -> Blame {
         move |error| Blame { bundle: Some(bundle), error: error.into() }
     }
@@ -91,9 +90,9 @@ impl<E: Into<Error>> From<E> for Blame {
 }
 
 impl OpenedBundles {
-    /// Attempts something with all bundles, and again without each that turns out to be damaged deep
-    /// inside: it must not keep out the good one beside it. An attempt says which bundle is to blame, and
-    /// leaves nothing in place where it fails. What was damaged comes with the result.
+    /// Calls `attempt` with all bundles. If it blames a bundle for damage, the bundle is rebuilt or removed and
+    /// `attempt` is called again, so that a damaged bundle does not block a good one. A failed attempt must leave no
+    /// changes. Returns the errors of the removed bundles with the result.
     ///
     /// # Errors
     /// [`Error::Bundle`] if the only bundle is damaged; every other error of `attempt`.
@@ -121,7 +120,7 @@ impl OpenedBundles {
         }
     }
 
-    /// Rebuilds a bundle that is incomplete, or turned out to be damaged, from its parity.
+    /// Rebuilds an incomplete or damaged bundle from its parity.
     fn rebuild(&mut self, key: &str, error: &BundleError) -> Option<VerifiedBundle> {
         match self.rebuilder.as_ref()?.rebuild(key) {
             Ok(rebuilt) => {
@@ -139,8 +138,8 @@ impl OpenedBundles {
         }
     }
 
-    /// Puts what parity makes of it in the place of a bundle that turned out to be damaged. Once: what was
-    /// made and is damaged is not made again.
+    /// Replaces a damaged bundle by the one that is rebuilt from its parity. A rebuilt bundle that is damaged is not
+    /// rebuilt again.
     fn replace_by_rebuilt(&mut self, index: usize, error: &BundleError) -> bool {
         let (Some(rebuilder), Some(bundle)) = (&self.rebuilder, self.bundles.get(index)) else {
             return false;
@@ -149,19 +148,19 @@ impl OpenedBundles {
         let Some(key) = file_sets::key(bundle.path()).filter(|_| !made) else { return false };
         let Some(rebuilt) = self.rebuild(&key, error) else { return false };
         self.bundles[index] = rebuilt;
-        // It may be another bundle than the head said: a head was swapped.
+        // If the head was swapped, the rebuilt bundle is another one, with another date.
         self.sort();
         true
     }
 
-    /// The oldest first.
+    /// Sorts the bundles, the oldest first.
     fn sort(&mut self) {
         self.bundles.sort_by_key(|bundle| (bundle.payload().created, bundle.identity()));
     }
 }
 
-/// Whether a file bears a name as `export` gives it: `STREAM-YYYYMMDDthhmmssz.tar`, also with what
-/// a browser puts behind it.
+/// Whether a file has a name that `export` chose: `STREAM-YYYYMMDDthhmmssz.tar`, possibly with a suffix that a
+/// browser added.
 fn is_named_as_bundle(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let name = volumes::parse_name(&name).map_or(&name[..], |(bundle, _)| bundle);
@@ -174,13 +173,14 @@ fn is_named_as_bundle(path: &Path) -> bool {
         })
 }
 
-/// Opens what is there and checks signatures, payloads and lengths; the content is still to come. What parity
-/// makes whole is written into the folder `scratch`, where there is one, and lies there as long as the result lives.
+/// Opens the bundles in the inputs and checks signatures, payloads and lengths, but not the content. If `scratch`
+/// is given, incomplete bundles are rebuilt in that directory. The result removes the rebuilt files when it is
+/// dropped.
 ///
 /// # Errors
 /// [`Error::Bundle`] if the only file is damaged or not signed by a trusted key, or no bundle in the
-/// directories is usable; [`Error::Usage`] if there is no bundle; [`Error::Destination`] if a rebuild from
-/// parity fails because of the disk; [`Error::Unexpected`] if a directory cannot be read or made.
+/// directories is usable; [`Error::Usage`] if the inputs hold no bundle; [`Error::Destination`] if a rebuild
+/// from parity fails because of the disk; [`Error::Unexpected`] if a directory cannot be read or created.
 pub(crate) fn open(
     inputs: &[PathBuf],
     keyring: &Keyring,
@@ -193,11 +193,12 @@ pub(crate) fn open(
     let has_parity = there.with_parity().next().is_some();
     if let Some(scratch) = scratch.filter(|_| has_parity) {
         let scratch = tempdir_in(scratch, SCRATCH);
-        let scratch = scratch.map_err(Error::unexpected("making a folder for what parity makes whole"))?;
+        let scratch =
+            scratch.map_err(Error::unexpected("creating a directory for files rebuilt from parity"))?;
         let rebuilder = Rebuilder { there: Rc::clone(&there), keyring: keyring.clone(), scratch };
         opener.found.rebuilder = Some(rebuilder);
     }
-    // What is whole comes first: putting the rest together may take long.
+    // Complete bundles come first, because rebuilding the others may take long.
     let may_be_rebuilt =
         |path: &Path| has_parity && file_sets::key(path).is_some_and(|key| !there.parity(&key).is_empty());
     let (mut later, mut failed) = (Vec::new(), Vec::new());
@@ -217,7 +218,7 @@ pub(crate) fn open(
             Err(error) => failed.push((path, error)),
         }
     }
-    // What turned out to be a volume is no bundle, whatever its name is.
+    // A file that is a renamed volume is not a bundle, even if its name ends in `.tar`.
     failed.retain(|(path, _)| !there.is_renamed_volume(path));
     for (path, error) in failed {
         opener.sort_out(path, error)?;
@@ -232,19 +233,19 @@ pub(crate) fn open(
     opener.finish(inputs)
 }
 
-/// What was found so far. Nothing in it grows with the number or the size of files that no trusted key signed.
+/// The state while bundles are opened. Its size is limited, even if anyone adds many or large unsigned files.
 struct BundleOpener<'k> {
     there: Rc<Inputs>,
     keyring: &'k Keyring,
     found: OpenedBundles,
     skipped: SkippedFiles,
-    /// Device and inode of files that have several names.
+    /// Device and inode of the opened files that have several names.
     files: HashSet<(u64, u64)>,
-    /// Bundles that gave way to newer ones.
+    /// The number of bundles that were dropped for newer ones.
     older: usize,
     /// Damaged bundles that no trusted key signed.
     unsigned: Vec<BundleError>,
-    /// Damaged bundles that are only counted.
+    /// The number of damaged bundles that are not named.
     uncounted: usize,
 }
 
@@ -262,13 +263,13 @@ impl<'k> BundleOpener<'k> {
         }
     }
 
-    /// Whether a path is another name of a file that was opened: it adds nothing but an open file.
+    /// Whether a path is another name of a file that was opened already.
     fn is_known(&mut self, path: &Path) -> bool {
         use std::os::unix::fs::MetadataExt;
         let known = fs::symlink_metadata(path)
             .is_ok_and(|m| m.is_file() && m.nlink() > 1 && !self.files.insert((m.dev(), m.ino())));
         if known {
-            let why = "another name of a file above".into();
+            let why = "another name of a file that was read already".into();
             self.skipped.add(SkippedFile { name: shown(path), why });
         }
         known
@@ -283,7 +284,7 @@ impl<'k> BundleOpener<'k> {
         file_sets::key(path).and_then(|key| self.found.rebuild(&key, &error)).ok_or(error)
     }
 
-    /// Keeps a bundle. The oldest gives way where there are too many, or their manifests take too much memory.
+    /// Keeps a bundle. Drops the oldest if there are too many, or their manifests take too much memory.
     fn keep(&mut self, bundle: VerifiedBundle) {
         let bundles = &mut self.found.bundles;
         bundles.push(bundle);
@@ -295,7 +296,7 @@ impl<'k> BundleOpener<'k> {
         }
     }
 
-    /// Sorts out a file that cannot be used.
+    /// Records a file that cannot be used.
     ///
     /// # Errors
     /// The given error, if the user named this file and nothing else.
@@ -304,7 +305,7 @@ impl<'k> BundleOpener<'k> {
             return Err(self.found.hindered.take().unwrap_or(error.into()));
         }
         match error {
-            // Something that bears a bundle's name and is none was one, most likely.
+            // A file with the name of a bundle is most likely a damaged bundle.
             error @ BundleError::NotABundle { .. } if is_named_as_bundle(path) => self.damaged(error),
             error @ (BundleError::NotAFile { .. } | BundleError::NotABundle { .. }) => {
                 self.skipped.add(skipped_file(path, &error));
@@ -319,7 +320,7 @@ impl<'k> BundleOpener<'k> {
         let ignored = skipped_file(path, &error);
         if self.found.untrusted.len() < MAX_UNSIGNED {
             self.found.warnings.push(format!(
-                "{} was passed over, because it is {}: if its exporter has a new key, `trivy-ferry trust add` it",
+                "{} was skipped, because it is {}. If its exporter has a new key, trust that key with `trivy-ferry trust add`",
                 ignored.name, ignored.why
             ));
             self.found.untrusted.push(error);
@@ -329,7 +330,7 @@ impl<'k> BundleOpener<'k> {
         self.skipped.add(ignored);
     }
 
-    /// Each is a sentence of its own on the terminal. Those of signed bundles are not crowded out.
+    /// Records a damaged bundle. The limits are separate, so that unsigned files cannot displace signed bundles.
     fn damaged(&mut self, error: BundleError) {
         let (list, most) = match error.is_signed() {
             true => (&mut self.found.damaged, MAX_DAMAGED),
@@ -346,13 +347,13 @@ impl<'k> BundleOpener<'k> {
         found.damaged.append(&mut unsigned);
         if found.more_untrusted > 0 {
             let more = found.more_untrusted;
-            found.warnings.push(format!("{more} more files here are not signed by a trusted key"));
+            found.warnings.push(format!("{more} more files are not signed by a trusted key"));
         }
         if uncounted > 0 {
-            found.warnings.push(format!("{uncounted} more files here are damaged bundles as well"));
+            found.warnings.push(format!("{uncounted} more files are damaged bundles"));
         }
         if older > 0 {
-            let why = format!("older than the {} newest bundles here", found.bundles.len());
+            let why = format!("older than the {} newest bundles", found.bundles.len());
             skipped.add(SkippedFile { name: format!("{older} bundles"), why });
         }
         if !found.bundles.is_empty() || found.damaged.len() > 1 {
@@ -379,30 +380,32 @@ fn shown(path: &Path) -> String {
     escape(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// The folder holds nothing to work with.
+/// Returns the error for inputs without a bundle.
 pub(crate) fn no_bundle(inputs: &[PathBuf], skipped: SkippedFiles) -> Error {
     if inputs.is_empty() {
-        return Error::usage("no bundle is named", "Name a bundle, or a directory that holds bundles.");
+        return Error::usage("no bundle was named", "Name a bundle, or a directory that holds bundles.");
     }
     let all = skipped.len();
     let some: Vec<String> =
         skipped.list().iter().take(3).map(|file| format!("{}: {}", file.name, file.why)).collect();
     let seen = match all {
-        0 => "it is empty: is the medium mounted there?".to_owned(),
+        0 => "it is empty; is the medium mounted there?".to_owned(),
         1..=3 => some.join("; "),
         _ => format!("{}; and {} more", some.join("; "), all - 3),
     };
     let hint = match inputs.iter().find_map(|input| directory_with_bundles(input)) {
-        Some(directory) => format!("Name the folder itself: {} holds files named .tar.", directory.display()),
-        None => "Name the file that `trivy-ferry export` wrote, or the folder that it lies in.".into(),
+        Some(directory) => {
+            format!("Name the directory {}, which holds files named .tar.", directory.display())
+        }
+        None => "Name the file that `trivy-ferry export` wrote, or the directory that holds it.".into(),
     };
     let inputs: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
     Error::usage(format!("there is no bundle in {} ({seen})", inputs.join(" and ")), hint)
 }
 
-/// A folder in this one that looks like the medium that was meant: `/media/usb` for `/media`.
+/// Returns a subdirectory that holds bundles, such as `/media/usb` for `/media`.
 fn directory_with_bundles(input: &Path) -> Option<PathBuf> {
-    /// Enough for what lies in a folder of mount points.
+    /// Enough entries for a directory of mount points.
     const MAX: usize = 100;
     let list =
         |directory: &Path| fs::read_dir(directory).into_iter().flatten().take(MAX).filter_map(Result::ok);
@@ -413,7 +416,7 @@ fn directory_with_bundles(input: &Path) -> Option<PathBuf> {
         .find(|directory| list(directory).any(is_bundle))
 }
 
-/// A trusted key that came with the bundle proves nothing by itself.
+/// Returns a warning if a trusted key is on the same medium as the bundle: such a key proves nothing by itself.
 pub(crate) fn beside(keyring: &Keyring, input: &Path) -> Option<String> {
     use std::os::unix::fs::MetadataExt;
     let directory = if input.is_dir() { input } else { input.parent()? };
@@ -428,7 +431,7 @@ pub(crate) fn beside(keyring: &Keyring, input: &Path) -> Option<String> {
     };
     let key = keyring.iter().find(|key| close(&key.path))?;
     Some(format!(
-        "the key {} lies beside the bundle and proves nothing by itself: compare its fingerprint ({}) over another channel, then `trivy-ferry trust add` it",
+        "the key {} came with the bundle and proves nothing by itself. Compare its fingerprint ({}) over another channel, then trust it with `trivy-ferry trust add`",
         key.path.display(),
         key.key.id()
     ))

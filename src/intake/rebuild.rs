@@ -1,4 +1,5 @@
-//! Rebuilds a bundle from its parity. The result is accepted only if a trusted key signed it.
+//! Rebuilds a bundle from its parity. The result is accepted only if a trusted key signed it. Comparing its
+//! content with the signed digests is left to the caller.
 
 use std::fmt;
 use std::fs::File;
@@ -17,49 +18,49 @@ use crate::trust::keyring::Keyring;
 use crate::util::fs::{self, Links, free};
 use crate::util::text::escape;
 
-/// How many kinds of parity are tried for one bundle: more than one is a trick, or a mix-up.
+/// The limit of different parities that are tried for one bundle. More than one is an attack or a mix-up.
 const MAX_KINDS: usize = 4;
 
-/// A bundle that was rebuilt. Its content is still to be compared, as with every other.
+/// A rebuilt bundle. Its content is not verified yet.
 pub(crate) struct RebuiltBundle {
     /// The bundle.
     pub(crate) bundle: VerifiedBundle,
-    /// Its files that were made: where they are, and what they stand for.
+    /// Its rebuilt files: their paths, and the paths of the files that they replace.
     pub(crate) made: Vec<(PathBuf, PathBuf)>,
-    /// How many shards were bad.
+    /// The number of bad shards.
     pub(crate) shards: usize,
 }
 
-/// Files that were rebuilt from parity, and why.
+/// Files that were rebuilt from parity, and the reason.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Rebuilt {
     /// The names of the files.
     pub files: Vec<String>,
-    /// What was wrong.
+    /// The error that made the rebuild necessary.
     pub error: String,
 }
 
 impl fmt::Display for Rebuilt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let were = if self.files.len() == 1 { "was" } else { "were" };
-        write!(f, "{} {were} made again from parity: {}", escape(&self.files.join(", ")), escape(&self.error))
+        write!(f, "{} {were} rebuilt from parity: {}", escape(&self.files.join(", ")), escape(&self.error))
     }
 }
 
 impl RebuiltBundle {
-    /// Describes what was rebuilt, for what was wrong.
+    /// Describes the rebuilt files. `error` is the reason for the rebuild.
     pub(crate) fn rebuilt(&self, error: &BundleError) -> Rebuilt {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Rebuilt { files: self.made.iter().map(|(_, of)| name(of)).collect(), error: error.to_string() }
     }
 }
 
-/// Makes a bundle whole. `place` says where a file is written that stands for the one of this path; what
-/// has that name already is removed. `None` where there is no parity, or it finds nothing wrong.
+/// Rebuilds a bundle. `place` returns the path for the file that replaces the one at the given path; an existing
+/// file at that path is removed. `None` if there is no parity, or nothing to rebuild.
 ///
 /// # Errors
-/// [`BundleError::BeyondParity`] if the parity is not enough, or claims more than the disk can hold;
+/// [`BundleError::BeyondParity`] if the parity is not sufficient, or claims more than the disk can hold;
 /// another [`Error::Bundle`] if no trusted key signed what was rebuilt; [`Error::Destination`] if the disk
 /// fails or is full.
 pub(crate) fn rebuild_bundle(
@@ -77,7 +78,7 @@ pub(crate) fn rebuild_bundle(
             None => {}
         }
     }
-    // Where several were mixed up, the one that has the most is most likely the right one.
+    // If several were mixed up, the one with the most files is most likely the right one.
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.len()));
     let mut failed = None;
     for kind in &kinds {
@@ -106,7 +107,7 @@ fn from(
         remove(&made);
         remains.failed(failed, made.last())
     })?;
-    // A head that was signed again since the parity was made differs in its signatures alone.
+    // If a signature was added after the export, the rebuilt head differs only in its signatures. Keep the newer one.
     if let (Some(Some(head)), Some(first)) = (remains.found.first(), made.first())
         && first.index == 0
         && is_newer_head(head, &first.path, keyring)
@@ -122,9 +123,9 @@ fn from(
     Ok(Some(RebuiltBundle { bundle, made, shards: rebuilt.shards }))
 }
 
-/// What is there of a bundle that has parity.
+/// The existing files of a bundle that has parity.
 struct Remains<'a> {
-    /// Its files in their order, as far as they are there.
+    /// Its files in order; `None` for missing ones.
     found: Vec<Option<PathBuf>>,
     /// Whether a trusted key has signed the lengths of the files.
     is_trusted: bool,
@@ -147,7 +148,7 @@ impl<'a> Remains<'a> {
         self.found.iter().map(|path| path.as_ref().and_then(open)).collect()
     }
 
-    /// Returns the path of a file; for a missing one that which it would have beside the parity.
+    /// Returns the path of a file. For a missing one, returns the path that it would have beside the parity.
     fn path(&self, index: usize) -> Option<PathBuf> {
         self.found[index].clone().or_else(|| self.beside(index))
     }
@@ -155,7 +156,7 @@ impl<'a> Remains<'a> {
     fn beside(&self, index: usize) -> Option<PathBuf> {
         let beside = self.parity.path();
         let name = beside.file_name()?.to_string_lossy();
-        // Where names were changed, it gets the one that it was exported under.
+        // If the parity was renamed, the file gets the name that an export gives it.
         let exported = || {
             let head = UnverifiedBundle::open(self.found.first()?.as_ref()?).ok()?;
             let payload = head.claims().ok()?;
@@ -167,7 +168,7 @@ impl<'a> Remains<'a> {
         Some(beside.with_file_name(name))
     }
 
-    /// Opens the bundle with the files that were made in place of those that were bad or missing.
+    /// Opens the bundle with the rebuilt files in place of the bad or missing ones.
     fn completed(&self, made: &[Made], keyring: &Keyring) -> Result<VerifiedBundle, BundleError> {
         let path = |index: usize| {
             let made = made.iter().find(|made| made.index == index).map(|made| made.path.clone());
@@ -178,16 +179,16 @@ impl<'a> Remains<'a> {
         signed.with_volumes(&|number| path(number.index()? + 1))
     }
 
-    /// Returns what it means that no files could be made, where `last` was the last one that was begun.
+    /// Returns the error for a failed rebuild. `last` is the file that was begun last.
     fn failed(&self, failed: RebuildError, last: Option<&Made>) -> Error {
         let path = self.found.iter().flatten().next().cloned().or_else(|| self.beside(0)).unwrap_or_default();
         match failed {
             RebuildError::TooMuch { .. } => {
                 BundleError::BeyondParity { path, why: failed.to_string() }.into()
             }
-            // Who claims without anybody's word that much is to be made has not hindered anything.
+            // An unsigned parity file that claims too much is a fault of the parity, not of the disk.
             RebuildError::Io(error) if !self.is_trusted && error.kind() == io::ErrorKind::StorageFull => {
-                let why = "what its parity claims takes more room than there is".into();
+                let why = "its parity claims more bytes than there is free space".into();
                 BundleError::BeyondParity { path, why }.into()
             }
             RebuildError::Io(error) => {
@@ -196,24 +197,24 @@ impl<'a> Remains<'a> {
                 let name = of.file_name().unwrap_or_default().to_string_lossy();
                 Error::Destination {
                     path: directory.to_path_buf(),
-                    what: format!("{} could not be made whole there: {error}", escape(&name)),
-                    hint: "Make room there, or copy the volumes again that are missing or damaged.".into(),
+                    what: format!("{} cannot be rebuilt there: {error}", escape(&name)),
+                    hint: "Free space there, or copy the missing or damaged volumes again.".into(),
                 }
             }
         }
     }
 }
 
-/// The making of files from parity.
+/// Creates the files that are rebuilt.
 struct Making<'a> {
     remains: &'a Remains<'a>,
     place: &'a dyn Fn(&Path) -> PathBuf,
     made: Vec<Made>,
-    /// The lengths of those that were begun, as the parity claims them.
+    /// The sum of their lengths, as the parity claims them.
     claimed: u64,
 }
 
-/// A file that was made, or at least begun.
+/// A file that was rebuilt, or begun.
 struct Made {
     index: usize,
     path: PathBuf,
@@ -229,7 +230,7 @@ impl Making<'_> {
         self.made.push(Made { index, path: path.clone(), stands_for });
         self.claimed = self.remains.parity.shape().files()[index].saturating_add(self.claimed);
         let free = free(path.parent().unwrap_or(Path::new(".")))?;
-        // Where nobody vouches for the lengths that parity claims, they must not fill a disk before that shows.
+        // Lengths that only the parity claims may be forged, so they must not fill the disk.
         if self.claimed > if self.remains.is_trusted { free } else { free / 2 } {
             return Err(io::ErrorKind::StorageFull.into());
         }
@@ -241,17 +242,17 @@ fn remove(made: &[Made]) {
     made.iter().for_each(|made| drop(fs::remove_file(&made.path)));
 }
 
-/// Whether a folder is one that is gone with the run, so that its name says nothing.
+/// Whether a directory is a temporary one of this run, whose name would not help the user.
 fn is_scratch(directory: &Path) -> bool {
     directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with(SCRATCH))
 }
 
-/// Whether a path leads to a file that is mostly holes: what takes no room must not take hours to be read.
+/// Whether the file is sparse. Such a file takes no space on the disk but may take hours to read.
 fn is_hollow(path: &Path) -> bool {
     open_regular(path).is_ok_and(|(file, length)| namesakes::is_hollow(&file, length))
 }
 
-/// Whether a head is good, and another one has the same bytes behind the manifest.
+/// Whether both heads are signed by trusted keys and have the same payload and the same bytes after the manifest.
 fn is_newer_head(head: &Path, other: &Path, keyring: &Keyring) -> bool {
     let signed = |path: &Path| UnverifiedBundle::open(path).and_then(|bundle| bundle.signed(keyring)).ok();
     let (Some(one), Some(two)) = (signed(head), signed(other)) else { return false };
@@ -274,12 +275,12 @@ fn is_newer_head(head: &Path, other: &Path, keyring: &Keyring) -> bool {
     one.payload() == two.payload() && same().unwrap_or(false)
 }
 
-/// What a bundle is called in messages that is known by its parity alone.
+/// Returns the path that messages name for a bundle, which may be that of its parity.
 pub(crate) fn shown(there: &Inputs, of: &str) -> PathBuf {
     let same = |path: &&PathBuf| key(path).as_deref() == Some(of);
     let first = there.bundles.iter().find(same).or(there.parity(of).first());
     first.cloned().unwrap_or_default()
 }
 
-/// How the folder for what was made whole begins.
+/// The prefix of the directory for rebuilt files.
 pub(crate) const SCRATCH: &str = "mended-";

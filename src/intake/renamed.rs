@@ -1,9 +1,8 @@
-//! Files whose names say nothing: a disc without Rock Ridge or Joliet, a kiosk or a mail gateway has given them
-//! others (`DEFAULT_.000`, `NAME.tar (1).000`, `NAME.tar.001;1`). A bundle and a head are known by how they begin, a
+//! Files with unknown names: a disc without Rock Ridge or Joliet, a kiosk or a mail gateway has renamed them
+//! (`DEFAULT_.000`, `NAME.tar (1).000`, `NAME.tar.001;1`). A bundle or a head is recognized by its beginning, a
 //! volume by the size and digest that the signed head lists, and parity by the identity in it.
 //!
-//! Anybody may put files there. So only files are read whose size is that of a volume that is missing, and of these
-//! few.
+//! Anyone may add files. Therefore the module reads only files with the size of a missing volume, and few of them.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeSet;
@@ -14,27 +13,27 @@ use crate::bundle::volumes::Volume;
 use crate::bundle::{MANIFEST, begins_with};
 use crate::intake::namesakes::Look;
 
-/// How many files of unknown names are looked at.
+/// The limit of files with unknown names.
 const MAX_FILES: usize = 4096;
-/// How many parity files are looked at whose names say nothing, or not of which head they are.
+/// The limit of parity files whose name does not match a head.
 pub(crate) const MAX_PARITY: usize = 256;
-/// How many files of a fitting size are read in vain for one bundle.
+/// The limit of wrong files with the right size that are read for one bundle.
 const MAX_WRONG: usize = 8;
 
-/// The files of unknown names.
+/// The files with unknown names.
 #[derive(Default)]
 pub(crate) struct RenamedFiles {
     files: Vec<PathBuf>,
-    /// What a file was found to be part of a bundle.
+    /// The files that belong to a bundle.
     used: RefCell<BTreeSet<PathBuf>>,
-    /// Those that begin as parity does.
+    /// The files that begin like a parity file.
     parity: Vec<PathBuf>,
-    /// All files among which volumes are looked for, by their size.
+    /// All files that may be volumes, sorted by size.
     by_size: OnceCell<Vec<(u64, PathBuf)>>,
 }
 
 impl RenamedFiles {
-    /// Adds a file whose name is unknown. Whether there was room for it.
+    /// Adds a file with an unknown name. Returns `false` if there are too many.
     pub(crate) fn add(&mut self, path: PathBuf) -> bool {
         let has_room = self.files.len() < MAX_FILES;
         if has_room {
@@ -46,47 +45,47 @@ impl RenamedFiles {
         has_room
     }
 
-    /// The files that begin as parity does.
+    /// Returns the files that begin like a parity file.
     pub(crate) fn parity(&self) -> &[PathBuf] {
         &self.parity
     }
 
-    /// Writes down that a file is part of a bundle.
+    /// Records that a file belongs to a bundle.
     pub(crate) fn uses(&self, path: &Path) {
         self.used.borrow_mut().insert(path.to_path_buf());
     }
 
-    /// The files that were found to be no volumes.
+    /// Returns the files that do not belong to a bundle.
     pub(crate) fn unused(&self) -> impl Iterator<Item = &PathBuf> {
         self.files.iter().filter(|file| !self.is_used(file))
     }
 
-    /// Whether a file was found to be a volume of a bundle.
+    /// Whether a file belongs to a bundle.
     pub(crate) fn is_used(&self, path: &Path) -> bool {
         self.used.borrow().contains(path)
     }
 
-    /// The files that may be volumes, by what is left of their names.
+    /// Returns the files whose name resembles that of a volume.
     pub(crate) fn like_volumes(&self) -> impl Iterator<Item = &PathBuf> {
         self.files
             .iter()
             .filter(|file| is_like_volume(&file.file_name().unwrap_or_default().to_string_lossy()))
     }
 
-    /// All of them.
+    /// Returns all files.
     pub(crate) fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// Begins the search for the volumes of a bundle, of which there are so many. `others` are further files among
-    /// which they may be.
+    /// Begins the search for the volumes of a bundle. `volumes` is their number; `others` are further files that may
+    /// be volumes.
     pub(crate) fn search<'f>(
         &'f self,
         volumes: usize,
         look: &'f Look,
         others: impl Iterator<Item = PathBuf>,
     ) -> Search<'f> {
-        // Of most bundles there is nothing to look for.
+        // Most bundles have no volumes, so the files are listed only on demand.
         let find_all = || {
             let size = |path: PathBuf| {
                 let metadata = path.symlink_metadata().ok().filter(|metadata| metadata.is_file())?;
@@ -97,7 +96,7 @@ impl RenamedFiles {
             all
         };
         let by_size: &[(u64, PathBuf)] = if volumes > 0 { self.by_size.get_or_init(find_all) } else { &[] };
-        // Each volume that is found is read once, whatever the order.
+        // Each volume is read once, in any order.
         Search { files: self, by_size, look, left: Cell::new(volumes + MAX_WRONG) }
     }
 }
@@ -107,14 +106,14 @@ pub(crate) struct Search<'f> {
     files: &'f RenamedFiles,
     by_size: &'f [(u64, PathBuf)],
     look: &'f Look,
-    /// How many files may still be read.
+    /// The number of files that may still be read.
     left: Cell<usize>,
 }
 
 impl Search<'_> {
-    /// Whether a file that is no head has the size of a volume.
+    /// Whether a file other than a head has the size of a volume.
     pub(crate) fn has_size_of(&self, volume: &Volume) -> bool {
-        // Heads have the size of most volumes.
+        // Most volumes have the size of their head.
         self.of_size(volume.size).any(|path| !begins_with(path, MANIFEST))
     }
 
@@ -123,7 +122,7 @@ impl Search<'_> {
         self.by_size[begin..].iter().take_while(move |(size, _)| *size == wanted).map(|(_, path)| path)
     }
 
-    /// Where a volume lies, whatever its name is, among the files that are `usable`.
+    /// Returns the path of a volume, regardless of its name, if the file is `usable`.
     pub(crate) fn find(
         &self,
         number: &str,
@@ -131,7 +130,7 @@ impl Search<'_> {
         usable: &dyn Fn(&Path) -> bool,
     ) -> Option<PathBuf> {
         let mut fits: Vec<&PathBuf> = self.of_size(volume.size).filter(|path| usable(path)).collect();
-        // Most likely the number is still in its name.
+        // Files with the number in their name are the most likely ones.
         fits.sort_by_key(|path| !path.file_name().unwrap_or_default().to_string_lossy().contains(number));
         let found = fits.into_iter().find(|path| self.look.is_by_content(path, volume, &self.left))?;
         self.files.used.borrow_mut().insert(found.clone());
@@ -139,10 +138,10 @@ impl Search<'_> {
     }
 }
 
-/// Whether a name has something left of that of a volume: three digits at its end, or `.tar` in it.
+/// Whether a name resembles that of a volume: it ends in three digits, or contains `.tar`.
 fn is_like_volume(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    // The number of a version that ISO 9660 puts behind it.
+    // ISO 9660 appends a version number.
     let name = name.rsplit_once(';').map_or(&name[..], |(name, _)| name);
     let ends_in_digits = name
         .rsplit_once('.')
@@ -179,7 +178,7 @@ mod tests {
             fs::write(dir.path().join(name), bytes).unwrap();
             assert!(files.add(dir.path().join(name)));
         };
-        // In whatever order they come, each is read once.
+        // Each is read once, in any order.
         (1..=30).for_each(|n| put(&format!("x{:02}", 31 - n), &content(n)));
         put("other", b"of another size");
         let look = Look::default();
@@ -190,7 +189,7 @@ mod tests {
         }
         assert_eq!(search.left.get(), MAX_WRONG, "none was read twice");
         assert_eq!(files.unused().count(), 1);
-        // Whether a file may be a volume of the size of a head is not found out by reading all volumes.
+        // A head with the size of a volume does not count, so that volumes need not be read because of it.
         let head = dir.path().join("head");
         fs::write(&head, [MANIFEST.as_bytes(), &content(0)[MANIFEST.len()..]].concat()).unwrap();
         let no_names = RenamedFiles::default();
@@ -198,7 +197,7 @@ mod tests {
         let no_names = RenamedFiles::default();
         let both = [head, dir.path().join("x01")].into_iter();
         assert!(no_names.search(1, &look, both).has_size_of(&volume(1)));
-        // Somebody has put many files of the right size there.
+        // Many files have the right size.
         let mut files = RenamedFiles::default();
         for n in 0..100 {
             let path = dir.path().join(format!("junk{n:03}"));
@@ -214,7 +213,7 @@ mod tests {
         assert_eq!(search.left.get(), 0);
         let search = files.search(1, &look, std::iter::empty());
         assert_eq!(search.find("001", &volume(7), &|_| true), Some(genuine), "the number is in its name");
-        // Holes are no volume.
+        // A sparse file is never read.
         let mut files = RenamedFiles::default();
         let hollow = dir.path().join("hollow.001");
         fs::File::create(&hollow).unwrap().set_len(1 << 20).unwrap();

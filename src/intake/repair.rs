@@ -1,4 +1,4 @@
-//! `repair`: rebuilds the missing and damaged files of bundles in place.
+//! `repair`: rebuilds the missing and damaged files of bundles in place, if a trusted key signed the bundle.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::trust::keyring::Keyring;
 use crate::util::fs::{self, Durability};
 
-/// What [`repair`] did.
+/// The result of [`repair`].
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct RepairReport {
@@ -35,29 +35,29 @@ pub struct RepairedBundle {
     pub path: PathBuf,
     /// The digest of its payload.
     pub identity: Digest,
-    /// Its bytes, with all volumes.
+    /// Its length in bytes, with all volumes.
     pub length: u64,
     /// The files that were rebuilt.
     #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub made: Vec<PathBuf>,
-    /// How many shards were missing or damaged.
+    /// The number of missing or damaged shards.
     pub shards: usize,
 }
 
-/// Rebuilds what is missing or damaged of bundles from their parity, in place. `trust` names files of public
-/// keys to trust; if it is empty, those that `trust add` keeps are trusted.
+/// Rebuilds the missing and damaged files of bundles from their parity, in place. `trust` names files of trusted
+/// public keys; if it is empty, the keys that `trust add` stored are trusted.
 ///
 /// # Errors
-/// [`Error::Trust`] if a key cannot be used or none is trusted; [`Error::Usage`] if there is no parity; if
-/// there is one bundle alone, also why it cannot be rebuilt.
+/// [`Error::Trust`] if a key cannot be used or none is trusted; [`Error::Usage`] if there is no parity;
+/// [`Error::Bundle`] or [`Error::Destination`] if the only bundle cannot be rebuilt.
 pub fn repair(inputs: &[PathBuf], trust: &[PathBuf], progress: &dyn Progress) -> Result<RepairReport, Error> {
     let keyring = Keyring::load(trust)?;
     let there = Inputs::read(inputs)?;
     let keys: Vec<&str> = there.with_parity().collect();
     if keys.is_empty() {
         return Err(Error::usage(
-            "there is no parity here, and nothing else to repair with",
-            "Copy the files that are named .par.001 and so on; `trivy-ferry export --parity 10%` makes them.",
+            "there are no parity files to repair a bundle with",
+            "Copy the files named .par.001 and so on, which `trivy-ferry export --parity 10%` writes.",
         ));
     }
     let mut report = RepairReport { bundles: Vec::new(), errors: Vec::new() };
@@ -82,7 +82,7 @@ fn repair_one(
     progress: &dyn Progress,
 ) -> Result<RepairedBundle, Error> {
     let Some(rebuilt) = rebuild_bundle(there, key, keyring, &|path| partial_path(path))? else {
-        // Parity is not to be believed about that either.
+        // The parity is not signed, so that it reports no damage proves nothing.
         let signed = UnverifiedBundle::open(&shown(there, key))?.signed(keyring)?;
         let bundle = there.complete(signed)?;
         check_bytes(&bundle, progress)?;
@@ -110,13 +110,13 @@ fn repaired_bundle(
     RepairedBundle { path: head.into(), identity: bundle.identity(), length, made, shards }
 }
 
-/// Puts what was made in the place of what was lost.
+/// Renames the rebuilt files to their final names.
 fn keep(made: &[(PathBuf, PathBuf)]) -> Result<(), Error> {
     for (path, name) in made {
         fs::rename(path, name, Durability::Synced).map_err(|error| Error::Destination {
             path: name.clone(),
-            what: format!("it was made again, and could not be put in its place: {error}"),
-            hint: "Check that the medium may be written, or copy all of it to a folder that may, and repair it there.".into(),
+            what: format!("the rebuilt file could not be renamed to this name: {error}"),
+            hint: "Check that the medium is writable, or copy all files to a writable directory and repair them there.".into(),
         })?;
     }
     Ok(())

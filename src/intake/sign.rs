@@ -1,7 +1,6 @@
 //! `sign`: adds a signature to a bundle that a trusted key has signed.
 //!
-//! It serves two people who must agree, and the days on which a new key replaces an old one. Only the room
-//! that was left for signatures changes.
+//! It serves two-person approval and the rotation of keys. Only the space that is reserved for signatures changes.
 
 use std::path::{Path, PathBuf};
 
@@ -27,9 +26,9 @@ pub struct SignReport {
     pub identity: Digest,
     /// The fingerprint of the key that signed it.
     pub fingerprint: String,
-    /// Whether the key had signed it before.
+    /// Whether the key had signed it already.
     pub unchanged: bool,
-    /// None: an error ends it.
+    /// Always empty, because any error ends the command.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
 }
@@ -37,8 +36,8 @@ pub struct SignReport {
 /// Adds a signature to a bundle that is signed by a key of the keyring, after comparing every byte.
 ///
 /// # Errors
-/// [`Error::Bundle`] if the bundle is not as signed, or changes meanwhile; [`Error::Trust`] if no key is
-/// trusted, the signer fails, or there is no room for a further signature; [`Error::Destination`] if the
+/// [`Error::Bundle`] if the bundle is damaged or not signed by a trusted key, or changes meanwhile;
+/// [`Error::Trust`] if the signer fails, or there is no space for a further signature; [`Error::Destination`] if the
 /// file cannot be written.
 pub fn sign(
     bundle: &Path,
@@ -47,7 +46,7 @@ pub fn sign(
     progress: &dyn Progress,
 ) -> Result<SignReport, Error> {
     let signable = UnverifiedBundle::open(bundle)?.signable(keyring)?;
-    // A signature vouches for every byte.
+    // The signature covers every byte, so every byte is checked first.
     check_bytes(signable.bundle(), progress)?;
     let identity = signable.bundle().identity();
     let added = signable.sign(signer).map_err(|error| match error {
@@ -56,8 +55,9 @@ pub fn sign(
         SignError::Write(error) => Error::Destination {
             path: bundle.into(),
             what: format!("the signature could not be added: {error}"),
-            hint: "Check that the medium is there and may be written; until then the bundle is as it was."
-                .into(),
+            hint:
+                "The bundle is unchanged. Check that the medium is connected and writable, then sign again."
+                    .into(),
         },
     })?;
     Ok(SignReport {

@@ -1,4 +1,4 @@
-//! The signer of a bundle, as reports name it.
+//! The signers of a bundle in reports.
 
 use serde::Serialize;
 
@@ -9,9 +9,9 @@ use crate::util::text::escape;
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct SignerInfo {
-    /// The name that the key has here.
+    /// The name of the trusted key on this host.
     pub name: String,
-    /// Its fingerprint, for people to compare.
+    /// Its fingerprint, which people compare.
     pub fingerprint: String,
     /// Its key ID in hexadecimal.
     pub keyid: String,
@@ -21,7 +21,7 @@ pub struct SignerInfo {
 }
 
 impl SignerInfo {
-    /// The trusted keys that signed a bundle, by the names that they have here.
+    /// Returns the signers with the names of their keys on this host.
     pub(crate) fn of(signers: &[crate::trust::key::KeyId], keyring: &Keyring) -> Vec<SignerInfo> {
         let name = |id| keyring.find(id).map_or_else(String::new, |key| escape(&key.name()));
         let signer = |id: &crate::trust::key::KeyId| SignerInfo {

@@ -1,7 +1,7 @@
-//! A directory in which a bundle is assembled whose volumes come on several media.
+//! The staging directory, in which a bundle is assembled whose volumes come on several media.
 //!
-//! The files there are trusted as little as those on a medium. They are written and removed through the
-//! directory that was opened and judged.
+//! The files there are trusted as little as those on a medium. They are written and removed through the descriptor
+//! of the directory that was checked.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,29 +18,29 @@ use crate::util::dir::{Dir, FileMode};
 use crate::util::text::escape;
 use crate::util::trusted::TrustedUsers;
 
-/// What our own folder is called in the one that the user names: nothing else is overwritten there, or removed.
+/// The name of the program's own directory in the one that the user names. Nothing outside it is overwritten or
+/// removed.
 const OWN: &str = "trivy-ferry-staging";
 
-/// The folder.
+/// The staging directory.
 pub(crate) struct Staging {
-    /// Our own folder, in which files are written and removed whatever becomes of its name.
+    /// The descriptor of the own directory. It stays valid if the directory is renamed.
     dir: Dir,
     own: PathBuf,
 }
 
 impl Staging {
-    /// Finds it in a directory, and makes it if it is missing.
+    /// Opens the own directory in the named one, and creates it if it is missing.
     ///
     /// # Errors
-    /// [`Error::Trust`] if another user can change the directory or what leads there; [`Error::Usage`] if
-    /// our directory in it is not private, or is one of the inputs; [`Error::Destination`] if it cannot be
-    /// made.
+    /// [`Error::Trust`] if the directory or one of its parents is writable by others; [`Error::Usage`] if the own
+    /// directory is not private, or is one of the inputs; [`Error::Destination`] if it cannot be created.
     pub(crate) fn open(directory: &Path, inputs: &[PathBuf]) -> Result<Self, Error> {
         let own = directory.join(OWN);
         let failed = |error: io::Error| failed(&own, &error);
         let trust = TrustedUsers::own().with_groups();
         let (dir, on_the_way) = trust.directory(directory, Some(0o755)).map_err(failed)?;
-        // Whoever can put another directory in its place has bundles of this user removed elsewhere.
+        // Another user who could replace the directory could make this user remove files elsewhere.
         let judged = on_the_way.into_iter().next().map_or(Ok(()), Err);
         let parent = dir.entry().map_err(failed)?;
         judged.and_then(|()| trust.judge(directory, &parent)).map_err(TrustError::from)?;
@@ -59,27 +59,27 @@ impl Staging {
         let is_own = |input: &PathBuf| input.canonicalize().is_ok_and(|input| input.starts_with(&place));
         if inputs.iter().any(is_own) {
             return Err(Error::usage(
-                format!("--staging names the folder {} that is imported from", own.display()),
-                "Name another: what lies in it is removed when it was imported.",
+                format!("--staging names {}, which is also an input of this import", own.display()),
+                "Name another directory with --staging, because its files are removed after the import.",
             ));
         }
         Ok(Staging { dir, own })
     }
 
-    /// Where it is.
+    /// Returns the path of the own directory.
     pub(crate) fn path(&self) -> &Path {
         &self.own
     }
 
-    /// Copies what belongs to bundles into it. What has a name there already is replaced: it may be a volume
-    /// that was to be copied again. A file that cannot be read is left out: parity may make up for it.
+    /// Copies the files of bundles into it. Files with the same name are replaced, because they may be damaged
+    /// volumes that the user copied again. Unreadable files are skipped, because parity may replace them.
     ///
     /// # Errors
-    /// [`Error::Usage`] if there is no bundle in the inputs; [`Error::Destination`] if the directory cannot
+    /// [`Error::Usage`] if the inputs hold no bundle; [`Error::Destination`] if the directory cannot
     /// be written.
     pub(crate) fn take(&self, inputs: &[PathBuf], progress: &dyn Progress) -> Result<(), Error> {
         let there = Inputs::read(inputs)?;
-        // A head that comes with a later medium tells whether a file is a volume whose name says nothing.
+        // Files that resemble volumes are copied too: the head on a later medium decides whether they are volumes.
         let renamed = there.like_volumes().cloned();
         let files: Vec<PathBuf> = there.keys().flat_map(|key| there.all(key)).chain(renamed).collect();
         if files.is_empty() {
@@ -91,7 +91,7 @@ impl Staging {
         for (number, file) in files.into_iter().enumerate() {
             match self.copy(&file, number, progress) {
                 Err(Error::Bundle(error)) => {
-                    progress.warn(&format!("{error}; the others are copied"));
+                    progress.warn(&format!("{error}; the other files are copied"));
                 }
                 other => other?,
             }
@@ -103,7 +103,7 @@ impl Staging {
         let name = file.file_name().unwrap_or_default();
         let (source, length) = match open_regular(file) {
             Ok(open) => open,
-            // It is none of a bundle's files, whatever its name is.
+            // A directory or a device is not a file of a bundle, even if its name matches.
             Err(BundleError::NotAFile { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -119,8 +119,7 @@ impl Staging {
         copy.replace(name, Durability::Synced).map_err(failed)
     }
 
-    /// Removes the bundles that were imported, which are these, and the remains of older ones, for which nobody
-    /// waits any longer.
+    /// Removes the imported bundles, and the files of older ones, which are not needed any more.
     ///
     /// # Errors
     /// [`Error::Unexpected`] if the directory cannot be read; [`Error::Destination`] if a file cannot be
@@ -133,7 +132,7 @@ impl Staging {
             imported.iter().any(bundle)
                 || named_date(name).zip(newest).is_some_and(|(date, newest)| date < newest)
         };
-        // A volume whose name says nothing is kept for a bundle that is still waited for.
+        // A file with an unknown name may be a volume of a bundle that is still incomplete.
         let all_over = !imported.is_empty() && there.keys().all(|key| is_over(&key));
         let renamed = there.like_volumes().filter(|_| all_over).cloned();
         for file in there.keys().filter(is_over).flat_map(|key| there.all(key)).chain(renamed) {
@@ -146,7 +145,7 @@ impl Staging {
 
 fn not_private(own: &Path) -> Error {
     Error::usage(
-        format!("{} is not a directory of this user alone", own.display()),
+        format!("{} is not a private directory of this user", own.display()),
         "Name another directory with --staging, or remove that one.",
     )
 }
@@ -155,11 +154,11 @@ fn failed(path: &Path, error: &io::Error) -> Error {
     Error::Destination {
         path: path.into(),
         what: error.to_string(),
-        hint: "Give --staging a folder that may be written and has room for the whole bundle.".into(),
+        hint: "Name a writable directory with enough space for the bundle with --staging.".into(),
     }
 }
 
-/// Copies, and tells the medium's errors from the disk's.
+/// Copies a file, and returns different errors for the medium and for the disk.
 fn copy_all(
     mut from: impl io::Read,
     to: &mut impl io::Write,

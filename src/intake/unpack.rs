@@ -1,4 +1,5 @@
-//! Unpacks the datasets of a verified bundle in one pass, and compares the result with what was signed.
+//! Unpacks the datasets of a verified bundle in one pass, and compares the result with the signed description. It
+//! does not know where the data goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, Write};
@@ -17,34 +18,34 @@ use crate::progress::{Progress, Step};
 use crate::util::pipe::{PipeWriter, pipe};
 use crate::util::spool::{IN_MEMORY, spool};
 
-/// Where the datasets of a bundle go.
+/// The destination of the datasets of a bundle.
 pub(crate) trait Receiver {
-    /// What takes one dataset's files.
+    /// The sink for the files of one dataset.
     type Sink: Sink + Send;
 
-    /// Whether a dataset is wanted at all.
+    /// Whether a dataset is wanted.
     fn wants(&self, dataset: &Dataset) -> bool;
 
-    /// Whether images beside the datasets are to be looked at.
+    /// Whether the images are checked too.
     fn wants_images(&self) -> bool {
         false
     }
 
-    /// The sink for a wanted dataset.
+    /// Returns the sink for a wanted dataset.
     fn sink(&mut self, dataset: &Dataset) -> Result<Self::Sink, Error>;
 
-    /// What a sink's error means.
+    /// Converts the error of a sink.
     fn failed(&self, dataset: &Dataset, error: io::Error) -> Error;
 
-    /// The dataset is complete, and is what was signed.
+    /// Accepts a dataset that is complete and matches the signed description.
     fn complete(&mut self, dataset: &Dataset, sink: Self::Sink) -> Result<(), Error>;
 }
 
-/// Checks datasets, and keeps nothing of them.
+/// A receiver that checks datasets and discards them.
 pub(crate) enum Check {
-    /// Everything, also the images.
+    /// Checks everything, including images.
     All,
-    /// The datasets with these reference names.
+    /// Checks the datasets with these references.
     Only(Vec<String>),
 }
 
@@ -67,7 +68,7 @@ impl Receiver for Check {
     }
 
     fn failed(&self, _: &Dataset, error: io::Error) -> Error {
-        Error::unexpected("checking")(error)
+        Error::unexpected("checking a dataset")(error)
     }
 
     fn complete(&mut self, _: &Dataset, _: Discard) -> Result<(), Error> {
@@ -75,11 +76,11 @@ impl Receiver for Check {
     }
 }
 
-/// Reads the bundle from front to back. Every header and every byte of a wanted dataset is
-/// compared with what was signed; a large layer that nobody wants is passed over.
+/// Reads the bundle from front to back. Compares every header and every byte of a wanted dataset with the signed
+/// manifest, and skips large layers that are not wanted.
 ///
 /// # Errors
-/// [`Error::Bundle`] if the bundle is damaged, or its content is not what was signed; the error of the
+/// [`Error::Bundle`] if the bundle is damaged, or its content does not match the signed description; the error of the
 /// receiver if it or its sink fails; [`Error::Unexpected`] if a temporary file cannot be written.
 pub(crate) fn unpack_bundle<R: Receiver>(
     bundle: &VerifiedBundle,
@@ -108,14 +109,14 @@ pub(crate) fn unpack_bundle<R: Receiver>(
         } else if skippable.contains(&member.member().path) {
             continue;
         } else if let Some(name) = content_of(&datasets, member.member()) {
-            // A bundle may have 64 of them.
+            // A bundle may have 64 of them, so their memory is limited together.
             let most = in_memory.min(member.member().size);
             let failed = |error| BundleError::from_io(&path, error).into();
             let spooled = spool(member, most, failed, Error::spooling)?;
             in_memory -= if spooled.is_rolled() { 0 } else { most };
             small.insert(name, spooled);
         } else if let Some(dataset) = datasets.iter().find(|d| d.manifest.path() == member.member().path) {
-            // The payload's rules keep it small.
+            // The rules of the payload limit its size.
             let mut manifest = Vec::new();
             let mut member = member;
             member.read_to_end(&mut manifest).map_err(|error| BundleError::from_io(&path, error))?;
@@ -148,7 +149,7 @@ pub(crate) fn unpack_bundle<R: Receiver>(
     Ok(())
 }
 
-/// The members that only somebody else would use: large layers, and what images alone are made of.
+/// Returns the members that may be skipped: large layers, and blobs that only images use.
 fn skippable(payload: &payload::Payload, images: bool) -> BTreeSet<String> {
     let of_datasets = || payload.datasets.iter().flat_map(Dataset::blobs);
     let small: BTreeSet<String> = of_datasets().filter(|blob| !blob.is_large()).map(Blob::path).collect();
@@ -157,14 +158,13 @@ fn skippable(payload: &payload::Payload, images: bool) -> BTreeSet<String> {
     paths.filter(|path| !small.contains(path)).collect()
 }
 
-/// The name of a member that holds the content of one of these datasets.
+/// Returns the name of the member if it holds the content of one of these datasets.
 fn content_of(datasets: &[Dataset], member: &payload::Member) -> Option<String> {
     let mut layers = datasets.iter().filter_map(Dataset::content_layer);
     layers.any(|layer| layer.path() == member.path).then(|| member.path.clone())
 }
 
-/// Unpacks a large layer while it is read: this thread reads and hashes, another inflates, hashes
-/// and writes.
+/// Unpacks a large layer while it is read. This thread reads and hashes; another one inflates, hashes and writes.
 fn stream<R: Receiver>(
     member: MemberReader<'_>,
     dataset: &Dataset,
@@ -189,13 +189,13 @@ fn stream<R: Receiver>(
     if let Err(UnpackError::Sink(error)) = unpacked {
         return Err(receiver.failed(dataset, error));
     }
-    // Damage shows in both; that the bytes are not the signed ones is the better answer.
+    // Damage causes both errors. The wrong digest is the more helpful one.
     read.map_err(|error| BundleError::from_io(&path, error))?;
     unpacked.map_err(|error| not_as_signed(&path, dataset, &error.to_string()))
 }
 
-/// Reads to the end, also where the other side has seen enough: only the end tells whether the
-/// bytes are the signed ones.
+/// Reads to the end, even if the other thread has stopped reading, because only the end shows whether the digest
+/// is the signed one.
 fn feed(
     mut member: MemberReader<'_>,
     writer: PipeWriter,
@@ -222,7 +222,7 @@ fn feed(
 
 fn not_as_signed(path: &std::path::Path, dataset: &Dataset, why: &str) -> Error {
     let member = dataset.content_layer().map_or_else(String::new, Blob::path);
-    let why = format!("does not hold the {} that was signed: {why}", dataset.name);
+    let why = format!("does not contain the signed {}: {why}", dataset.name);
     BundleError::Member { path: path.into(), member: member.into(), why: why.into() }.into()
 }
 

@@ -1,4 +1,4 @@
-//! `verify`: checks everything that an import would check, and changes nothing.
+//! `verify`: checks everything that an import would check, and writes nothing.
 
 use std::path::PathBuf;
 
@@ -20,48 +20,49 @@ use crate::trust::keyring::Keyring;
 use crate::trust::state::TargetState;
 use crate::util::clock;
 
-/// What [`verify`] is to check, and by which rules.
+/// The inputs of [`verify`], and the rules to apply.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct VerifyOptions {
     /// A bundle, or directories that hold bundles and their volumes.
     pub inputs: Vec<PathBuf>,
-    /// Files of public keys to trust; if there are none, those that `trust add` keeps.
+    /// Files of trusted public keys; if there are none, the keys that `trust add` stored are trusted.
     pub trust: Vec<PathBuf>,
-    /// How many different trusted keys must have signed a bundle; `None` for what `trust require` says, else one.
+    /// The number of different trusted keys that must have signed a bundle. `None` uses the setting of
+    /// `trust require`, or 1.
     pub min_signers: Option<u32>,
     /// The stream that is accepted; `None` accepts any.
     pub stream: Option<Stream>,
-    /// Accepts a bundle that was created after the time of this host's clock.
+    /// Accepts a bundle with a creation time in the future.
     pub allow_future: bool,
-    /// Accepts a bundle past the date that its exporter gave it.
+    /// Accepts a bundle after its expiry date.
     pub allow_expired: bool,
 }
 
 impl VerifyOptions {
-    /// Options that check these inputs by the default rules.
+    /// Creates options that check these inputs by the default rules.
     #[must_use]
     pub fn new(inputs: Vec<PathBuf>) -> Self {
         VerifyOptions { inputs, ..VerifyOptions::default() }
     }
 }
 
-/// What [`verify`] found.
+/// The result of [`verify`].
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// The bundles of which every byte and all content is as signed.
+    /// The valid bundles.
     pub bundles: Vec<ValidBundle>,
-    /// What was found beside them and skipped.
+    /// The skipped files beside them.
     pub ignored: Vec<SkippedFile>,
-    /// What the operator has to know.
+    /// Warnings for the operator.
     pub warnings: Vec<String>,
-    /// The bundles that were rejected, if others were good.
+    /// The errors of rejected bundles, if others are valid.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
 }
 
-/// A bundle that is good.
+/// A valid bundle: every byte and all content match the signed manifest.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct ValidBundle {
@@ -76,26 +77,26 @@ pub struct ValidBundle {
     pub stream: String,
     /// When it was created.
     pub created: Timestamp,
-    /// Its bytes, with all volumes.
+    /// Its length in bytes, with all volumes.
     pub length: u64,
-    /// Its members without the envelope.
+    /// The number of its members without the envelope.
     pub members: usize,
-    /// Its datasets, as `trivy-db-2`.
+    /// The references of its datasets, such as `trivy-db-2`.
     pub datasets: Vec<String>,
     /// The names of its images.
     pub images: Vec<String>,
-    /// What its exporter was to carry and could not get.
+    /// What its exporter should have carried but could not get.
     pub missing_items: Vec<MissingItem>,
     /// When it was checked.
     #[serde(skip)]
     pub checked_at: Timestamp,
 }
 
-/// Checks everything that an import would check, and changes nothing.
+/// Checks everything that an import would check, and writes nothing.
 ///
 /// # Errors
-/// [`Error::Trust`] if a key cannot be used or none is trusted; [`Error::Usage`] if there is no bundle in
-/// the inputs; if there is one bundle alone, also what is wrong with it.
+/// [`Error::Trust`] if a key cannot be used or none is trusted; [`Error::Usage`] if the inputs hold no bundle;
+/// [`Error::Bundle`] or [`Error::Rejected`] if the only bundle is damaged or rejected.
 pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<VerifyReport, Error> {
     let stream = options.stream.as_ref().map(Stream::as_str);
     let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers, stream)?;
@@ -121,14 +122,14 @@ pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<Verify
             Err(error) => errors.push(error),
         }
     }
-    // As import does: what is in use is newer.
+    // Like an import, skip an expired bundle if a newer one is valid.
     let newest = report.bundles.iter().map(|row| row.created).max();
     for (created, name, rejection) in expired {
         match newest {
             Some(newest) if created < newest => {
                 report
                     .ignored
-                    .push(SkippedFile { name, why: format!("{rejection}; a newer bundle is here") });
+                    .push(SkippedFile { name, why: format!("{rejection}; a newer bundle was found") });
             }
             _ => errors.push(rejection.into()),
         }
@@ -137,8 +138,7 @@ pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<Verify
     Ok(report)
 }
 
-/// Where volumes are missing or cut off, whoever has to copy them wants to know at once which others to copy
-/// again.
+/// If volumes are missing or truncated, reads the others too, so that the error names all volumes to copy again.
 fn name_all_damage(
     error: BundleError,
     inputs: &[PathBuf],
@@ -146,7 +146,7 @@ fn name_all_damage(
     progress: &dyn Progress,
 ) -> BundleError {
     let BundleError::Volumes { path, .. } = &error else { return error };
-    progress.info("The bundle is not whole; reading its other volumes …");
+    progress.info("The bundle is incomplete; checking its other volumes …");
     let there = Inputs::read(inputs).ok();
     there.and_then(|there| there.bad_volumes(path, keyring)).unwrap_or(error)
 }
@@ -183,7 +183,7 @@ fn check(
     })
 }
 
-/// Compares every byte with what was signed, and looks at no content.
+/// Compares every byte with the signed digests, without unpacking the content.
 pub(crate) fn check_bytes(bundle: &VerifiedBundle, progress: &dyn Progress) -> Result<(), BundleError> {
     bundle.check(|member| {
         let step = progress.begin(&member.path, member.size, "");
@@ -191,7 +191,7 @@ pub(crate) fn check_bytes(bundle: &VerifiedBundle, progress: &dyn Progress) -> R
     })
 }
 
-/// What a bundle says of itself, for the rules of acceptance.
+/// Returns the properties of a bundle that the acceptance rules need.
 pub(crate) fn candidate(bundle: &VerifiedBundle) -> BundleCandidate {
     let payload = bundle.payload();
     BundleCandidate {

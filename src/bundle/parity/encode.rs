@@ -1,4 +1,4 @@
-//! Encodes parity. Reads every byte of the bundle once, from all shards at the same offset.
+//! Encodes parity. It reads every byte of the bundle once, from all shards at the same offset.
 
 use std::fs::File;
 use std::io;
@@ -13,8 +13,8 @@ use crate::digest::Digest;
 use crate::progress::Step;
 use crate::util::fs;
 
-/// Makes the parity of a bundle's files and writes it into parity files, which begin empty: each with the
-/// shards that [`Shape::parity_files`] gives it.
+/// Encodes the parity of the files of a bundle and writes it into empty parity files. Each gets the shards
+/// that [`Shape::parity_files`] assigns to it.
 ///
 /// # Errors
 /// If a file of the bundle cannot be read, a parity file cannot be written, or the parity files do not hold

@@ -1,5 +1,5 @@
-//! A parity file: one line, a description in JSON, and shards. Every parity file holds the whole
-//! description, so that each can be used without the others.
+//! A parity file: one line, a description in JSON, and shards. Every parity file holds the complete
+//! description, so that each can be used without the others. Nothing in it is signed.
 
 use std::fs::File;
 use std::io;
@@ -16,14 +16,14 @@ use crate::bundle::parity::shape::Checksum;
 use crate::digest::Digest;
 use crate::util::json;
 
-/// How a parity file begins.
+/// The beginning of a parity file.
 const MAGIC: &str = "trivy-ferry-parity-1";
-/// The length of the first line: the magic, where the shards begin, a digest of what is between.
+/// The length of the first line: the magic, the offset of the shards, the digest of the description.
 const LINE: usize = MAGIC.len() + 1 + 8 + 1 + 64 + 1;
 /// The longest description that is read, in bytes.
 const MAX_HEADER: u64 = 1 << 20;
 
-/// What a parity file says of itself.
+/// The description in a parity file.
 #[derive(Serialize, Deserialize)]
 struct Description {
     /// The identity of the bundle.
@@ -32,30 +32,30 @@ struct Description {
     files: Vec<u64>,
     /// The length of a shard.
     shard: u64,
-    /// The number of all parity shards.
+    /// The number of parity shards in all parity files.
     parity: u64,
-    /// The number of the first one in this file, and how many there are.
+    /// The number of the first parity shard in this file, and their count.
     first: u64,
     count: u64,
-    /// The checksums of all shards, those of parity behind the others, eight hex digits each.
+    /// The checksums of all shards, 8 hex digits each, those of the parity shards last.
     checksums: String,
 }
 
-/// A parity file that is open for reading. What it says adds up; whether it is true is another matter.
+/// A parity file that is open for reading. Its description is consistent, but unverified.
 #[derive(Debug)]
 pub struct ParityFile {
     path: PathBuf,
     file: File,
     pub(super) bundle: Digest,
     pub(super) shape: Shape,
-    /// Those that it holds whole.
+    /// The shards that it holds completely.
     pub(super) shards: Range<usize>,
-    /// How many it should hold.
+    /// The number of shards that it should hold.
     claimed: usize,
     pub(super) checksums: Vec<Checksum>,
 }
 
-/// The header of a parity file with these shards.
+/// Returns the header of a parity file with these shards.
 pub(super) fn header(
     shape: &Shape,
     bundle: Digest,
@@ -74,7 +74,7 @@ pub(super) fn header(
     let mut text = serde_json::to_vec(&description)?;
     let length = shape.header() as usize;
     if text.len() + LINE > length {
-        return Err(io::Error::other("the description of the parity takes more room than it has"));
+        return Err(io::Error::other("the description of the parity is too large for its header"));
     }
     text.resize(length - LINE, b' ');
     let line = format!("{MAGIC} {length:08} {}\n", blake3::hash(&text).to_hex());
@@ -86,13 +86,13 @@ impl ParityFile {
     ///
     /// # Errors
     /// [`BundleError::Open`], [`BundleError::NotAFile`] or [`BundleError::Read`] if the file cannot be
-    /// read; [`BundleError::Parity`] if it is not a parity file, or its description is cut off, damaged or
+    /// read; [`BundleError::Parity`] if it is not a parity file, or its description is truncated, damaged or
     /// contradictory.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let (file, length) = open_regular(path)?;
         let bad = |why: &str| BundleError::Parity { path: path.into(), why: why.into() };
         let read = |buffer: &mut [u8], at| match file.read_exact_at(buffer, at) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(bad("it is cut off")),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(bad("it is truncated")),
             Err(error) => Err(BundleError::Read { path: path.into(), error }),
             Ok(()) => Ok(()),
         };
@@ -101,11 +101,11 @@ impl ParityFile {
         let line = std::str::from_utf8(&line).ok().and_then(|line| line.strip_suffix('\n'));
         let mut fields = line.unwrap_or_default().split(' ');
         if fields.next() != Some(MAGIC) {
-            return Err(bad("it does not begin as one"));
+            return Err(bad("it does not begin like a parity file"));
         }
         let begin: u64 = fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
         if begin <= LINE as u64 || begin > MAX_HEADER {
-            return Err(bad("its description has no sensible length"));
+            return Err(bad("its description has an invalid length"));
         }
         let mut text = vec![0; begin as usize - LINE];
         read(&mut text, LINE as u64)?;
@@ -121,44 +121,44 @@ impl ParityFile {
             .then(|| checksums.as_bytes().chunks(8).map(number).collect())
             .flatten();
         let (Some(end), Some(checksums), true) = (end, checksums, begin == shape.header()) else {
-            return Err(bad("its description does not add up"));
+            return Err(bad("its description is contradictory"));
         };
-        // Those that are cut off at the end are still of use.
+        // The complete shards of a truncated file are still usable.
         let there = length.saturating_sub(begin) / shard;
         let shards = first as usize..end.min(first + there) as usize;
         let claimed = count as usize;
         Ok(ParityFile { path: path.into(), file, bundle, shape, shards, claimed, checksums })
     }
 
-    /// Whether a file begins as parity does, whatever its name is.
+    /// Whether a file begins like a parity file, regardless of its name.
     pub fn begins(path: &Path) -> bool {
         begins_with(path, MAGIC)
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The identity of the bundle that it says it belongs to.
+    /// Returns the identity of the bundle that it claims to belong to.
     pub fn bundle(&self) -> Digest {
         self.bundle
     }
 
-    /// How that bundle is divided.
+    /// Returns how that bundle is divided into shards.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
 
-    /// Whether another one is of the same parity.
+    /// Whether another file belongs to the same parity.
     pub fn is_of(&self, other: &ParityFile) -> bool {
         (self.bundle, &self.shape, &self.checksums) == (other.bundle, &other.shape, &other.checksums)
     }
 
-    /// Reads all of it.
+    /// Reads all shards and compares their checksums.
     ///
     /// # Errors
-    /// [`BundleError::Parity`] if a shard is damaged or cannot be read, or the file is cut off.
+    /// [`BundleError::Parity`] if a shard is damaged or cannot be read, or the file is truncated.
     pub fn check(&self) -> Result<(), BundleError> {
         for shard in self.shards.clone() {
             let read = |buffer: &mut [u8], at| self.read(shard, at, buffer);
@@ -173,7 +173,7 @@ impl ParityFile {
         }
         match self.claimed == self.shards.len() {
             true => Ok(()),
-            false => Err(BundleError::Parity { path: self.path.clone(), why: "it is cut off".into() }),
+            false => Err(BundleError::Parity { path: self.path.clone(), why: "it is truncated".into() }),
         }
     }
 
@@ -184,7 +184,7 @@ impl ParityFile {
     }
 }
 
-/// The number that eight hex digits are.
+/// Parses eight hex digits.
 fn number(digits: &[u8]) -> Option<Checksum> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }

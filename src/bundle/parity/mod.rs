@@ -1,7 +1,8 @@
-//! Parity: files beside a bundle from which its lost or damaged parts are rebuilt (Reed–Solomon).
+//! Parity: files beside a bundle from which its lost or damaged files are rebuilt (Reed–Solomon).
 //!
-//! This module trusts nothing that it reads. The caller compares what was rebuilt with what was signed, as
-//! it does with everything from a medium. Forged parity can make a rebuild fail, and can do no other harm.
+//! This module checks no signatures and trusts nothing that it reads. The caller compares the rebuilt files with
+//! the signed digests, as it does with every file from a medium. Forged parity can make a rebuild fail and can
+//! do no other harm.
 
 mod encode;
 mod file;
@@ -13,8 +14,8 @@ pub use file::ParityFile;
 pub use rebuild::{RebuildError, RebuiltFiles, rebuild};
 pub use shape::{InvalidPercent, Percent, Shape};
 
-/// The name of the parity file of this number, from 1 on, for the bundle `NAME.tar`: `NAME.par.001`. `cat
-/// NAME.tar.*` must not meet it.
+/// Returns the name of the parity file with this number, counted from 1, for the bundle `NAME.tar`:
+/// `NAME.par.001`. The pattern `NAME.tar.*`, which matches the volumes, must not match it.
 pub fn name(bundle: &str, number: usize) -> String {
     let end = bundle.len().saturating_sub(".tar".len());
     let stem = match bundle.get(end..) {
@@ -24,7 +25,7 @@ pub fn name(bundle: &str, number: usize) -> String {
     format!("{stem}.par.{number:03}")
 }
 
-/// The name of the bundle that a parity file of this name belongs to.
+/// Returns the name of the bundle that a parity file with this name belongs to.
 pub fn parse_name(name: &str) -> Option<String> {
     let (rest, number) = name.rsplit_once('.')?;
     let digits = number.len() == 3 && number.bytes().all(|digit| digit.is_ascii_digit());

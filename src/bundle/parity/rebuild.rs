@@ -10,37 +10,37 @@ use crate::bundle::parity::shape::is_good;
 use crate::bundle::parity::{ParityFile, Shape};
 use crate::util::fs;
 
-/// What was rebuilt.
+/// The result of a rebuild.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RebuiltFiles {
-    /// The numbers of the bundle's files that were made anew, 0 for the head.
+    /// The numbers of the rebuilt files of the bundle, 0 for the head.
     pub files: Vec<usize>,
-    /// How many shards of them were bad.
+    /// The number of their bad shards.
     pub shards: usize,
 }
 
-/// Why nothing was rebuilt.
+/// The reason why nothing was rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// More is lost than there is parity for.
-    #[error("{lost} of {all} shards are lost, and there is parity for {spare}")]
+    /// More is lost than the parity can restore.
+    #[error("{lost} of {all} shards are lost, and the parity can restore {spare}")]
     TooMuch {
-        /// How many shards are lost or damaged.
+        /// The number of lost or damaged shards.
         lost: usize,
-        /// How many the bundle has.
+        /// The number of shards of the bundle.
         all: usize,
-        /// How many good parity shards there are.
+        /// The number of good parity shards.
         spare: usize,
     },
-    /// The medium fails.
+    /// A file cannot be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
-/// Makes those of a bundle's files again of which something is missing or wrong. `data` are the files that
-/// are there, in their order; `make` gives an empty file for one that is made again.
+/// Rebuilds the files of a bundle that are missing, incomplete or damaged. `data` are the existing files in
+/// order; `make` creates the empty file that a rebuilt one is written to.
 ///
-/// What was made is what `parity` says it was, which nobody has vouched for.
+/// The result matches the checksums in `parity`, which are not signed: the caller has to verify it.
 ///
 /// # Errors
 /// [`RebuildError::TooMuch`] if more shards are lost than there are good parity shards; [`RebuildError::Io`] if a file
@@ -77,7 +77,7 @@ pub fn rebuild(
     if spare.len() < bad.len() {
         return Err(RebuildError::TooMuch { lost: bad.len(), all: shape.data(), spare: spare.len() });
     }
-    // A file that is too long has good shards only.
+    // A file that is too long can have only good shards.
     let wrong_length = |number: &usize| match data.get(*number) {
         Some(Some(file)) => file.metadata().map_or(true, |metadata| metadata.len() != shape.files()[*number]),
         _ => true,
@@ -105,7 +105,7 @@ pub fn rebuild(
     Ok(RebuiltFiles { files, shards: bad.len() })
 }
 
-/// Writes the bad shards as they were.
+/// Decodes the bad shards and writes them.
 fn decode_bad_shards(
     shape: &Shape,
     data: &[Option<File>],
@@ -148,7 +148,7 @@ fn decode_bad_shards(
     Ok(())
 }
 
-/// Reads what there is of a shard, and zeros behind it.
+/// Reads the bytes of a shard, padded with zeros.
 fn read_padded(file: &File, buffer: &mut [u8], at: u64, length: u64) -> io::Result<()> {
     let there = usize::try_from(length).unwrap_or(usize::MAX).min(buffer.len());
     buffer[there..].fill(0);

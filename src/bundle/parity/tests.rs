@@ -7,7 +7,7 @@ use super::*;
 use crate::digest::Digest;
 use crate::progress::{Progress, Silent};
 
-/// Files with some content, and their parity, of at most `most` bytes each.
+/// Writes files of these lengths, and their parity files of at most `most` bytes each.
 fn make(dir: &Path, lengths: &[u64], percent: &str, most: Option<u64>) -> (Vec<PathBuf>, Vec<PathBuf>) {
     let data: Vec<PathBuf> = (0..lengths.len()).map(|number| dir.join(format!("data{number}"))).collect();
     for (number, (path, length)) in data.iter().zip(lengths).enumerate() {
@@ -32,7 +32,7 @@ fn make(dir: &Path, lengths: &[u64], percent: &str, most: Option<u64>) -> (Vec<P
     (data, parity)
 }
 
-/// Rebuilds what is there, into files named `made` and their number.
+/// Rebuilds the files, as `made` followed by their number.
 fn rebuild_files(dir: &Path, data: &[PathBuf], parity: &[PathBuf]) -> Result<RebuiltFiles, RebuildError> {
     let parity: Vec<ParityFile> = parity.iter().filter_map(|path| ParityFile::open(path).ok()).collect();
     let data: Vec<Option<File>> = data.iter().map(|path| File::open(path).ok()).collect();
@@ -66,7 +66,7 @@ fn a_lost_file_comes_back_and_one_more_does_not() {
     fs::remove_file(&data[1]).unwrap();
     fs::remove_file(&data[2]).unwrap();
     let failed = rebuild_files(dir.path(), &data, &parity).unwrap_err().to_string();
-    assert!(failed.contains("are lost, and there is parity for"), "{failed}");
+    assert!(failed.contains("are lost, and the parity can restore"), "{failed}");
 }
 
 #[test]
@@ -180,7 +180,7 @@ proptest! {
 
 #[test]
 fn a_shard_is_no_longer_than_what_it_holds() {
-    // It would be compared to the end, and that of zeros never comes.
+    // Otherwise the reader would read zeros to the end of a shard of any claimed length.
     assert!(Shape::of(vec![1], 1 << 62, 1).is_err());
     assert!(Shape::of(vec![1], 8192, 1).is_err());
     assert!(Shape::of(vec![5000, 1], 8192, 1).is_ok());
