@@ -461,7 +461,7 @@ impl Payload {
                 return Err(format!("{path:?} is not a valid name of a member"));
             }
             if member.size > MAX_MEMBER || header::header(path, member.size).is_none() {
-                return Err(format!("{path} is too large for a member: {} bytes", member.size));
+                return Err(format!("{path} with {} bytes does not fit tar", member.size));
             }
             let blob = path.strip_prefix("blobs/");
             if blob.is_some_and(|name| name != format!("sha256/{}", member.digest.hex())) {

@@ -114,7 +114,7 @@ fn a_medium_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
                 break;
             }
             // It is said of which file, and what to do.
-            ran.fails_with(4, &["stick/b.tar could not be read", "copy the file again"]);
+            ran.fails_with(4, &["stick/b.tar could not be read", "Copy the file again"]);
             assert!(host.snapshot() == before, "read {when} failed, and something changed");
             fault += 1;
             assert!(fault < 500, "it never ends");

@@ -355,7 +355,7 @@ const OF_FORM: &[Lie] = &[
         },
         "invalid type: sequence",
     ),
-    ("a stream with a path", |p| p["stream"] = json!("../default"), "not a stream's name"),
+    ("a stream with a path", |p| p["stream"] = json!("../default"), "not a name of a stream"),
     ("no time", |p| p["created"] = json!("yesterday"), "rules"),
 ];
 
@@ -365,24 +365,28 @@ const OF_MEMBERS: &[Lie] = &[
     (
         "a path with ..",
         |p| p["members"][3]["path"] = json!("blobs/../../etc/passwd"),
-        "cannot be a member's name",
+        "is not a valid name of a member",
     ),
-    ("an absolute path", |p| p["members"][3]["path"] = json!("/etc/passwd"), "cannot be a member's name"),
-    ("a backslash", |p| p["members"][3]["path"] = json!("blobs\\x"), "cannot be a member's name"),
-    ("an empty path", |p| p["members"][3]["path"] = json!(""), "cannot be a member's name"),
+    (
+        "an absolute path",
+        |p| p["members"][3]["path"] = json!("/etc/passwd"),
+        "is not a valid name of a member",
+    ),
+    ("a backslash", |p| p["members"][3]["path"] = json!("blobs\\x"), "is not a valid name of a member"),
+    ("an empty path", |p| p["members"][3]["path"] = json!(""), "is not a valid name of a member"),
     (
         "a path with escapes",
         |p| p["members"][3]["path"] = json!("\u{1b}]0;x\u{7}"),
-        "cannot be a member's name",
+        "is not a valid name of a member",
     ),
-    ("a long path", |p| p["members"][3]["path"] = json!("x".repeat(101)), "cannot be a member"),
+    ("a long path", |p| p["members"][3]["path"] = json!("x".repeat(101)), "does not fit tar"),
     (
         "a manifest among members",
         |p| p["members"][3]["path"] = json!("manifest.dsse.json"),
-        "cannot be a member's name",
+        "is not a valid name of a member",
     ),
     ("a stray member", |p| p["members"][1]["path"] = json!("autorun.inf"), "oci-layout"),
-    ("a size of 2^64-1", |p| p["members"][5]["size"] = json!(u64::MAX), "cannot be a member of"),
+    ("a size of 2^64-1", |p| p["members"][5]["size"] = json!(u64::MAX), "bytes does not fit tar"),
     ("a size of 2^64", |p| p["members"][5]["size"] = json!(18_446_744_073_709_551_616.0), "rules"),
     ("a negative size", |p| p["members"][5]["size"] = json!(-1), "rules"),
     (
@@ -596,11 +600,11 @@ fn only_signatures_of_trusted_keys_count() {
     for (what, signatures, word) in [
         ("no signature", vec![], "no signature"),
         ("a stranger's", vec![sign(&stranger)], "claims the key"),
-        ("a stranger's in our name", vec![claiming(sign(&stranger), mine)], "signature does not fit"),
+        ("a stranger's in our name", vec![claiming(sign(&stranger), mine)], "its signature is invalid"),
         ("two strangers'", vec![sign(&stranger), sign(&successor)], "claims the keys"),
-        ("one of another payload", vec![other.signature(mine)], "signature does not fit"),
-        ("one of another kind of document", vec![elsewhere.signature(mine)], "signature does not fit"),
-        ("zeros", vec![malleable], "signature does not fit"),
+        ("one of another payload", vec![other.signature(mine)], "its signature is invalid"),
+        ("one of another kind of document", vec![elsewhere.signature(mine)], "its signature is invalid"),
+        ("zeros", vec![malleable], "its signature is invalid"),
         ("nine", vec![sign(mine); 9], "more than 8 elements"),
         ("not base64", vec![json!({"keyid": "x", "sig": "@@@@"})], "base64"),
         (
@@ -868,7 +872,7 @@ fn in_a_directory_other_things_are_listed_and_the_good_one_is_imported() {
             let line = ran.out.lines().find(|line| line.starts_with(&format!("skipped: {name}: ")));
             assert!(line.is_some_and(|line| line.contains(word)), "{name} {word}: {ran:#?}");
         }
-        for why in ["left by macOS", "hidden", "an unfinished copy", "not named .tar"] {
+        for why in ["metadata of macOS", "hidden", "an unfinished copy", "not named .tar"] {
             assert!(ran.out.contains(why), "{why}: {ran:#?}");
         }
     }

@@ -1266,7 +1266,7 @@ fn a_manifest_that_names_other_data_than_were_signed_is_rejected() {
     part.dataset.manifest.size = part.manifest.len() as u64;
     let path = host.file("bundle.tar", Bundle::of(days(-1), &[part]).signed(&host.key));
     let registry = Registry::new(|_| None);
-    push(&host, &path, &registry.host).fails_with(4, &["names other blobs than were signed"]);
+    push(&host, &path, &registry.host).fails_with(4, &["names other blobs than the signed ones"]);
     assert!(registry.tags().is_empty());
-    host.verify(&path, &[]).fails_with(4, &["names other blobs than were signed"]);
+    host.verify(&path, &[]).fails_with(4, &["names other blobs than the signed ones"]);
 }

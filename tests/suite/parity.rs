@@ -1,4 +1,4 @@
-//! What was lost or damaged on the way is made again from parity, and nothing else is believed for it.
+//! What was lost or damaged on the way is rebuilt from parity, and nothing else is believed for it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -98,10 +98,7 @@ fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
     for bad in [with(&good, ".tar.003", Vec::clear), with(&good, ".tar.003", |bytes| bytes[9] ^= 1)] {
         host.put_out(&bad);
         let ran = run("800k", &["import", "out"]);
-        ran.fails_with(
-            7,
-            &["state: ", ".tar.003 could not be made whole there: no storage space", "Make room"],
-        );
+        ran.fails_with(7, &["state: ", ".tar.003 cannot be rebuilt there: no storage space", "Free space"]);
         run("800k", &watch).exits(7).prints("waits").prints("no storage space");
         let there = |name: &String| host.path("out").join(name).exists();
         assert!(bad.keys().all(there), "nothing went to quarantine");
@@ -144,7 +141,7 @@ fn every_lost_or_damaged_volume_is_rebuilt() {
             let name = named(&good, end);
             // A head with good bytes beyond its end, and one of another bundle, name themselves otherwise.
             println!("{end}, {change}");
-            ran.warns("made again from parity").warns(&name);
+            ran.warns("rebuilt from parity").warns(&name);
             assert!(host.out() == *bad, "{end}, {change}");
             assert!(host.installed("cache", "db").is_some());
             let left: Vec<_> =
@@ -169,7 +166,7 @@ fn a_bundle_in_one_file_is_rebuilt_in_its_bad_ranges() {
     for places in [vec![100], vec![2_000_000, 5_000_000], vec![1000, 1_000_000, 2_000_000, 3_000_000]] {
         let bad = with(&good, ".tar", |bytes| places.iter().for_each(|at| bytes[*at] ^= 1));
         host.put_out(&bad);
-        host.import_anew().exits(0).warns("made again from parity");
+        host.import_anew().exits(0).warns("rebuilt from parity");
         assert!(host.out() == bad);
         host.repair().good();
         assert!(host.out() == good);
@@ -178,7 +175,7 @@ fn a_bundle_in_one_file_is_rebuilt_in_its_bad_ranges() {
     let name = named(&good, ".tar");
     host.put_out(&with(&good, ".tar", Vec::clear));
     host.import_anew().fails_with(6, &[]);
-    host.repair().fails_with(6, &[&name, "shards are lost, and there is parity for"]);
+    host.repair().fails_with(6, &[&name, "shards are lost, and the parity can restore"]);
 }
 
 #[test]
@@ -188,7 +185,10 @@ fn what_is_beyond_the_parity_is_named_and_skipped() {
     let good = host.out();
     let bad = with(&with(&good, ".tar.002", Vec::clear), ".tar.004", Vec::clear);
     host.put_out(&bad);
-    host.repair().fails_with(6, &["shards are lost, and there is parity for", "Copy the volumes again"]);
+    host.repair().fails_with(
+        6,
+        &["shards are lost, and the parity can restore", "Copy the missing or damaged volumes again"],
+    );
     let ran = host.import_anew();
     ran.fails_with(6, &[&named(&good, ".tar.002"), &named(&good, ".tar.004"), "are missing"]);
     assert_eq!(host.installed("cache", "db"), None);
@@ -240,7 +240,7 @@ fn parity_is_not_believed() {
     let mut both = with(&good, ".tar.002", Vec::clear);
     both.insert(parities[0].replace(".par.001", ".par.900"), forged[&named(&forged, ".par.001")].clone());
     host.put_out(&both);
-    host.import_anew().exits(0).warns("made again from parity");
+    host.import_anew().exits(0).warns("rebuilt from parity");
 }
 
 #[test]
@@ -271,7 +271,8 @@ fn parity_goes_where_its_bundle_goes() {
     let left: Vec<PathBuf> = host.out().keys().map(PathBuf::from).collect();
     assert!(!left.iter().any(|name| first.contains(name)), "{left:?}");
     assert!(left.iter().any(|name| name.to_str().unwrap().contains(".par.001")), "{left:?}");
-    host.run(&["repair", "keys", "--trust", "keys/exporter.pub"]).fails_with(2, &["there is no parity here"]);
+    host.run(&["repair", "keys", "--trust", "keys/exporter.pub"])
+        .fails_with(2, &["there are no parity files"]);
 }
 
 /// ISO 9660 without extensions, kiosks and mail gateways give files other names (the same that volumes get).
@@ -301,12 +302,12 @@ fn parity_and_heads_of_other_names_find_each_other() {
             .collect();
         host.put_out(&renamed);
         println!("{what}");
-        host.import_anew().good().warns("made again from parity").warns(&lost);
+        host.import_anew().good().warns("rebuilt from parity").warns(&lost);
         assert!(host.out() == renamed, "{what}");
         // Also where the head alone is named.
         let head = host.path("out").join(rename(&named(&good, ".tar.000")));
         let _ = fs::remove_dir_all(host.path("state"));
-        host.import(&head, &[]).good().warns("made again from parity");
+        host.import(&head, &[]).good().warns("rebuilt from parity");
         host.repair().good().prints("is whole again").prints(&lost);
         assert!(host.out()[&lost] == good[&lost], "{what}");
         host.import_anew().good().does_not_say("from parity").does_not_say("ignored");
@@ -314,8 +315,8 @@ fn parity_and_heads_of_other_names_find_each_other() {
         let ran = host.import_anew();
         match what {
             // Volumes and parity have kept their names.
-            "head" => ran.good().warns("made again from parity").warns(&named(&good, ".tar.000")),
-            _ => ran.exits(6).warns("the head volume of"),
+            "head" => ran.good().warns("rebuilt from parity").warns(&named(&good, ".tar.000")),
+            _ => ran.exits(6).warns("is missing; other files of the same bundle"),
         };
     }
     // A bundle in one file, damaged.
@@ -325,7 +326,7 @@ fn parity_and_heads_of_other_names_find_each_other() {
     let bad = with(&host.out(), ".tar", |bytes| bytes[2_000_000] ^= 1);
     let rename = |name: &String| if name.ends_with(".tar") { "A.BIN".into() } else { "B.BIN".to_owned() };
     host.put_out(&bad.iter().map(|(name, bytes)| (rename(name), bytes.clone())).collect());
-    host.import_anew().good().warns("made again from parity");
+    host.import_anew().good().warns("rebuilt from parity");
     host.repair().good().prints("is whole again").prints("A.BIN");
     host.import_anew().good().does_not_say("from parity");
 }

@@ -70,7 +70,10 @@ fn the_number_and_the_streams_are_kept_beside_the_keys() {
     import("default", &second)
         .fails_with(
             4,
-            &["is of stream \"default\"", "is not trusted: second.pub (trusted only for stream lab"],
+            &[
+                "belongs to stream \"default\"",
+                "is not trusted for this stream: second.pub (trusted only for stream lab",
+            ],
         )
         .warns("trust add FILE --stream default");
     import("default", &host.key).good();

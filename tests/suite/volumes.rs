@@ -186,13 +186,14 @@ fn what_is_missing_is_named() {
     }
     fs::remove_file(&volumes[2]).unwrap();
     fs::remove_file(&volumes[4]).unwrap();
-    let both = format!("2 are missing: {}, {}", name(&volumes[2]), name(&volumes[4]));
+    let both =
+        format!("2 of {} volumes are missing: {}, {}", volumes.len(), name(&volumes[2]), name(&volumes[4]));
     // Who has to fetch them may as well fetch what is damaged.
     let good = fs::read(&volumes[3]).unwrap();
     let mut bad = good.clone();
     bad[100] ^= 1;
     fs::write(&volumes[3], bad).unwrap();
-    let third = format!("{} is not what was signed", name(&volumes[3]));
+    let third = format!("{} does not match the signed digest", name(&volumes[3]));
     host.verify(&host.path("out"), &[]).fails_with(6, &[&both, &third]);
     host.verify(&volumes[0], &[]).fails_with(6, &[&both, &third]);
     // The same beside one that is cut off.
@@ -205,8 +206,12 @@ fn what_is_missing_is_named() {
     let shown = host.run(&["inspect", "out", "--trust", "keys/exporter.pub"]);
     shown.exits(0).prints("NOT VERIFIED").prints(&both).prints("The following is signed by");
     fs::remove_file(&volumes[0]).unwrap();
-    let head = format!("{} is missing, the head volume of {}", name(&volumes[0]), volumes.len() - 3);
-    host.import(&host.path("out"), &[]).fails_with(6, &[&head, "Copy it too"]);
+    let head = format!(
+        "{} is missing; other files of the same bundle that were found: {}",
+        name(&volumes[0]),
+        volumes.len() - 3
+    );
+    host.import(&host.path("out"), &[]).fails_with(6, &[&head, "Copy it into the directory of the others"]);
     assert_eq!(host.installed("cache", "db"), None);
 }
 
@@ -427,12 +432,16 @@ fn an_export_that_was_killed_while_it_named_its_files_leaves_no_half() {
     // As if the last rename had not come to pass: the head is still under way, with its plan.
     let head = volumes[0].with_file_name(format!("{}.partial", name(&volumes[0])));
     fs::rename(&volumes[0], &head).unwrap();
-    host.verify(&host.path("out"), &[]).fails_with(6, &["is missing, the head volume"]);
+    host.verify(&host.path("out"), &[])
+        .fails_with(6, &["head volume ", "is missing; other files of the same bundle"]);
     let upstream = upstream(60, 5 * MIB);
     host.export(&upstream, &["--output", "out", "--volume-size", "1M"]).good();
     assert!(!head.exists());
     // Volumes that nobody speaks for are told of, and not taken away: they have a bundle's name.
-    host.verify(&host.path("out"), &[]).exits(6).warns("is missing, the head volume").prints("good: ");
+    host.verify(&host.path("out"), &[])
+        .exits(6)
+        .warns("is missing; other files of the same bundle")
+        .prints("good: ");
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn what_parity_can_rebuild_is_not_waited_for() {
     assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
     assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
     let said = reason(&host.shelf("processed")[0]).to_string();
-    assert!(said.contains("made again from parity") && said.contains(&lost), "{said}");
+    assert!(said.contains("rebuilt from parity") && said.contains(&lost), "{said}");
 }
 
 #[test]
