@@ -1,10 +1,9 @@
-//! A content digest: the BLAKE3 hash of a file that came out of a layer.
+//! A content digest: the BLAKE3 hash of a file that was unpacked from a layer.
 //!
-//! What travels is identified by sha256 ([`crate::digest`]), as OCI and the signature have it. What
-//! the layers unpack to is more than twice as large, and is hashed on both sides and again whenever a
-//! cache is compared with a bundle. On a CPU without SHA instructions sha256 makes 220 to 330 MB/s,
-//! which would take longer than everything else together; BLAKE3 makes 3400 MB/s there. The two
-//! types cannot be mixed up.
+//! Packed data is identified by sha256 ([`crate::digest`]), which OCI and the signature use. The unpacked data is more
+//! than twice as large, and it is hashed on both sides and again when a cache is compared with a bundle. On a CPU
+//! without SHA instructions, sha256 hashes 220 to 330 MB/s, which would take longer than everything else together.
+//! BLAKE3 hashes 3400 MB/s there. The two digests have different types, so they cannot be confused.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -24,17 +23,17 @@ pub struct ContentDigest([u8; 32]);
 pub struct InvalidContentDigest;
 
 impl ContentDigest {
-    /// The content digest of bytes at hand.
+    /// Computes the content digest of bytes.
     pub fn of(bytes: &[u8]) -> Self {
         ContentDigest(*blake3::hash(bytes).as_bytes())
     }
 
-    /// The first half of it, for a set of many in memory.
+    /// Returns its first half, for large sets in memory.
     pub(crate) fn short(&self) -> u128 {
         self.0.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
     }
 
-    /// The 64 hex digits, as `b3sum` prints them.
+    /// Returns the 64 hex digits, as `b3sum` prints them.
     pub fn hex(&self) -> String {
         to_hex(&self.0)
     }
@@ -72,12 +71,12 @@ impl<'de> Deserialize<'de> for ContentDigest {
     }
 }
 
-/// Computes a content digest over bytes as they pass.
+/// Computes a content digest of streamed bytes.
 #[derive(Clone, Default)]
 pub struct ContentHasher(blake3::Hasher);
 
 impl ContentHasher {
-    /// A hasher that has seen nothing yet.
+    /// Creates a hasher.
     pub fn new() -> Self {
         Self::default()
     }
@@ -87,7 +86,7 @@ impl ContentHasher {
         self.0.update(bytes);
     }
 
-    /// The content digest of all bytes taken.
+    /// Returns the content digest of all bytes.
     pub fn finish(self) -> ContentDigest {
         ContentDigest(*self.0.finalize().as_bytes())
     }
@@ -104,10 +103,10 @@ impl io::Write for ContentHasher {
     }
 }
 
-/// The content digest and length of everything that a reader still holds.
+/// Reads a reader to its end, and returns the content digest and the length of the bytes.
 ///
 /// # Errors
-/// Those of the reader.
+/// If the reader fails.
 pub fn content_digest_of(mut reader: impl Read) -> io::Result<(ContentDigest, u64)> {
     let mut hasher = ContentHasher::new();
     let length = io::copy(&mut reader, &mut hasher)?;
@@ -118,7 +117,7 @@ pub fn content_digest_of(mut reader: impl Read) -> io::Result<(ContentDigest, u6
 mod tests {
     use super::*;
 
-    /// The first of the vectors that BLAKE3's authors publish: no input.
+    /// The first of the published test vectors of BLAKE3: empty input.
     const EMPTY: &str = "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
 
     #[test]

@@ -1,7 +1,7 @@
-//! A sha256 digest: the one identity that bytes have on their way.
+//! A sha256 digest, which identifies packed data.
 //!
-//! Knows how to parse, print, compute and compare digests; knows nothing of files or networks.
-//! What comes out of a layer has a digest of another kind ([`crate::content_digest`]).
+//! This module parses, prints, computes and compares digests. It knows nothing of files or networks. Unpacked files
+//! have another type of digest ([`crate::content_digest`]).
 
 use std::fmt;
 use std::io::{self, Read};
@@ -10,9 +10,8 @@ use std::str::FromStr;
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A sha256 digest, written `sha256:<64 lower-case hex digits>` as the OCI image specification
-/// (descriptor.md, "Digests") has it. Other algorithms are not representable: everything that
-/// Trivy publishes uses sha256.
+/// A sha256 digest, written `sha256:<64 lower-case hex digits>` as in the OCI image specification (descriptor.md,
+/// "Digests"). Other algorithms are not supported, because everything that Trivy publishes uses sha256.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
@@ -22,14 +21,14 @@ pub struct Digest([u8; 32]);
 pub struct InvalidDigest;
 
 impl Digest {
-    /// The digest of bytes at hand.
+    /// Computes the digest of bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let mut hasher = Hasher::new();
         hasher.update(bytes);
         hasher.finish()
     }
 
-    /// The 64 hex digits without the algorithm's prefix, as file names and `sha256sum` have them.
+    /// Returns the 64 hex digits without the prefix of the algorithm, as in file names and in the output of `sha256sum`.
     pub fn hex(&self) -> String {
         to_hex(&self.0)
     }
@@ -37,13 +36,13 @@ impl Digest {
     /// Parses 64 lower-case hex digits.
     ///
     /// # Errors
-    /// Anything else, upper case included: one digest has one spelling.
+    /// If the text is anything else. Upper case is rejected too, so that each digest has only one spelling.
     pub fn from_hex(hex: &str) -> Result<Self, InvalidDigest> {
         bytes_of(hex).map(Digest).ok_or(InvalidDigest)
     }
 }
 
-/// 32 bytes as lower-case hex digits.
+/// Returns 32 bytes as lower-case hex digits.
 pub(crate) fn to_hex(bytes: &[u8; 32]) -> String {
     use fmt::Write;
     bytes.iter().fold(String::with_capacity(64), |mut hex, byte| {
@@ -52,7 +51,7 @@ pub(crate) fn to_hex(bytes: &[u8; 32]) -> String {
     })
 }
 
-/// The 32 bytes that 64 lower-case hex digits spell; `None` for anything else.
+/// Parses 64 lower-case hex digits; `None` for anything else.
 pub(crate) fn bytes_of(hex: &str) -> Option<[u8; 32]> {
     let nibble = |c: u8| match c {
         b'0'..=b'9' => Some(c - b'0'),
@@ -100,7 +99,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Computes a digest over bytes as they pass.
+/// Computes a digest of streamed bytes.
 #[derive(Clone)]
 pub struct Hasher(Context);
 
@@ -111,7 +110,7 @@ impl Default for Hasher {
 }
 
 impl Hasher {
-    /// A hasher that has seen nothing yet.
+    /// Creates a hasher.
     pub fn new() -> Self {
         Self::default()
     }
@@ -121,7 +120,7 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// The digest of all bytes taken.
+    /// Returns the digest of all bytes.
     pub fn finish(self) -> Digest {
         let mut bytes = [0; 32];
         bytes.copy_from_slice(self.0.finish().as_ref());
@@ -140,10 +139,10 @@ impl io::Write for Hasher {
     }
 }
 
-/// The digest and length of everything that a reader still holds.
+/// Reads a reader to its end, and returns the digest and the length of the bytes.
 ///
 /// # Errors
-/// Those of the reader.
+/// If the reader fails.
 pub fn digest_of(mut reader: impl Read) -> io::Result<(Digest, u64)> {
     let mut hasher = Hasher::new();
     let length = io::copy(&mut reader, &mut hasher)?;

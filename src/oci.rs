@@ -1,7 +1,7 @@
-//! OCI descriptors, manifests and image indexes, as far as this program reads them.
+//! OCI descriptors, manifests and image indexes: the fields that trivy-ferry reads.
 //!
-//! A manifest is kept as the bytes that upstream published: what is parsed here is a view of
-//! them and is never written back, so that digests survive the trip. Knows no I/O.
+//! A manifest is stored as the bytes that upstream published. The parsed form is never written back, so that digests
+//! stay the same. This module does no I/O.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,52 +13,51 @@ use crate::digest::Digest;
 use crate::util::json;
 use crate::util::text::escape;
 
-/// Media type of an OCI image manifest (image-spec v1.1, manifest.md).
+/// The media type of an OCI image manifest (image-spec v1.1, manifest.md).
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// Media type of an OCI image index (image-spec v1.1, image-index.md).
+/// The media type of an OCI image index (image-spec v1.1, image-index.md).
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// Media type of Docker's image manifest, which registries may answer for older pushes.
+/// The media type of Docker's image manifest, which registries may return for older pushes.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-/// Media type of Docker's list of image manifests, one for each platform.
+/// The media type of Docker's list of image manifests, one for each platform.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-/// The annotation that names a layer's file (image-spec v1.1, annotations.md).
+/// The annotation with the file name of a layer (image-spec v1.1, annotations.md).
 pub const TITLE: &str = "org.opencontainers.image.title";
-/// The annotation that holds an artifact's version.
+/// The annotation with the version of an artifact.
 pub const VERSION: &str = "org.opencontainers.image.version";
-/// The annotation that holds an artifact's creation time.
+/// The annotation with the creation time of an artifact.
 pub const CREATED: &str = "org.opencontainers.image.created";
-/// The annotation by which an image layout names a manifest (image-layout.md).
+/// The annotation with the name of a manifest in an image layout (image-layout.md).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-/// The annotation by which containerd names an image that it imports from a layout
-/// (containerd v2, core/images: `AnnotationImageName`).
+/// The annotation with the name that containerd gives to an image that it imports from a layout (containerd v2,
+/// core/images: `AnnotationImageName`).
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
 
-/// The largest manifest that is read, in bytes: the limit of the distribution specification
-/// (v1.1, "Pushing Manifests", 4 MiB).
+/// The limit for a manifest in bytes, from the distribution specification (v1.1, "Pushing Manifests", 4 MiB).
 pub const MAX_MANIFEST: u64 = 4 << 20;
 
-/// The largest manifest of a dataset, in bytes. Real ones have a few KiB; of those that are rewritten for
-/// a registry all is in memory, in 16 times the room.
+/// The limit for the manifest of a dataset in bytes. Real ones have a few KiB. Manifests that are rewritten for a
+/// registry are parsed in memory and take 16 times their size.
 const MAX_ARTIFACT: usize = 1 << 20;
 
-/// What names a blob: its type, its digest and its size in bytes (image-spec v1.1, descriptor.md).
+/// The reference to a blob: its type, its digest and its size in bytes (image-spec v1.1, descriptor.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// The blob's media type.
+    /// The media type of the blob.
     pub media_type: String,
-    /// The blob's digest.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// The blob's length in bytes.
+    /// The length of the blob in bytes.
     pub size: u64,
-    /// Those of its free-form properties that this program knows, such as [`TITLE`].
+    /// Its annotations that trivy-ferry knows, such as [`TITLE`].
     #[serde(default, deserialize_with = "known", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Reads annotations and keeps those that are known here: a manifest of 4 MiB may have 400,000 others,
-/// which would take ten times the memory.
+/// Reads annotations and keeps only the known ones. A manifest of 4 MiB may have 400,000 others, which would take 10
+/// times the memory.
 fn known<'de, D: Deserializer<'de>>(reader: D) -> Result<BTreeMap<String, String>, D::Error> {
     struct Known;
     impl<'de> Visitor<'de> for Known {
@@ -82,33 +81,33 @@ fn known<'de, D: Deserializer<'de>>(reader: D) -> Result<BTreeMap<String, String
     reader.deserialize_map(Known)
 }
 
-/// The view of an image manifest that this program needs.
+/// The fields of an image manifest that trivy-ferry needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     /// Always 2.
     pub schema_version: u32,
-    /// The manifest's own media type; some publishers leave it out.
+    /// The media type in the manifest itself, which some publishers omit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// What kind of artifact this is, where the publisher says so here.
+    /// The type of the artifact, which some publishers omit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_type: Option<String>,
-    /// The configuration blob. Trivy never looks at it.
+    /// The configuration blob, which Trivy ignores.
     pub config: Descriptor,
-    /// The content.
+    /// The layers with the content.
     pub layers: Vec<Descriptor>,
-    /// Those of its free-form properties that this program knows, such as [`VERSION`].
+    /// Its annotations that trivy-ferry knows, such as [`VERSION`].
     #[serde(default, deserialize_with = "known", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
 impl Manifest {
-    /// Reads a manifest's bytes.
+    /// Parses the bytes of a manifest.
     ///
     /// # Errors
-    /// In words, for the caller to put beside the source's name: not JSON, an index or a list of
-    /// platforms where a manifest should be, or a manifest of another schema.
+    /// If the bytes are not JSON, are an index or a list of platforms, or have another schema version. The text is a
+    /// description without the name of the source, which the caller adds.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -117,15 +116,15 @@ impl Manifest {
             manifests: Option<IgnoredAny>,
         }
         if bytes.len() > MAX_ARTIFACT {
-            return Err(format!("a manifest of {} bytes, and {MAX_ARTIFACT} are allowed", bytes.len()));
+            return Err(format!("a manifest of {} bytes (limit: {MAX_ARTIFACT})", bytes.len()));
         }
         if bytes.trim_ascii_start().first() == Some(&b'<') {
-            return Err("an HTML page stands where a manifest should be".into());
+            return Err("an HTML page instead of a manifest".into());
         }
         let probe: Probe =
             json::from_slice(bytes).map_err(|e| escape(&format!("not a JSON manifest: {e}")))?;
         if probe.manifests.is_some() {
-            return Err("an image index stands where a single manifest should be".into());
+            return Err("an image index instead of a single manifest".into());
         }
         if probe.schema_version != Some(2) {
             return Err("not an image manifest of schema version 2".into());
@@ -133,27 +132,26 @@ impl Manifest {
         json::from_slice(bytes).map_err(|e| escape(&format!("not an image manifest: {e}")))
     }
 
-    /// The configuration and the layers, in that order.
+    /// Returns the configuration and the layers, in this order.
     pub fn blobs(&self) -> impl Iterator<Item = &Descriptor> {
         std::iter::once(&self.config).chain(&self.layers)
     }
 }
 
-/// A platform that an image is for (image-spec v1.1, image-index.md), written `linux/amd64` or
-/// `linux/arm/v7`.
+/// The platform of an image (image-spec v1.1, image-index.md), written `linux/amd64` or `linux/arm/v7`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     /// The operating system.
     pub os: String,
     /// The architecture.
     pub architecture: String,
-    /// The architecture's variant; where it is not given, any.
+    /// The variant of the architecture; `None` for any.
     #[serde(default)]
     pub variant: Option<String>,
 }
 
 impl Platform {
-    /// Whether an image for `other` is one for this platform.
+    /// Whether an image for `other` runs on this platform.
     pub fn covers(&self, other: &Platform) -> bool {
         self.os == other.os
             && self.architecture == other.architecture
@@ -175,7 +173,7 @@ impl std::str::FromStr for Platform {
                     variant: variant.first().map(|variant| (*variant).into()),
                 })
             }
-            _ => Err("write it as OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, such as linux/amd64"),
+            _ => Err("use OS/ARCHITECTURE or OS/ARCHITECTURE/VARIANT, such as linux/amd64"),
         }
     }
 }
@@ -187,18 +185,17 @@ impl std::fmt::Display for Platform {
     }
 }
 
-/// What an index says of one of its manifests.
+/// An entry of an index.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(from = "WireEntry")]
 pub struct IndexEntry {
     /// The manifest.
     pub descriptor: Descriptor,
-    /// The platform that it is for, if any.
+    /// Its platform, if any.
     pub platform: Option<Platform>,
 }
 
-/// An [`IndexEntry`] as JSON. Descriptors are not flattened into others: serde would keep all that it does
-/// not know.
+/// An [`IndexEntry`] as JSON. The descriptor is not flattened, because serde would then buffer all unknown fields.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireEntry {
@@ -227,7 +224,7 @@ struct WireLayer {
     size: u64,
     #[serde(default, deserialize_with = "known")]
     annotations: BTreeMap<String, String>,
-    /// Nothing of the list is kept but its length.
+    /// Only the length of the list is kept.
     urls: Option<Vec<IgnoredAny>>,
 }
 
@@ -238,7 +235,7 @@ impl From<WireLayer> for Descriptor {
     }
 }
 
-/// What a registry holds under a tag or a digest, as far as it names other things.
+/// A manifest or an index in a registry: the references to other documents and blobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// An image manifest: its configuration and its layers.
@@ -248,12 +245,12 @@ pub enum Document {
 }
 
 impl Document {
-    /// Reads a document of any of the four forms that registries of today hold, and says which it is.
-    /// `claimed` is the media type that its source gives it.
+    /// Parses a document of any of the four types in current registries, and returns its type. `claimed` is the media
+    /// type that its source states.
     ///
     /// # Errors
-    /// In words: another form, by its name; bytes that could be taken for two forms (CVE-2021-41190);
-    /// a layer that its registry does not hold.
+    /// If the document has another type, could be read as two types (CVE-2021-41190), or has a layer that is not in its
+    /// registry. The text says which.
     pub fn parse(bytes: &[u8], claimed: Option<&str>) -> Result<(&'static str, Self), String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -272,19 +269,19 @@ impl Document {
                 })
         };
         let form: Form =
-            json::from_slice(bytes).map_err(|error| escape(&format!("it is no manifest: {error}")))?;
+            json::from_slice(bytes).map_err(|error| escape(&format!("it is not a manifest: {error}")))?;
         if schema_1(&form) {
-            return Err("it is a Docker manifest of schema 1, which registries of today refuse".into());
+            return Err("it is a Docker manifest of schema 1, which current registries reject".into());
         }
         if form.schema_version != Some(2) {
-            return Err("it is no manifest of schema version 2".into());
+            return Err("it is not a manifest of schema version 2".into());
         }
-        // The bytes' own word first; what has none is known by its source's word, and else by its form.
+        // The media type in the document takes precedence over that of the source, and both over the fields.
         let known = [MANIFEST, DOCKER_MANIFEST, INDEX, DOCKER_LIST];
         let type_of = |text: &str| known.into_iter().find(|known| *known == text);
         let media_type = match (form.media_type.as_deref(), claimed.and_then(type_of)) {
             (Some(own), _) => {
-                type_of(own).ok_or_else(|| escape(&format!("it is of the unknown type {own:?}")))?
+                type_of(own).ok_or_else(|| escape(&format!("it has the unknown type {own:?}")))?
             }
             (None, Some(claimed)) => claimed,
             (None, None) if form.manifests.is_some() => INDEX,
@@ -304,12 +301,12 @@ impl Document {
                 let layers = layers.into_iter().map(Descriptor::from);
                 Ok((media_type, Document::Manifest(std::iter::once(config).chain(layers).collect())))
             }
-            _ => Err(format!("it is not what its type {media_type} says")),
+            _ => Err(format!("its fields do not match its type {media_type}")),
         }
     }
 }
 
-/// An image layout's `index.json` (image-spec v1.1, image-layout.md).
+/// The `index.json` of an image layout (image-spec v1.1, image-layout.md).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
@@ -318,7 +315,7 @@ pub struct Index {
     /// [`INDEX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media_type: Option<String>,
-    /// One descriptor a reference; its name stands in the annotation [`REF_NAME`].
+    /// One descriptor for each reference, whose name is in the annotation [`REF_NAME`].
     pub manifests: Vec<Descriptor>,
 }
 
@@ -375,12 +372,12 @@ mod tests {
                 "Docker manifest of schema 1",
             ),
             (own, None, "unknown type \"application/vnd.example+json\""),
-            (&both, Some(MANIFEST), "is not what its type"),
-            (&both, Some(INDEX), "is not what its type"),
+            (&both, Some(MANIFEST), "fields do not match its type"),
+            (&both, Some(INDEX), "fields do not match its type"),
             (&foreign, None, "is not in its registry"),
-            ("<html>", None, "no manifest"),
-            (other, None, "no manifest"),
-            (r#"{"schemaVersion":2}"#, None, "is not what its type"),
+            ("<html>", None, "not a manifest"),
+            (other, None, "not a manifest"),
+            (r#"{"schemaVersion":2}"#, None, "fields do not match its type"),
         ] {
             let error = document(text, claimed).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");

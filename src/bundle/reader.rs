@@ -131,8 +131,7 @@ impl UnverifiedBundle {
         Some(payload)
     }
 
-    /// Checks the signature, then the payload, then the length of the file and of its volumes, which must be
-    /// beside the head.
+    /// Checks the signature, then the payload, then the length of the file and of its volumes beside it.
     ///
     /// # Errors
     /// Every error of [`UnverifiedBundle::signed`], and [`BundleError::Volumes`] if a volume is missing or does
@@ -471,8 +470,7 @@ fn bad(path: &Path, content: &Content, payload: &Payload, member: &str, why: &st
     })
 }
 
-/// A reader of the bytes of a member. Only the read at the end compares the digest and fails if it differs from
-/// the signed one. Several members can be read at once.
+/// A reader of a member. Only the read at its end compares the digest and fails if it is not the signed one.
 pub struct MemberReader<'b> {
     path: &'b Path,
     content: &'b Content,

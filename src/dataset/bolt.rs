@@ -1,4 +1,4 @@
-//! Checks the beginning of a bbolt file: its format, its version, and whether the file is complete.
+//! Checks the beginning of a bbolt file: its format, its version, and its length. It does not read the entries.
 //!
 //! Layout from bbolt v1.4 (internal/common/meta.go, page.go): each of the first two pages holds a
 //! 16-byte page header and then magic, version, page size, flags (4 bytes each), the root bucket
@@ -14,15 +14,15 @@ const CHECKSUM: usize = 56;
 /// Checks the first bytes of a file that is `size` bytes long in all.
 ///
 /// # Errors
-/// If the bytes are not the beginning of a bbolt file, or the file is shorter than its pages. The text
-/// follows the name of the file in a sentence.
+/// If the bytes are not the beginning of a bbolt file, or the file is shorter than its pages. The text is a clause
+/// about the file.
 pub(super) fn check(head: &[u8], size: u64) -> Result<(), String> {
     let Some(meta) = metas(head).max_by_key(|meta| meta.transaction) else {
         return Err("is not a bbolt database".into());
     };
     let wanted = meta.pages.saturating_mul(meta.page_size);
     if wanted > size {
-        return Err(format!("is cut short: its pages take {wanted} bytes, and it has {size}"));
+        return Err(format!("is truncated: its pages take {wanted} bytes, but it has {size}"));
     }
     Ok(())
 }
@@ -33,7 +33,7 @@ struct Meta {
     transaction: u64,
 }
 
-/// The valid meta pages among the first two.
+/// Returns the valid meta pages among the first two.
 fn metas(head: &[u8]) -> impl Iterator<Item = Meta> + '_ {
     let first = parse(head, 0);
     let second_at = first.as_ref().map_or(4096, |meta| meta.page_size as usize);
@@ -64,7 +64,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 pub(super) mod tests {
     use super::*;
 
-    /// A database of `pages` empty pages whose meta pages are right.
+    /// Returns a database of `pages` empty pages with valid meta pages.
     pub(in crate::dataset) fn database(pages: u64) -> Vec<u8> {
         let mut file = vec![0; pages as usize * 4096];
         for (page, transaction) in [(0usize, 1u64), (1, 2)] {
@@ -85,7 +85,7 @@ pub(super) mod tests {
         let good = database(4);
         assert_eq!(check(&good, good.len() as u64), Ok(()));
         assert_eq!(check(b"SQLite format 3\0", 16), Err("is not a bbolt database".into()));
-        assert!(check(&good, good.len() as u64 - 1).unwrap_err().contains("cut short"));
+        assert!(check(&good, good.len() as u64 - 1).unwrap_err().contains("truncated"));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The catalogue: what each dataset is called in registries, and which datasets a version of Trivy uses.
+//! The catalogue: the names of datasets in registries, and the datasets that a version of Trivy uses. It makes no
+//! requests.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,21 +28,21 @@ pub const JAVA_DB_TAG: &str = "1";
 pub const VEX_SPEC: &str = "0.1";
 /// Trivy's default VEX repository (Trivy v0.74.0, pkg/vex/repo/manager.go).
 pub const VEX_HUB: &str = "https://github.com/aquasecurity/vexhub";
-/// The newest Trivy version whose needs are known here; later ones are taken to be like it.
+/// The newest known Trivy version. Later versions are assumed to use the same data.
 pub const NEWEST_TRIVY: (u32, u32) = (0, 74);
 
-/// Media type of our artifact for a VEX repository: the OCI manifest's `artifactType`.
+/// The `artifactType` of the OCI manifest that trivy-ferry writes for a VEX repository.
 pub const VEX_ARTIFACT: &str = "application/vnd.trivy-ferry.vex.repository.v1+json";
-/// Media type of the layer that holds `vex-repository.json`.
+/// The media type of the layer that holds `vex-repository.json`.
 pub const VEX_MANIFEST_LAYER: &str = "application/vnd.trivy-ferry.vex.manifest.v1+json";
-/// Media type of the layer that holds a VEX archive as gzipped tar.
+/// The media type of the layer that holds a VEX archive as gzipped tar.
 pub const VEX_TAR_LAYER: &str = "application/vnd.trivy-ferry.vex.archive.v1.tar+gzip";
-/// Media type of the layer that holds a VEX archive as zip.
+/// The media type of the layer that holds a VEX archive as zip.
 pub const VEX_ZIP_LAYER: &str = "application/vnd.trivy-ferry.vex.archive.v1.zip";
 
 impl Kind {
-    /// The one media type that Trivy accepts for the layer; `None` for VEX, which Trivy does not
-    /// load from registries.
+    /// Returns the only media type that Trivy accepts for the layer. `None` for VEX, which Trivy does not load from
+    /// registries.
     pub fn layer_media_type(self) -> Option<&'static str> {
         match self {
             Kind::TrivyDb => Some("application/vnd.aquasec.trivy.db.layer.v1.tar+gzip"),
@@ -51,9 +52,9 @@ impl Kind {
         }
     }
 
-    /// Upstream's repositories, without tags: first those of Trivy in the order in which it asks them
-    /// (Trivy v0.74.0, pkg/flag/db_flags.go and pkg/policy), then its further places of publication.
-    /// mirror.gcr.io is a pull-through cache of docker.io.
+    /// Returns the default repositories without tags: first those that Trivy uses, in its order (Trivy v0.74.0,
+    /// pkg/flag/db_flags.go and pkg/policy), then other repositories to which upstream publishes. mirror.gcr.io is a
+    /// pull-through cache of docker.io.
     pub fn default_repositories(self) -> &'static [&'static str] {
         match self {
             Kind::TrivyDb => &[
@@ -77,8 +78,8 @@ impl Kind {
         }
     }
 
-    /// The largest size in bytes that this kind may unpack to: some eight times today's, so that
-    /// data that grows still passes and a compression bomb does not.
+    /// Returns the limit for the unpacked size in bytes: about 8 times the current size, so that the data can grow but
+    /// a compression bomb is rejected.
     pub fn max_unpacked(self) -> u64 {
         match self {
             Kind::TrivyDb | Kind::TrivyJavaDb => 16 << 30,
@@ -87,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// The largest packed layer in bytes.
+    /// Returns the limit for the packed layer in bytes.
     pub fn max_packed(self) -> u64 {
         match self {
             Kind::TrivyDb | Kind::TrivyJavaDb => 8 << 30,
@@ -96,43 +97,41 @@ impl Kind {
         }
     }
 
-    /// Whether the layer is one of the two databases: large, and last in a bundle.
+    /// Whether it is one of the two databases, whose layers are large and last in a bundle.
     pub fn is_large(self) -> bool {
         matches!(self, Kind::TrivyDb | Kind::TrivyJavaDb)
     }
 
-    /// Checks a manifest by the rules by which Trivy takes it (Trivy v0.74.0, pkg/oci/artifact.go):
-    /// one layer, its media type, and a title. Configuration and artifact type vary through
-    /// upstream's history and do not matter.
+    /// Checks a manifest by the rules of Trivy (v0.74.0, pkg/oci/artifact.go): one layer, its media type, and a title.
+    /// The configuration and the artifact type have varied upstream, and Trivy ignores them.
     ///
     /// # Errors
     /// If there is not exactly one layer, or it has another media type, no usable title, or too many bytes.
     /// The text says which.
     pub fn check_manifest(self, manifest: &Manifest) -> Result<(), String> {
         let [layer] = manifest.layers.as_slice() else {
-            return Err(format!("it has {} layers, and Trivy takes exactly one", manifest.layers.len()));
+            return Err(format!("it has {} layers, but Trivy accepts exactly one", manifest.layers.len()));
         };
         if let Some(wanted) = self.layer_media_type()
             && layer.media_type != wanted
         {
-            return Err(format!("its layer is of type {}, and Trivy takes only {wanted}", layer.media_type));
+            return Err(format!(
+                "its layer is of type {}, but Trivy accepts only {wanted}",
+                layer.media_type
+            ));
         }
         let title = layer.annotations.get(oci::TITLE).map_or("", String::as_str);
         if title.is_empty() || title.contains(['/', '\\']) || title.contains(char::is_control) {
             return Err(format!("its layer has no usable {} annotation", oci::TITLE));
         }
         if layer.size > self.max_packed() {
-            return Err(format!(
-                "its layer has {} bytes, more than the {} allowed",
-                layer.size,
-                self.max_packed()
-            ));
+            return Err(format!("its layer has {} bytes (limit: {})", layer.size, self.max_packed()));
         }
         Ok(())
     }
 }
 
-/// A Trivy version, as far as it decides anything here.
+/// The major and minor version of Trivy, which decide the tags of datasets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TrivyVersion {
     /// Major version, 0 so far.
@@ -141,14 +140,14 @@ pub struct TrivyVersion {
     pub minor: u32,
 }
 
-/// A string that is not a Trivy version that can be served.
+/// A string that is not a supported Trivy version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidVersion {
     /// Not of the form `0.74` or `0.74.0`.
     #[error("not a Trivy version: write it as 0.74 or 0.74.0")]
     Syntax,
-    /// Older than the artifacts that this program carries.
-    #[error("Trivy before 0.56 took its checks from repositories that are no longer published")]
+    /// Older than the artifacts that trivy-ferry carries.
+    #[error("Trivy before 0.56 loads its checks from repositories that are no longer published")]
     TooOld,
 }
 
@@ -168,13 +167,13 @@ impl std::str::FromStr for TrivyVersion {
 }
 
 impl TrivyVersion {
-    /// The newest version known here.
+    /// Returns the newest known version.
     pub fn newest() -> Self {
         TrivyVersion { major: NEWEST_TRIVY.0, minor: NEWEST_TRIVY.1 }
     }
 
-    /// The tag of the checks bundle that this version asks for: 1 from 0.56, 2 from 0.69
-    /// (pkg/policy: `BundleVersion` of those releases).
+    /// Returns the tag of the checks bundle that this version requests: 1 from 0.56, 2 from 0.69 (pkg/policy:
+    /// `BundleVersion` of those releases).
     pub fn checks_tag(self) -> &'static str {
         if self >= (TrivyVersion { major: 0, minor: 69 }) { "2" } else { "1" }
     }
@@ -186,5 +185,5 @@ impl std::fmt::Display for TrivyVersion {
     }
 }
 
-/// Data older than this is worth a warning, on both sides.
+/// The age of data after which both sides print a warning.
 pub(crate) const WARN_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);

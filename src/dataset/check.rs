@@ -1,8 +1,8 @@
-//! The content checks: whether the files of a dataset are what Trivy accepts.
+//! The content checks: they decide whether Trivy accepts the files of a dataset.
 //!
-//! A `Checker` gets every file while it is unpacked. It hashes the file, keeps what it has to look at, and
-//! returns [`Contents`] or the first fault. It runs at export, when a bad download can still be repeated,
-//! and again at import over the bytes that are installed.
+//! A `Checker` receives every file while it is unpacked. It hashes the file, keeps the bytes that it needs, and
+//! returns [`Contents`] or the first fault. It runs at export, when a bad download can still be repeated, and again
+//! at import on the bytes that are installed. It opens no files.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -16,53 +16,52 @@ use crate::dataset::tree::{Contents, File, RelPath, Sink, Tree};
 use crate::dataset::vex_index::VexIndex;
 use crate::dataset::{Kind, bolt, sqlite};
 
-/// Content that is not what its kind must be. The text says what is wrong; whoever reports it
-/// adds whose content it is.
+/// Content that breaks the rules of its kind. The text is a clause; the caller adds the name of the dataset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ContentError(pub String);
 
-/// Why unpacking stopped.
+/// The reason why unpacking stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// The content itself is bad.
+    /// The content is invalid.
     #[error(transparent)]
     Content(#[from] ContentError),
     /// The packed bytes could not be read.
-    #[error("reading: {0}")]
+    #[error("cannot read: {0}")]
     Read(io::Error),
-    /// The sink did not take the files.
-    #[error("writing: {0}")]
+    /// The sink failed.
+    #[error("cannot write: {0}")]
     Sink(io::Error),
 }
 
-/// A shorthand for an [`UnpackError::Content`].
+/// Returns an [`UnpackError::Content`] with this text.
 pub(super) fn bad(text: impl Into<String>) -> UnpackError {
     UnpackError::Content(ContentError(crate::util::text::escape(&text.into())))
 }
 
-/// What unpacking may cost at the most. Nothing is written beyond it, whatever an archive claims.
+/// The limits of unpacking. Nothing is written beyond them, regardless of the sizes that an archive claims.
 #[derive(Debug, Clone, Copy)]
 pub struct UnpackLimits {
-    /// The sum of all files' lengths in bytes.
+    /// The sum of the lengths of all files in bytes.
     pub unpacked: u64,
     /// The number of files.
     pub files: u64,
-    /// The number of folders: each takes room and an inode, though it has no bytes of its own.
+    /// The number of directories. Each takes an inode and space on the disk.
     pub directories: u64,
 }
 
-/// How deep a file may lie. Trivy's checks and VEX Hub stay below ten.
+/// The limit of components of a path. Trivy's checks and VEX Hub have fewer than 10.
 const MAX_DEPTH: usize = 32;
 
 impl UnpackLimits {
-    /// The limits for content of which nothing is known yet.
+    /// Returns the limits for content without a signed description.
     pub fn of(kind: Kind) -> Self {
         let (files, directories) = if kind.is_large() { (2, 0) } else { (100_000, 50_000) };
         UnpackLimits { unpacked: kind.max_unpacked(), files, directories }
     }
 
-    /// The limits for content that a signed payload describes.
+    /// Returns the limits for content that a signed payload describes.
     pub fn exactly(contents: &Contents) -> Self {
         UnpackLimits {
             unpacked: contents.unpacked_size(),
@@ -72,11 +71,11 @@ impl UnpackLimits {
     }
 }
 
-/// How much of a database's beginning is kept: the largest page of bbolt and SQLite.
+/// The number of bytes at the beginning of a database that are kept: the largest page of bbolt and SQLite.
 const HEAD: usize = 64 << 10;
-/// The most that a metadata.json or an index.json may hold, in bytes.
+/// The limit for a metadata.json or an index.json in bytes.
 const MAX_JSON: usize = 16 << 20;
-/// The most bytes of all paths of a dataset's files. They are in memory until their digest is
+/// The limit in bytes for all paths of the files of a dataset. They stay in memory until the digest of the tree is
 /// known. VEX Hub has 13 KB, and 100,000 files with names of its average length have 6.4 MB.
 pub const MAX_NAMES: u64 = 8 << 20;
 
@@ -89,21 +88,21 @@ struct Metadata {
     updated_at: Timestamp,
 }
 
-/// The hash of a path.
+/// Returns the hash of a path.
 fn hash(path: &str) -> u128 {
     ContentDigest::of(path.as_bytes()).short()
 }
 
-/// Sees the files of one dataset and judges them.
+/// Checks the files of one dataset.
 pub(super) struct Checker<'a> {
     kind: Kind,
     limits: UnpackLimits,
     sink: &'a mut dyn Sink,
     files: Vec<File>,
-    /// The bytes of all their paths.
+    /// The length of all their paths in bytes.
     names: u64,
-    /// The hash of every file's path, and of every directory's with a `/` behind it: whole paths
-    /// would take twice the memory. Two paths with one hash would be rejected, not confused.
+    /// The hashes of the paths of all files, and of all directories followed by a `/`. The paths themselves would
+    /// take twice the memory. Two paths with the same hash are rejected, not confused.
     taken: HashSet<u128>,
     directories: u64,
     unpacked: u64,
@@ -146,18 +145,18 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// A file begins. Its name must be expected, new, and within the limits.
+    /// Begins a file. Its name must be expected and new, and its size within the limits.
     pub(super) fn begin(&mut self, path: RelPath, size: u64) -> Result<(), UnpackError> {
         let keep = match (self.kind, path.as_str()) {
             (Kind::TrivyDb, "trivy.db") | (Kind::TrivyJavaDb, "trivy-java.db") => Keep::Head,
             (Kind::TrivyDb | Kind::TrivyJavaDb, "metadata.json") | (Kind::Vex, "index.json") => Keep::Json,
             (Kind::TrivyDb | Kind::TrivyJavaDb, other) => {
-                return Err(bad(format!("the archive holds {other}, which does not belong there")));
+                return Err(bad(format!("the archive contains the unexpected file {other}")));
             }
             (Kind::TrivyChecks | Kind::Vex, _) => Keep::Nothing,
         };
         if keep == Keep::Json && size > MAX_JSON as u64 {
-            return Err(bad(format!("{path} has {size} bytes, which is too many")));
+            return Err(bad(format!("{path} has {size} bytes (limit: {MAX_JSON})")));
         }
         self.claim(&path)?;
         self.names += path.as_str().len() as u64;
@@ -170,7 +169,7 @@ impl<'a> Checker<'a> {
         self.unpacked = self.unpacked.saturating_add(size);
         if self.unpacked > self.limits.unpacked || self.files.len() as u64 >= self.limits.files {
             return Err(bad(format!(
-                "it unpacks to more than the {} bytes in {} files that are allowed",
+                "it unpacks to more than {} bytes or more than {} files",
                 self.limits.unpacked, self.limits.files
             )));
         }
@@ -179,38 +178,38 @@ impl<'a> Checker<'a> {
         Ok(())
     }
 
-    /// Skips a file. Its bytes are inflated all the same, so they are bounded too.
+    /// Skips a file. Its bytes are inflated anyway, so they are limited too.
     pub(super) fn skip(&mut self, path: &RelPath, size: u64) -> Result<(), UnpackError> {
         self.skipped = self.skipped.saturating_add(size);
         let most = self.kind.max_unpacked();
         if self.skipped > most {
-            return Err(bad(format!("{path} and others beside the content take more than {most} bytes")));
+            return Err(bad(format!("{path} and the other skipped files take more than {most} bytes")));
         }
         Ok(())
     }
 
-    /// Whether a file is what macOS adds to an archive for the extended attributes of another: `._NAME`. In a database's
-    /// archive it is skipped, as Trivy does; in a tree of files it is one more file.
+    /// Whether a file is an AppleDouble file, `._NAME`, which macOS adds to an archive for extended attributes. In the
+    /// archive of a database such files are skipped, as by Trivy. In a tree they are files like any other.
     pub(super) fn is_appledouble(&self, path: &RelPath) -> bool {
         let is = |name: &str| name.starts_with("._") && name.len() > 2;
         self.kind.is_large() && path.components().last().is_some_and(is)
     }
 
-    /// Skips a file of macOS, and says so.
+    /// Skips an AppleDouble file, and tells the sink.
     pub(super) fn skip_appledouble(&mut self, path: &RelPath, size: u64) -> Result<(), UnpackError> {
         self.sink.skipped(path);
         self.skip(path, size)
     }
 
-    /// One name is one file, and no file is also a folder.
+    /// Records a path. Rejects a second file with the same name, and a file that is also a directory.
     fn claim(&mut self, path: &RelPath) -> Result<(), UnpackError> {
         let text = path.as_str();
-        let twice = || bad(format!("the archive holds {text} twice"));
+        let twice = || bad(format!("the archive contains {text} twice"));
         if self.has(&format!("{text}/")) {
             return Err(twice());
         }
         if path.components().count() > MAX_DEPTH {
-            return Err(bad(format!("{text} lies deeper than the {MAX_DEPTH} folders that are allowed")));
+            return Err(bad(format!("{text} is nested deeper than {MAX_DEPTH} directories")));
         }
         for (at, _) in text.match_indices('/') {
             if self.has(&text[..at]) {
@@ -220,7 +219,7 @@ impl<'a> Checker<'a> {
                 self.directories += 1;
                 if self.directories > self.limits.directories {
                     return Err(bad(format!(
-                        "it unpacks to more than the {} folders that are allowed",
+                        "it unpacks to more than {} directories",
                         self.limits.directories
                     )));
                 }
@@ -229,15 +228,15 @@ impl<'a> Checker<'a> {
         if self.taken.insert(hash(text)) { Ok(()) } else { Err(twice()) }
     }
 
-    /// Whether there is such a file, or such a directory if the path ends with a `/`.
+    /// Whether this file, or this directory if the path ends with a `/`, was recorded.
     fn has(&self, path: &str) -> bool {
         self.taken.contains(&hash(path))
     }
 
-    /// The current file's next bytes.
+    /// Takes the next bytes of the current file.
     pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
         let Some(current) = &mut self.current else {
-            return Err(bad("bytes outside of any file"));
+            return Err(bad("bytes before the first file"));
         };
         current.left = current
             .left
@@ -255,10 +254,10 @@ impl<'a> Checker<'a> {
         self.sink.data(bytes).map_err(UnpackError::Sink)
     }
 
-    /// The current file is complete.
+    /// Ends the current file.
     pub(super) fn end(&mut self) -> Result<(), UnpackError> {
         let Some(current) = self.current.take() else {
-            return Err(bad("the end of a file that never began"));
+            return Err(bad("a file ends before it begins"));
         };
         if current.left != 0 {
             return Err(bad(format!("{} is shorter than it claims", current.path)));
@@ -267,7 +266,7 @@ impl<'a> Checker<'a> {
         self.sink.end().map_err(UnpackError::Sink)
     }
 
-    /// Everything was seen: judges it.
+    /// Checks the content after the last file.
     pub(super) fn finish(self) -> Result<Contents, UnpackError> {
         match self.kind {
             Kind::TrivyDb => self.database("trivy.db", 2, bolt::check),
@@ -285,7 +284,7 @@ impl<'a> Checker<'a> {
     ) -> Result<Contents, UnpackError> {
         for wanted in [name, "metadata.json"] {
             if !self.has(wanted) {
-                return Err(bad(format!("the archive holds no {wanted}")));
+                return Err(bad(format!("the archive does not contain {wanted}")));
             }
         }
         let size = self.files.iter().find(|file| file.path.as_str() == name).map_or(0, |file| file.size);
@@ -294,12 +293,12 @@ impl<'a> Checker<'a> {
             .map_err(|e| bad(format!("metadata.json cannot be read: {e}")))?;
         if metadata.version != schema {
             return Err(bad(format!(
-                "metadata.json names schema version {}, and Trivy reads version {schema}",
+                "metadata.json names schema version {}, but Trivy reads version {schema}",
                 metadata.version
             )));
         }
         if metadata.updated_at < Timestamp::UNIX_EPOCH || metadata.next_update < metadata.updated_at {
-            return Err(bad("metadata.json holds no believable dates"));
+            return Err(bad("metadata.json contains implausible dates"));
         }
         self.files.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(Contents {
@@ -311,8 +310,8 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// Once Trivy uses a bundle, its embedded checks and libraries are both off, and a check whose
-    /// library is missing vanishes without a word (seen with Trivy v0.74.0): both must be there.
+    /// Requires checks and their libraries. When Trivy uses a bundle, it disables its embedded checks and libraries, and
+    /// silently drops a check whose library is missing (seen with Trivy v0.74.0).
     fn checks(self) -> Result<Contents, UnpackError> {
         let rego = |file: &&File| {
             file.path.as_str().starts_with("policies/") && file.path.as_str().ends_with(".rego")
@@ -321,10 +320,10 @@ impl<'a> Checker<'a> {
         let (libraries, checks): (Vec<_>, Vec<_>) =
             self.files.iter().filter(rego).partition(|file| is_library(file));
         if checks.is_empty() {
-            return Err(bad("the archive holds no .rego file below policies/"));
+            return Err(bad("the archive contains no .rego file below policies/"));
         }
         if libraries.is_empty() {
-            return Err(bad("the archive holds no libraries for its checks (policies/*/lib)"));
+            return Err(bad("the archive contains no libraries for its checks (policies/*/lib)"));
         }
         Ok(self.tree(None))
     }
@@ -339,7 +338,7 @@ impl<'a> Checker<'a> {
         let index = VexIndex::parse(json, &has);
         let index = index.map_err(|e| bad(format!("index.json cannot be read: {e}")))?;
         if index.listed > 0 && index.found == 0 {
-            return Err(bad("index.json lists packages, and none of their documents is in the archive"));
+            return Err(bad("index.json lists packages, but none of their documents is in the archive"));
         }
         let updated_at = index.updated_at.filter(|time| *time > Timestamp::UNIX_EPOCH);
         Ok(self.tree(updated_at))

@@ -1,8 +1,8 @@
 //! A layer: the gzipped tar archive of a dataset.
 //!
-//! Reads it from any reader and hands the regular files to the `Checker`, which checks them and passes them
-//! on to the [`Sink`]. Archives may be hostile: every size is limited before it is used, and only regular
-//! files with plain names are accepted.
+//! The module reads it from any reader and passes the regular files to the `Checker`, which checks them and passes
+//! them to the [`Sink`]. Archives may be hostile: every size is limited before it is used, and only regular files
+//! with plain names are accepted.
 
 use std::io::{self, BufReader, Read};
 
@@ -16,17 +16,16 @@ use crate::dataset::tree::{Contents, RelPath, Sink};
 pub(crate) use crate::util::pipe::CHUNK;
 use crate::util::pipe::{PipeReader, pipe};
 
-/// The most that an extension header (a long name, pax records) may hold, in bytes.
+/// The limit for an extension header (a long name, pax records) in bytes.
 const MAX_EXTENSION: u64 = 64 << 10;
-/// The most that may follow an archive's last file as padding, in bytes. GNU tar fills up to
-/// 10 KiB.
+/// The limit for the padding after the last file in bytes. GNU tar pads to a multiple of 10 KiB.
 const MAX_PADDING: u64 = 64 << 10;
-/// The most headers that are looked at, folders and extensions included.
+/// The limit of headers, directories and extensions included.
 const MAX_HEADERS: u64 = 400_000;
 
-/// Unpacks a layer of one of the three OCI artifacts into `sink`, and says what it held.
+/// Unpacks a layer of one of the three OCI artifacts into `sink`, and returns the description of its content.
 ///
-/// `packed` is read to its end; a reader that checks a digest gets to see the whole of it.
+/// `packed` is read to its end, so that a reader that computes a digest sees all bytes.
 ///
 /// # Errors
 /// [`UnpackError::Content`] if the content is bad; [`UnpackError::Read`] if `packed` cannot be read;
@@ -42,10 +41,10 @@ pub fn unpack(
     checker.finish()
 }
 
-/// Walks a gzipped tar archive. `place` says under which path a file goes on, or `None` to leave it
-/// out.
+/// Passes the files of a gzipped tar archive to the checker. `place` returns the path that the checker sees, or
+/// `None` to skip a file.
 ///
-/// Inflating has a thread of its own: it takes about as long as hashing and writing what comes out.
+/// Inflating runs in its own thread, because it takes about as long as hashing and writing.
 pub(super) fn walk(
     packed: impl Read + Send,
     place: &mut dyn FnMut(&RelPath) -> Option<RelPath>,
@@ -71,7 +70,7 @@ fn walk_tar(
         let mut entry = entry.map_err(broken)?;
         headers += 1;
         if headers > MAX_HEADERS {
-            return Err(bad("the archive holds too many entries"));
+            return Err(bad("the archive has too many entries"));
         }
         let kind = entry.header().entry_type();
         let size = entry.header().entry_size().map_err(broken)?;
@@ -87,11 +86,11 @@ fn walk_tar(
                     long_name = Some(path);
                 }
             }
-            // A comment for the whole archive, as `git archive` writes it.
+            // `git archive` writes a comment for the archive into such a header.
             EntryType::XGlobalHeader => drop(extension(&mut entry)?),
-            // Nothing reads what such an entry holds, but to pass over it is to inflate it.
+            // The content of such an entry is useless, and skipping it means inflating it.
             EntryType::Directory | EntryType::Symlink | EntryType::Link if size > 0 => {
-                return Err(bad(format!("an entry that is no file claims {size} bytes")));
+                return Err(bad(format!("an entry that is not a file claims {size} bytes")));
             }
             EntryType::Directory => long_name = None,
             EntryType::Regular => {
@@ -107,17 +106,20 @@ fn walk_tar(
                     }
                 }
             }
-            // Links and devices are never followed or made. A repository of VEX documents may
-            // hold a link beside its documents; what the index names must be a file all the same.
+            // Links and devices are never followed or created. A VEX archive may contain a link outside of
+            // the repository, but files in the repository must be regular.
             EntryType::Symlink | EntryType::Link => {
                 let name = long_name.take().unwrap_or_else(|| entry.path_bytes().into_owned());
                 if place(&plain(&name)?).is_some() {
-                    return Err(bad(format!("{} is a link, and only plain files are taken", plain(&name)?)));
+                    return Err(bad(format!(
+                        "{} is a link, but only regular files are accepted",
+                        plain(&name)?
+                    )));
                 }
             }
             other => {
                 return Err(bad(format!(
-                    "the archive holds an entry of type {:?}",
+                    "the archive contains an entry of type {:?}",
                     char::from(other.as_byte())
                 )));
             }
@@ -126,7 +128,7 @@ fn walk_tar(
     padding(archive.into_inner())
 }
 
-/// Hands the content of a file to the checker.
+/// Passes the content of a file to the checker.
 fn copy(file: &mut impl Read, buffer: &mut [u8], checker: &mut Checker<'_>) -> Result<(), UnpackError> {
     loop {
         let count = file.read(buffer).map_err(broken)?;
@@ -137,18 +139,18 @@ fn copy(file: &mut impl Read, buffer: &mut [u8], checker: &mut Checker<'_>) -> R
     }
 }
 
-/// What a reader's error says about the archive: damage is the content's fault, the rest is not.
+/// Converts the error of a reader: damage is an error of the content, anything else is a read error.
 fn broken(error: io::Error) -> UnpackError {
     match error.kind() {
-        // The inflater and the tar reader report damage by these kinds; a wrapped error of the
-        // source keeps its own.
+        // The inflater and the tar reader report damage with these kinds. A wrapped error of the source keeps its
+        // own kind.
         io::ErrorKind::InvalidData
         | io::ErrorKind::InvalidInput
         | io::ErrorKind::UnexpectedEof
         | io::ErrorKind::Other
             if error.get_ref().is_none_or(|inner| !inner.is::<crate::util::pipe::WriterGaveUp>()) =>
         {
-            bad(format!("it is not a whole gzipped tar archive ({error})"))
+            bad(format!("it is not a complete gzipped tar archive ({error})"))
         }
         _ => UnpackError::Read(error),
     }
@@ -163,8 +165,8 @@ fn extension(entry: &mut impl Read) -> Result<Vec<u8>, UnpackError> {
     Ok(bytes)
 }
 
-/// The `path` among pax records (POSIX.1-2001, "pax Extended Header"). A size that differs from
-/// the header's is refused: it only serves files of 8 GiB and more.
+/// Returns the `path` in pax records (POSIX.1-2001, "pax Extended Header"). A `size` record is rejected, because
+/// only files of 8 GiB or more need it.
 fn pax_path(records: &[u8]) -> Result<Option<Vec<u8>>, UnpackError> {
     let mut path = None;
     for record in tar::PaxExtensions::new(records) {
@@ -172,22 +174,22 @@ fn pax_path(records: &[u8]) -> Result<Option<Vec<u8>>, UnpackError> {
         match record.key_bytes() {
             b"path" => path = Some(record.value_bytes().to_vec()),
             b"size" | b"linkpath" => return Err(bad("the archive uses pax records that are not supported")),
-            name if name.starts_with(b"GNU.sparse") => return Err(bad("the archive holds a sparse file")),
+            name if name.starts_with(b"GNU.sparse") => return Err(bad("the archive contains a sparse file")),
             _ => {}
         }
     }
     Ok(path)
 }
 
-/// A name from an archive as a plain path; a leading `./` is what `tar -C dir .` writes.
+/// Converts a name in an archive to a plain path. `tar -C dir .` writes a leading `./`.
 pub(super) fn plain(name: &[u8]) -> Result<RelPath, UnpackError> {
     let text = std::str::from_utf8(name).ok().map(|text| text.strip_prefix("./").unwrap_or(text));
     text.and_then(|text| text.parse().ok()).ok_or_else(|| {
-        bad(format!("the archive holds a file with an unsafe name: {:?}", String::from_utf8_lossy(name)))
+        bad(format!("the archive contains a file with an unsafe name: {:?}", String::from_utf8_lossy(name)))
     })
 }
 
-/// Reads to the end, which makes the inflater compare its checksum; only zeros may come.
+/// Reads to the end, so that the inflater compares its checksum. Only zeros are accepted.
 fn padding(mut rest: impl Read) -> Result<(), UnpackError> {
     let mut buffer = vec![0; 4096];
     let mut seen = 0;
@@ -267,18 +269,18 @@ mod tests {
 
     #[test]
     fn a_database_is_exactly_its_two_files() {
-        rejected(Kind::TrivyDb, &db().file("more", b"x").pack(), "does not belong there");
+        rejected(Kind::TrivyDb, &db().file("more", b"x").pack(), "contains the unexpected file");
         rejected(Kind::TrivyDb, &db().file("metadata.json", b"{}").pack(), "twice");
         rejected(
             Kind::TrivyDb,
             &Archive::new().file("metadata.json", METADATA.as_bytes()).pack(),
-            "no trivy.db",
+            "does not contain trivy.db",
         );
-        rejected(Kind::TrivyJavaDb, &db().pack(), "does not belong there");
+        rejected(Kind::TrivyJavaDb, &db().pack(), "contains the unexpected file");
     }
 
-    /// What bsdtar of macOS makes of files with extended attributes: `._NAME` before each, and pax records. `tar -t`
-    /// does not show them there (Osmantic/ODS pull requests 5765 and 6159, libarchive issue 900).
+    /// bsdtar of macOS writes a file `._NAME` before each file with extended attributes, and pax records. `tar -t` on
+    /// macOS does not list them (Osmantic/ODS pull requests 5765 and 6159, libarchive issue 900).
     #[test]
     fn what_macos_adds_to_an_archive_is_skipped_and_said() {
         struct Skipped(Vec<String>);
@@ -315,13 +317,13 @@ mod tests {
         let mut sink = Skipped(Vec::new());
         let found = unpack(Kind::TrivyDb, &apple[..], UnpackLimits::of(Kind::TrivyDb), &mut sink).unwrap();
         assert_eq!(sink.0, ["._trivy.db", "._metadata.json"]);
-        // The content is that of an archive without them.
+        // The content equals that of an archive without them.
         assert_eq!(found.difference(&check(Kind::TrivyDb, &db().pack()).unwrap()), None);
-        // They stand for nothing.
+        // They do not replace the file.
         let alone = Archive::new().file("._trivy.db", b"x").file("metadata.json", METADATA.as_bytes());
-        rejected(Kind::TrivyDb, &alone.pack(), "no trivy.db");
-        rejected(Kind::TrivyDb, &db().file("._", b"x").pack(), "does not belong there");
-        // In a tree they are files as any other, as they always were.
+        rejected(Kind::TrivyDb, &alone.pack(), "does not contain trivy.db");
+        rejected(Kind::TrivyDb, &db().file("._", b"x").pack(), "contains the unexpected file");
+        // In a tree they are files like any other.
         let tree = Archive::new()
             .file("policies/a/lib/x.rego", b"package x")
             .file("policies/a/y.rego", b"package y")
@@ -342,7 +344,7 @@ mod tests {
             &with(&METADATA.replace("\"Version\":2", "\"Version\":3")),
             "schema version 3",
         );
-        rejected(Kind::TrivyDb, &with(&METADATA.replace("2026-01-15", "0001-01-01")), "no believable dates");
+        rejected(Kind::TrivyDb, &with(&METADATA.replace("2026-01-15", "0001-01-01")), "implausible dates");
         rejected(Kind::TrivyDb, &with("<html>"), "cannot be read");
         let java = Archive::new()
             .file("trivy-java.db", &sqlite::tests::database(&["artifacts"]))
@@ -383,7 +385,7 @@ mod tests {
         let packed = db().pack();
         let limits = UnpackLimits { unpacked: 1000, files: 2, directories: 0 };
         let error = unpack(Kind::TrivyDb, &packed[..], limits, &mut Discard).unwrap_err();
-        assert!(error.to_string().contains("more than the 1000 bytes"), "{error}");
+        assert!(error.to_string().contains("more than 1000 bytes"), "{error}");
 
         let long = Archive::new().entry(EntryType::GNULongName, b"x", &vec![b'a'; 1 << 20]).pack();
         rejected(Kind::TrivyDb, &long, "extension header");
@@ -395,14 +397,14 @@ mod tests {
     #[test]
     fn directories_are_counted_too() {
         let deep = "d/".repeat(40) + "x";
-        rejected(Kind::TrivyChecks, &Archive::new().file(&deep, b"x").pack(), "deeper than the 32 folders");
+        rejected(Kind::TrivyChecks, &Archive::new().file(&deep, b"x").pack(), "deeper than 32 directories");
         let mut many = Archive::new();
         for number in 0..200 {
             many = many.file(&format!("{number}/{}x", "d/".repeat(20)), b"");
         }
         let limits = UnpackLimits { unpacked: 1000, files: 1000, directories: 1000 };
         let error = unpack(Kind::TrivyChecks, &many.pack()[..], limits, &mut Discard).unwrap_err();
-        assert!(error.to_string().contains("more than the 1000 folders"), "{error}");
+        assert!(error.to_string().contains("more than 1000 directories"), "{error}");
     }
 
     #[test]
@@ -413,7 +415,7 @@ mod tests {
         }
         let mut longer = packed.clone();
         longer.push(0);
-        rejected(Kind::TrivyDb, &longer, "not a whole gzipped tar");
+        rejected(Kind::TrivyDb, &longer, "not a complete gzipped tar");
     }
 
     proptest! {
@@ -424,8 +426,8 @@ mod tests {
             let mut packed = good.clone();
             let at = at % packed.len();
             packed[at] ^= 1 << bit;
-            // Some bits have no meaning: the header's time, or the distance of a match inside a run
-            // of zeros. What passes must therefore be the same content.
+            // Some bits have no effect: the time in the header, or the distance of a match within zeros. An
+            // archive that passes must have the same content.
             let result = check(Kind::TrivyDb, &packed);
             prop_assert!(result.is_err() || result == check(Kind::TrivyDb, &good));
         }

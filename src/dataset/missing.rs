@@ -1,34 +1,34 @@
-//! What an exporter was to carry and could not get. It travels in the signed payload and in the heartbeat,
-//! so that the other side knows that a dataset is not new, and why.
+//! Missing items: what an exporter should have carried but could not get. The list is in the signed payload and in
+//! the heartbeat, so that the importer can report why a dataset is old.
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::DatasetRef;
 use crate::util::text::escape;
 
-/// A dataset or an image that was to be carried, and is not in the bundle.
+/// A dataset or an image that should be in the bundle but is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MissingItem {
-    /// The name of the dataset, or the whole name of the image.
+    /// The name of the dataset, or the full name of the image.
     pub name: String,
     /// The tag of the dataset, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
-    /// Why it is missing, for people.
+    /// The reason, for information only.
     pub why: String,
 }
 
 impl MissingItem {
-    /// The most items that a payload or a heartbeat lists: as many as there are datasets and images.
+    /// The limit of items in a payload or a heartbeat, which is the limit of datasets and images.
     pub const MAX: usize = 128;
-    /// The longest name, in bytes.
+    /// The longest name in bytes.
     const MAX_NAME: usize = 512;
-    /// The longest reason that a writer gives, in bytes. It stands in a manifest of limited size.
+    /// The longest reason that is written, in bytes, because the size of the manifest is limited.
     const MAX_WHY: usize = 400;
-    /// The longest reason that a reader takes, in bytes.
+    /// The longest reason that is accepted, in bytes.
     const MAX_READ: usize = 4096;
 
-    /// A dataset that is missing.
+    /// Creates the item for a dataset.
     pub fn dataset(dataset: &DatasetRef, why: &str) -> Self {
         MissingItem {
             name: dataset.name.to_string(),
@@ -37,7 +37,7 @@ impl MissingItem {
         }
     }
 
-    /// An image that is missing.
+    /// Creates the item for an image.
     pub fn image(name: &str, why: &str) -> Self {
         MissingItem { name: name.to_owned(), tag: None, why: MissingItem::shortened(why) }
     }
@@ -51,15 +51,16 @@ impl MissingItem {
         format!("{} …", &why[..ends.last().unwrap_or(0)])
     }
 
-    /// Whether it is this dataset, whatever its tag, or this image. `key` is a reference name or an image's name.
+    /// Whether it is this dataset, with any tag, or this image. `key` is the reference of a dataset or the name of an
+    /// image.
     pub fn is(&self, key: &str) -> bool {
         self.name == key || key.parse::<DatasetRef>().is_ok_and(|dataset| dataset.name.as_str() == self.name)
     }
 
-    /// The rules that a list of them has to keep.
+    /// Checks the rules for a list of missing items.
     ///
     /// # Errors
-    /// If there are too many, or one has no name or too long a text. The text is the end of a sentence about the list.
+    /// If there are too many, or one has no name or too long a text. The text is a clause about the list.
     pub fn check(items: &[MissingItem]) -> Result<(), String> {
         let is_bad = |item: &&MissingItem| {
             item.name.is_empty()
@@ -68,11 +69,11 @@ impl MissingItem {
                 || item.tag.as_ref().is_some_and(|tag| tag.len() > Self::MAX_NAME)
         };
         if items.len() > Self::MAX {
-            return Err(format!("names {} missing items, and {} are allowed", items.len(), Self::MAX));
+            return Err(format!("names {} missing items (limit: {})", items.len(), Self::MAX));
         }
         match items.iter().find(is_bad) {
             Some(bad) => Err(format!(
-                "names a missing item with texts of {} and {} bytes",
+                "names a missing item with invalid text lengths: {} and {} bytes",
                 bad.name.len(),
                 bad.why.len()
             )),
@@ -81,7 +82,7 @@ impl MissingItem {
     }
 }
 
-/// The reference name of a dataset, such as `trivy-db-2`, or the name of an image.
+/// Writes the reference of a dataset, such as `trivy-db-2`, or the name of an image.
 impl std::fmt::Display for MissingItem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.tag {

@@ -1,7 +1,7 @@
-//! Datasets: what Trivy downloads, and how valid content looks.
+//! Datasets: the data that Trivy downloads, and the rules for valid content.
 //!
-//! This module knows names, media types, default sources and the form of valid content. It opens no files
-//! and no connections: content comes from a reader and goes to a [`Sink`].
+//! This module knows names, media types, default sources and the form of valid content. It opens neither files nor
+//! connections: content comes from a reader and goes to a [`Sink`].
 
 mod bolt;
 pub mod catalogue;

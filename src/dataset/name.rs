@@ -1,4 +1,4 @@
-//! The names of datasets: `trivy-db`, `vex/default`.
+//! The names of datasets, such as `trivy-db` and `vex-hub`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,23 +7,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::catalogue::Kind;
 
-/// A dataset's name: `trivy-db`, `trivy-java-db`, `trivy-checks`, `vex-hub`, or `vex-NAME` for a
-/// further VEX repository. The same everywhere: on the command line, in JSON, in the manifest.
+/// The name of a dataset: `trivy-db`, `trivy-java-db`, `trivy-checks`, `vex-hub`, or `vex-NAME` for another VEX
+/// repository. It is the same on the command line, in JSON and in the manifest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Name(String);
 
 /// A string that cannot name a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a dataset's name: they are trivy-db, trivy-java-db, trivy-checks, vex-hub and vex-NAME")]
+#[error("not a name of a dataset: use trivy-db, trivy-java-db, trivy-checks, vex-hub or vex-NAME")]
 pub struct InvalidName;
 
 impl Name {
-    /// The name of the VEX repository that Trivy calls `repository`: `default` is VEX Hub.
+    /// Returns the name of the VEX repository that is `repository` in Trivy's configuration. `default` is VEX Hub.
     ///
     /// # Errors
-    /// If the name is not `[a-z0-9][a-z0-9._-]*` of at most 32 characters, or is `hub`, which would be
-    /// taken for VEX Hub.
+    /// If the name is not `[a-z0-9][a-z0-9._-]*` with at most 32 characters, or is `hub`, which would be confused with
+    /// VEX Hub.
     pub fn vex(repository: &str) -> Result<Self, InvalidName> {
         match repository {
             "default" => Ok(Name("vex-hub".into())),
@@ -32,22 +32,22 @@ impl Name {
         }
     }
 
-    /// `trivy-db`.
+    /// Returns `trivy-db`.
     pub fn trivy_db() -> Self {
         Name("trivy-db".into())
     }
 
-    /// `trivy-java-db`.
+    /// Returns `trivy-java-db`.
     pub fn trivy_java_db() -> Self {
         Name("trivy-java-db".into())
     }
 
-    /// `trivy-checks`.
+    /// Returns `trivy-checks`.
     pub fn trivy_checks() -> Self {
         Name("trivy-checks".into())
     }
 
-    /// The kind of content that goes by this name.
+    /// Returns the kind of its content.
     pub fn kind(&self) -> Kind {
         match self.0.as_str() {
             "trivy-db" => Kind::TrivyDb,
@@ -57,7 +57,7 @@ impl Name {
         }
     }
 
-    /// The name under which Trivy's configuration knows this VEX repository; `None` for the others.
+    /// Returns the name of this VEX repository in Trivy's configuration; `None` for other datasets.
     pub fn vex_repository(&self) -> Option<&str> {
         match self.0.as_str() {
             "vex-hub" => Some("default"),
@@ -65,7 +65,7 @@ impl Name {
         }
     }
 
-    /// The name as text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -109,8 +109,8 @@ impl fmt::Display for Name {
     }
 }
 
-/// A dataset with its tag: how the image layout of a bundle names it, and the key of its floor in the state. Its
-/// text is `NAME-TAG`, such as `trivy-db-2`.
+/// A dataset with its tag, written `NAME-TAG`, such as `trivy-db-2`. It is the name in the image layout of a bundle,
+/// and the key of the floor in the state.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DatasetRef {
     /// Its name.
@@ -120,7 +120,7 @@ pub struct DatasetRef {
 }
 
 impl DatasetRef {
-    /// A dataset by its name and tag.
+    /// Creates the reference of a dataset.
     pub fn new(name: Name, tag: impl Into<String>) -> Self {
         DatasetRef { name, tag: tag.into() }
     }

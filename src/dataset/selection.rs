@@ -1,13 +1,13 @@
-//! Which datasets are selected.
+//! The selection of datasets.
 
 use crate::dataset::name::Name;
 
-/// Which datasets are wanted: all, if both lists are empty.
+/// The wanted datasets: all, if both lists are empty.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Only these, if there are any.
+    /// Only these, unless the list is empty.
     pub only: Vec<Name>,
-    /// All but these.
+    /// All except these.
     pub skip: Vec<Name>,
 }
 

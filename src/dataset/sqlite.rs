@@ -1,15 +1,14 @@
-//! Checks the beginning of a SQLite file: its format, whether the file is complete, and whether it has the two
-//! tables of trivy-java-db.
+//! Checks the beginning of a SQLite file: its format, its length, and the two tables of trivy-java-db.
 //!
-//! Layout from SQLite's "Database File Format": a 100-byte header, then on the first page the
-//! b-tree of the schema table, whose records begin with the columns `type`, `name`, `tbl_name` and `rootpage`. The
-//! entries of today fit the first page. If they do not, `examine` looks for them in the rest of the file.
+//! Layout from SQLite's "Database File Format": a 100-byte header, then on the first page the b-tree of the schema
+//! table, whose records begin with the columns `type`, `name`, `tbl_name` and `rootpage`. Today, its entries fit the
+//! first page. If they do not, `examine` searches for them in the rest of the file.
 
 /// The tables of schema version 1 (trivy-java-db, pkg/db/db.go).
 pub(super) const TABLES: [&str; 2] = ["artifacts", "indices"];
-/// Where the header of the first page begins: behind that of the file.
+/// The offset of the header of the first page, which follows the header of the file.
 pub(super) const HEADER: usize = 100;
-/// The page type of a table's leaf.
+/// The page type of a leaf of a table.
 pub(super) const TABLE_LEAF: u8 = 0x0d;
 /// The page type of an inner page of a table.
 pub(super) const TABLE_INNER: u8 = 0x05;
@@ -17,8 +16,8 @@ pub(super) const TABLE_INNER: u8 = 0x05;
 /// Checks the first bytes of a file that is `size` bytes long in all.
 ///
 /// # Errors
-/// If the bytes are not the beginning of a SQLite file, the file has another length than its header says,
-/// or a table is missing. The text follows the name of the file in a sentence.
+/// If the bytes are not the beginning of a SQLite file, the length of the file is not the one in its header, or a
+/// table is missing. The text is a clause about the file.
 pub(super) fn check(head: &[u8], size: u64) -> Result<(), String> {
     if !head.starts_with(b"SQLite format 3\0") || head.len() < 100 {
         return Err("is not a SQLite database".into());
@@ -32,15 +31,15 @@ pub(super) fn check(head: &[u8], size: u64) -> Result<(), String> {
     }
     let pages = u64::from(u32::from_be_bytes([head[28], head[29], head[30], head[31]]));
     if pages == 0 || pages * page_size != size {
-        return Err(format!("is cut short: its header names {} bytes, and it has {size}", pages * page_size));
+        return Err(format!("is truncated: its header names {} bytes, but it has {size}", pages * page_size));
     }
     let page = &head[..head.len().min(page_size as usize)];
     match page.get(HEADER) {
-        // More tables than one page lists: the others are elsewhere in the file.
+        // The schema does not fit the first page, so the tables are listed elsewhere in the file.
         Some(&TABLE_INNER) => Ok(()),
         Some(&TABLE_LEAF) => match tables(page, HEADER) {
             Some(tables) => missing(&tables).map_or(Ok(()), |missing| Err(format!("has no table {missing}"))),
-            // Whoever examines it says so.
+            // The examination reports it.
             None => Ok(()),
         },
         _ => Err("has a schema that cannot be read".into()),
@@ -51,10 +50,11 @@ fn missing(tables: &[Table]) -> Option<&'static str> {
     TABLES.into_iter().find(|wanted| !tables.iter().any(|(table, _)| table == wanted))
 }
 
-/// A table, and its first page, if that can be read.
+/// A table, and its root page if the number can be read.
 pub(super) type Table = (String, Option<u32>);
 
-/// All tables that a page of the schema lists, or `None` if it cannot be read. `header` is where its own header begins.
+/// Returns the tables that a page of the schema lists, or `None` if it cannot be read. `header` is the offset of the
+/// header of the page.
 pub(super) fn tables(page: &[u8], header: usize) -> Option<Vec<Table>> {
     let count = usize::from(u16::from_be_bytes([*page.get(header + 3)?, *page.get(header + 4)?]));
     let (mut tables, mut length) = (Vec::new(), 0);
@@ -69,7 +69,7 @@ pub(super) fn tables(page: &[u8], header: usize) -> Option<Vec<Table>> {
         let kind = text(&mut types, &mut body)?;
         let name = text(&mut types, &mut body)?;
         if kind == "table" {
-            // Cells that overlap could name much more than the page holds.
+            // Overlapping cells could contain more bytes than the page.
             length += name.len();
             if length > page.len() {
                 return None;
@@ -81,7 +81,7 @@ pub(super) fn tables(page: &[u8], header: usize) -> Option<Vec<Table>> {
     Some(tables)
 }
 
-/// The next column of a record, which must be a number.
+/// Returns the next column of a record, which must be a number.
 fn number(types: &mut &[u8], body: &mut &[u8]) -> Option<u64> {
     let length = match varint(types)? {
         8 => return Some(0),
@@ -96,7 +96,7 @@ fn number(types: &mut &[u8], body: &mut &[u8]) -> Option<u64> {
     Some(value.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
-/// The next column of a record, which must be text.
+/// Returns the next column of a record, which must be text.
 fn text(types: &mut &[u8], body: &mut &[u8]) -> Option<String> {
     let serial = varint(types)?;
     if serial < 13 || serial % 2 == 0 {
@@ -107,7 +107,7 @@ fn text(types: &mut &[u8], body: &mut &[u8]) -> Option<String> {
     String::from_utf8(value.to_vec()).ok()
 }
 
-/// SQLite's big-endian variable-length integer of up to nine bytes.
+/// Reads a variable-length integer of SQLite, which has up to 9 bytes in big-endian order.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for index in 0..9 {
@@ -128,7 +128,7 @@ fn varint(bytes: &mut &[u8]) -> Option<u64> {
 pub(super) mod tests {
     use super::*;
 
-    /// A one-page database whose schema lists these tables.
+    /// Returns a database of one page whose schema lists these tables.
     pub(in crate::dataset) fn database(tables: &[&str]) -> Vec<u8> {
         let mut page = vec![0; 4096];
         page[..16].copy_from_slice(b"SQLite format 3\0");
@@ -149,7 +149,7 @@ pub(super) mod tests {
         page
     }
 
-    /// A page of a schema with these tables and their first pages.
+    /// Returns a page of a schema with these tables and their root pages.
     pub(in crate::dataset) fn schema_page(first: bool, tables: &[(&str, u8)]) -> Vec<u8> {
         let mut page = if first { database(&[]) } else { vec![0; 4096] };
         let header = if first { HEADER } else { 0 };
@@ -178,8 +178,8 @@ pub(super) mod tests {
         assert_eq!(tables(&page, HEADER), None);
     }
 
-    /// A schema that one page cannot hold is found elsewhere, or not at all: that is no reason to refuse a database
-    /// that Trivy may well read.
+    /// If the schema does not fit the first page, the database is not rejected, because Trivy may still be able to read
+    /// it.
     #[test]
     fn a_schema_on_other_pages_is_not_judged_by_the_first() {
         let mut inner = database(&[]);
@@ -199,7 +199,7 @@ pub(super) mod tests {
         assert_eq!(check(&database(&["artifacts"]), 4096), Err("has no table indices".into()));
         assert_eq!(check(&database(&["artifact", "indices"]), 4096), Err("has no table artifacts".into()));
         assert_eq!(check(&[0; 4096], 4096), Err("is not a SQLite database".into()));
-        assert!(check(&good, 8192).unwrap_err().contains("cut short"));
+        assert!(check(&good, 8192).unwrap_err().contains("truncated"));
     }
 
     #[test]

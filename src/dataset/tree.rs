@@ -1,4 +1,4 @@
-//! The files of a dataset: their paths, their digests, and the sink that gets them while they are unpacked.
+//! The files of a dataset: their paths, their digests, and the sink that receives them while they are unpacked.
 
 use std::collections::HashSet;
 use std::str::FromStr;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::content_digest::{ContentDigest, ContentHasher};
 
-/// A relative path inside a layer or an archive that cannot leave its place: no empty, `.` or `..`
-/// component, no backslash, no control character, at most 512 bytes.
+/// A relative path in a layer or an archive that cannot escape its directory: no empty, `.` or `..` component, no
+/// backslash, no control character, at most 512 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RelPath(String);
@@ -21,18 +21,18 @@ pub struct RelPath(String);
 pub struct InvalidPath;
 
 impl RelPath {
-    /// The path as text, components separated by `/`.
+    /// Returns the path as text, with components separated by `/`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The components in order; never empty.
+    /// Returns the components in order; there is at least one.
     pub fn components(&self) -> impl Iterator<Item = &str> {
         self.0.split('/')
     }
 
-    /// This path below the folder `prefix`, or `None` where it is not below it. An empty prefix
-    /// is the top.
+    /// Returns the path relative to the directory `prefix`, or `None` if it is not below it. An empty prefix is the
+    /// top.
     pub fn below(&self, prefix: &str) -> Option<RelPath> {
         let rest = match prefix {
             "" => self.0.as_str(),
@@ -73,70 +73,69 @@ impl fmt::Display for RelPath {
     }
 }
 
-/// What the content of one dataset was found to be. Computed at export, signed in the bundle's
-/// payload, computed again at import from the bytes that are installed, and compared whole.
+/// The description of the content of one dataset. It is computed at export and signed in the payload of the bundle.
+/// An import computes it again from the installed bytes and compares the two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// The database's schema version (`Version` in metadata.json): 2 for trivy-db, 1 for
-    /// trivy-java-db.
+    /// The schema version of the database (`Version` in metadata.json): 2 for trivy-db, 1 for trivy-java-db.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<u32>,
-    /// When upstream built the data, as the data itself says.
+    /// The build time of the data, as stated in the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<Timestamp>,
-    /// When upstream expects to publish the next build.
+    /// The expected time of the next build.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_update: Option<Timestamp>,
-    /// Each file, for the databases.
+    /// The files of a database.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<File>,
-    /// All files as one digest, for checks and VEX, which hold hundreds.
+    /// The digest of all files of checks and VEX, which have hundreds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<Tree>,
 }
 
 impl Contents {
-    /// The bytes that the content takes when unpacked.
+    /// Returns the size of the unpacked content in bytes.
     pub fn unpacked_size(&self) -> u64 {
         let files = self.files.iter().fold(0u64, |sum, file| sum.saturating_add(file.size));
         files.saturating_add(self.tree.as_ref().map_or(0, |tree| tree.size))
     }
 
-    /// The number of directories that the content unpacks to, without its top.
+    /// Returns the number of directories in the unpacked content, without the top.
     pub fn directory_count(&self) -> u64 {
         self.tree.as_ref().map_or(0, |tree| tree.folders)
     }
 
-    /// In what this differs from what was signed, as the end of a sentence about the content; `None` if it does not.
-    /// A date that a VEX repository does not say of itself is the one that was signed.
+    /// Returns a clause about the first difference from the signed description; `None` if there is none. A VEX
+    /// repository without a date matches any signed date.
     pub fn difference(&self, signed: &Contents) -> Option<String> {
         let is_undated = self.updated_at.is_none() && self.tree.is_some();
         let date = |date: Option<Timestamp>| date.map_or_else(|| "none".into(), |date| date.to_string());
         if !is_undated && self.updated_at != signed.updated_at {
             let (found, wanted) = (date(self.updated_at), date(signed.updated_at));
-            return Some(format!("its date is {found}, and {wanted} was signed"));
+            return Some(format!("its date is {found} instead of the signed {wanted}"));
         }
         if self.next_update != signed.next_update || self.schema != signed.schema {
-            return Some("its metadata.json says something else than was signed".into());
+            return Some("its metadata.json differs from the signed description".into());
         }
         for wanted in &signed.files {
             match self.files.iter().find(|file| file.path == wanted.path) {
-                None => return Some(format!("{} is missing in it", wanted.path)),
+                None => return Some(format!("{} is missing", wanted.path)),
                 Some(found) if found.size != wanted.size => {
                     return Some(format!(
-                        "{} has {} bytes, and {} were signed",
+                        "{} has {} bytes instead of the signed {}",
                         wanted.path, found.size, wanted.size
                     ));
                 }
                 Some(found) if found.digest != wanted.digest => {
-                    return Some(format!("{} has another digest than was signed", wanted.path));
+                    return Some(format!("{} does not match the signed digest", wanted.path));
                 }
                 Some(_) => {}
             }
         }
         if self.files.len() != signed.files.len() {
             return Some(format!(
-                "it has {} files, and {} were signed",
+                "it has {} files instead of the signed {}",
                 self.files.len(),
                 signed.files.len()
             ));
@@ -144,27 +143,27 @@ impl Contents {
         match (&self.tree, &signed.tree) {
             (Some(found), Some(wanted)) if (found.files, found.size) != (wanted.files, wanted.size) => {
                 Some(format!(
-                    "it has {} files with {} bytes, and {} with {} bytes were signed",
+                    "it has {} files with {} bytes instead of the signed {} files with {} bytes",
                     found.files, found.size, wanted.files, wanted.size
                 ))
             }
             (found, wanted) if found != wanted => {
-                Some("its files have other names or digests than were signed".into())
+                Some("the names or digests of its files do not match the signed digest".into())
             }
             _ => None,
         }
     }
 
-    /// The number of files that the content unpacks to.
+    /// Returns the number of files in the unpacked content.
     pub fn file_count(&self) -> u64 {
         self.files.len() as u64 + self.tree.as_ref().map_or(0, |tree| tree.files)
     }
 }
 
-/// One file of a database's layer.
+/// A file in the layer of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
-    /// Where it stands in the layer.
+    /// Its path in the layer.
     pub path: RelPath,
     /// Its length in bytes.
     pub size: u64,
@@ -172,23 +171,22 @@ pub struct File {
     pub digest: ContentDigest,
 }
 
-/// Hundreds of files as one digest: the content digest of the lines that
-/// `find -type f | LC_ALL=C sort | xargs b3sum` prints with paths relative to the content's
-/// top and without `./`.
+/// The digest of many files: the content digest of the lines that `find -type f | LC_ALL=C sort | xargs b3sum`
+/// prints, with paths relative to the top of the content and without `./`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tree {
-    /// The digest over all paths and contents.
+    /// The digest of all paths and contents.
     pub digest: ContentDigest,
     /// The number of files.
     pub files: u64,
-    /// The number of folders that hold them, without the top.
+    /// The number of their directories, without the top.
     pub folders: u64,
     /// The sum of their lengths in bytes.
     pub size: u64,
 }
 
 impl Tree {
-    /// The tree digest of files in any order.
+    /// Computes the digest of files in any order.
     pub fn of(mut files: Vec<File>) -> Self {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         let mut hasher = ContentHasher::new();
@@ -204,35 +202,36 @@ impl Tree {
     }
 }
 
-/// Where unpacked content goes, file by file. `begin`, any number of `data`, `end`, and again.
+/// The destination of unpacked content. For each file, it gets one `begin`, any number of `data`, and one `end`.
 pub trait Sink {
-    /// A regular file of `size` bytes begins.
+    /// Begins a regular file of `size` bytes.
     ///
     /// # Errors
     /// If the sink cannot store the file. The unpacking stops and returns
     /// [`UnpackError::Sink`](crate::dataset::check::UnpackError::Sink).
     fn begin(&mut self, path: &RelPath, size: u64) -> io::Result<()>;
 
-    /// The file's next bytes.
+    /// Takes the next bytes of the file.
     ///
     /// # Errors
     /// If the sink cannot store the bytes. The unpacking stops.
     fn data(&mut self, bytes: &[u8]) -> io::Result<()>;
 
-    /// The file is complete.
+    /// Completes the file.
     ///
     /// # Errors
     /// If the sink cannot complete the file. The unpacking stops.
     fn end(&mut self) -> io::Result<()>;
 
-    /// A file was skipped that is no part of the content.
+    /// Takes the path of a skipped file that does not belong to the content.
     fn skipped(&mut self, _path: &RelPath) {}
 
-    /// After the last file: the index of a VEX repository lists a document, in this format if it names one.
+    /// Takes a document in the index of a VEX repository, after the last file. `format` is empty if the index names
+    /// none.
     fn listed(&mut self, _location: &str, _format: &str) {}
 }
 
-/// The sink of a check that keeps nothing.
+/// A sink that discards the files.
 pub struct Discard;
 
 impl Sink for Discard {
@@ -285,10 +284,13 @@ mod tests {
         let signed = database(9, b"a", DATE);
         assert_eq!(signed.difference(&signed), None);
         for (found, word) in [
-            (database(8, b"a", DATE), "trivy.db has 8 bytes, and 9 were signed"),
-            (database(9, b"b", DATE), "metadata.json has another digest"),
+            (database(8, b"a", DATE), "trivy.db has 8 bytes instead of the signed 9"),
+            (database(9, b"b", DATE), "metadata.json does not match the signed digest"),
             (database(9, b"a", "2026-01-16T06:00:00Z"), "its date is 2026-01-16T06:00:00Z"),
-            (Contents { schema: Some(1), ..signed.clone() }, "metadata.json says something else"),
+            (
+                Contents { schema: Some(1), ..signed.clone() },
+                "metadata.json differs from the signed description",
+            ),
             (Contents { files: Vec::new(), ..signed.clone() }, "metadata.json is missing"),
         ] {
             let difference = found.difference(&signed).unwrap();
@@ -296,14 +298,20 @@ mod tests {
         }
         let signed = repository(&[("index.json", b"x"), ("a", b"y")], Some(DATE));
         for (found, word) in [
-            (repository(&[("index.json", b"x")], Some(DATE)), "it has 1 files with 1 bytes, and 2 with 2"),
-            (repository(&[("index.json", b"x"), ("b", b"y")], Some(DATE)), "other names or digests"),
+            (
+                repository(&[("index.json", b"x")], Some(DATE)),
+                "it has 1 files with 1 bytes instead of the signed 2 files with 2",
+            ),
+            (
+                repository(&[("index.json", b"x"), ("b", b"y")], Some(DATE)),
+                "the names or digests of its files",
+            ),
             (repository(&[("index.json", b"x"), ("a", b"y")], Some("2026-01-14T06:00:00Z")), "its date is"),
         ] {
             let difference = found.difference(&signed).unwrap();
             assert!(difference.contains(word), "{difference}");
         }
-        // What says no date of itself has the one that was signed, and a database always says one.
+        // A repository without a date matches any signed date. A database always has a date.
         assert_eq!(repository(&[("index.json", b"x"), ("a", b"y")], None).difference(&signed), None);
         let undated = Contents { updated_at: None, ..database(9, b"a", DATE) };
         assert!(undated.difference(&database(9, b"a", DATE)).is_some());

@@ -1,7 +1,7 @@
-//! A VEX repository: its `vex-repository.json` and the archive that it points to.
+//! A VEX repository: its `vex-repository.json` and the archive that it points to. This module makes no requests.
 //!
-//! The format is that of the VEX Repository Specification 0.1 as Trivy v0.74.0 reads it (pkg/vex/repo): a
-//! location is the URL of an archive, with the directory inside after a `//`.
+//! The format is that of the VEX Repository Specification 0.1 as Trivy v0.74.0 reads it (pkg/vex/repo). A location is
+//! the URL of an archive, followed by `//` and the directory in the archive.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};
@@ -13,10 +13,10 @@ use crate::dataset::zip_archive::{EntryKind, ZipArchive};
 use crate::dataset::{Kind, catalogue};
 use crate::util::text::escape;
 
-/// The largest `vex-repository.json` that is read, in bytes.
+/// The limit for `vex-repository.json` in bytes.
 pub const MAX_MANIFEST: u64 = 1 << 20;
 
-/// The forms in which an archive may come.
+/// The format of an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArchiveFormat {
     /// A gzipped tar archive.
@@ -26,7 +26,7 @@ pub enum ArchiveFormat {
 }
 
 impl ArchiveFormat {
-    /// The form that the first bytes show.
+    /// Returns the format of an archive with these first bytes.
     pub fn of(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, ..] => Some(ArchiveFormat::TarGzip),
@@ -35,7 +35,7 @@ impl ArchiveFormat {
         }
     }
 
-    /// The form that a file's name promises. Trivy (go-getter) goes by the name alone.
+    /// Returns the format for a file name, which is all that Trivy (go-getter) looks at.
     pub fn by_name(name: &str) -> Option<Self> {
         if name.ends_with(".tar.gz") || name.ends_with(".tgz") {
             Some(ArchiveFormat::TarGzip)
@@ -46,7 +46,7 @@ impl ArchiveFormat {
         }
     }
 
-    /// How a file in this form is named, so that Trivy unpacks it.
+    /// Returns the file name extension by which Trivy recognizes the format.
     pub fn extension(self) -> &'static str {
         match self {
             ArchiveFormat::TarGzip => ".tar.gz",
@@ -54,7 +54,7 @@ impl ArchiveFormat {
         }
     }
 
-    /// The form of a layer by its media type; everything that is no zip is a gzipped tar archive.
+    /// Returns the format of a layer by its media type. Any type other than zip means a gzipped tar archive.
     pub fn by_media_type(media_type: &str) -> Self {
         match media_type {
             catalogue::VEX_ZIP_LAYER => ArchiveFormat::Zip,
@@ -62,7 +62,7 @@ impl ArchiveFormat {
         }
     }
 
-    /// The media type of a layer in this form.
+    /// Returns the media type of a layer in this format.
     pub fn media_type(self) -> &'static str {
         match self {
             ArchiveFormat::TarGzip => catalogue::VEX_TAR_LAYER,
@@ -71,13 +71,12 @@ impl ArchiveFormat {
     }
 }
 
-/// Unpacks what stands below `subdir` in a VEX archive into `sink`, and says what it held.
-/// The paths that the sink sees are relative to `subdir`.
+/// Unpacks the files below `subdir` of a VEX archive into `sink`, and returns the description of the content. The
+/// sink sees paths relative to `subdir`.
 ///
 /// # Errors
-/// [`UnpackError::Content`] if the content is bad, or there is no index in `subdir`; it names the index if
-/// that is in another directory. [`UnpackError::Read`] if `archive` cannot be read; [`UnpackError::Sink`]
-/// if `sink` fails.
+/// [`UnpackError::Content`] if the content is invalid, or there is no index in `subdir`; the text names an index in
+/// another directory. [`UnpackError::Read`] if `archive` cannot be read; [`UnpackError::Sink`] if `sink` fails.
 pub fn unpack(
     format: ArchiveFormat,
     archive: impl Read + Seek + Send,
@@ -104,38 +103,38 @@ pub fn unpack(
     if found {
         return checker.finish();
     }
-    let top = if subdir.is_empty() { "the archive's top" } else { subdir };
+    let top = if subdir.is_empty() { "the top of the archive" } else { subdir };
     Err(bad(match elsewhere {
-        Some(path) => format!(
-            "index.json should be at {top}, where the location in vex-repository.json points, and is at {path}"
-        ),
-        None => format!("the archive holds no index.json at {top}"),
+        Some(path) => {
+            format!("the location in vex-repository.json points to {top}, but index.json is at {path}")
+        }
+        None => format!("the archive contains no index.json at {top}"),
     }))
 }
 
-/// Where a repository lies in its archive.
+/// The directory of a repository in its archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundDirectory {
     /// The directory; empty for the top.
     pub path: String,
-    /// What is odd about it, as the end of a sentence about the repository.
+    /// A clause about a deviation from the location.
     pub remark: Option<String>,
 }
 
-/// Finds the directory of an archive that a location means with `subdir`. A pattern such as `*` means the one directory
-/// that it matches, as for Trivy (go-getter): archives of GitLab have the commit in its name. If there is no index
-/// where the location points, and one directory at the top has one, that is the repository: archives of GitHub have
-/// the branch in its name, which many locations leave out.
+/// Finds the directory of an archive that a location names as `subdir`. A pattern such as `*` stands for the only
+/// directory that matches, as in Trivy (go-getter), because archives of GitLab have the commit in the name of the
+/// directory. If the directory has no index, and exactly one top-level directory has one, that directory is used,
+/// because archives of GitHub have the branch in the name, which many locations omit.
 ///
 /// # Errors
-/// [`UnpackError::Content`] if a pattern matches no directory or several, or the archive is bad;
+/// [`UnpackError::Content`] if a pattern matches no directory or several, or the archive is invalid;
 /// [`UnpackError::Read`] if it cannot be read.
 pub fn find_directory(
     format: ArchiveFormat,
     archive: impl Read + Seek + Send,
     subdir: &str,
 ) -> Result<FoundDirectory, UnpackError> {
-    /// So many are told apart; two are too many.
+    /// The limit of directories that are collected. More than one is an error anyway.
     const MOST: usize = 3;
     let depth = subdir.split('/').count();
     let (mut matching, mut indexes) = (BTreeSet::new(), BTreeSet::new());
@@ -168,10 +167,10 @@ pub fn find_directory(
         return match (matching.len(), matching.first()) {
             (1, Some(only)) => Ok(FoundDirectory { path: only.clone(), remark: None }),
             (0, _) => Err(bad(format!(
-                "its location names the directory {subdir}, and the archive has none like it"
+                "its location names the directory {subdir}, but no directory in the archive matches"
             ))),
             _ => Err(bad(format!(
-                "its location names the directory {subdir}, and the archive has several like it: {}",
+                "its location names the directory {subdir}, but several in the archive match: {}",
                 list(&matching)
             ))),
         };
@@ -181,7 +180,7 @@ pub fn find_directory(
             let wanted = if subdir.is_empty() { "the top of its archive" } else { subdir };
             let place = if only.is_empty() { "the top" } else { only.as_str() };
             let remark = format!(
-                "its location points to {}, where there is no index.json; the one at {} is used, which Trivy itself would not find",
+                "its location points to {}, which has no index.json; the one at {} is used, which Trivy itself would not find",
                 escape(wanted),
                 escape(place)
             );
@@ -191,7 +190,7 @@ pub fn find_directory(
     }
 }
 
-/// Whether a path fits a pattern, in which `*` stands for any text without a slash.
+/// Whether a path matches a pattern, in which `*` stands for any text without a slash.
 fn matches(pattern: &str, path: &str) -> bool {
     let fits = |(pattern, part): (&str, &str)| {
         let mut pieces = pattern.split('*');
@@ -221,7 +220,7 @@ fn walk_zip(
         }
         let Some(path) = place(&plain(&entry.name)?) else { continue };
         if entry.kind != EntryKind::File {
-            return Err(bad(format!("{path} is a link, and only plain files are taken")));
+            return Err(bad(format!("{path} is a link, but only regular files are accepted")));
         }
         checker.begin(path, entry.size)?;
         archive.read(&entry, &mut |bytes| checker.data(bytes))?;
@@ -254,8 +253,8 @@ mod tests {
         let contents = check("vexhub-main").unwrap();
         assert!(contents.tree.unwrap().files >= 2);
         let error = check("").unwrap_err();
-        assert!(error.contains("is at vexhub-main/index.json"), "{error}");
-        assert!(check("vexhub").unwrap_err().contains("should be at vexhub"));
+        assert!(error.contains("but index.json is at vexhub-main/index.json"), "{error}");
+        assert!(check("vexhub").unwrap_err().contains("points to vexhub,"));
     }
 
     fn archive(paths: &[&str]) -> Vec<u8> {
@@ -273,9 +272,9 @@ mod tests {
         find_directory(ArchiveFormat::TarGzip, Cursor::new(archive(paths)), subdir).map_err(|e| e.to_string())
     }
 
-    /// GitLab's archives have the commit in the directory's name, for which go-getter's `//*` is written (Trivy pull
-    /// request 7206, VEX repositories); GitHub's have the branch, which naward-cs/custom-vex-repo leaves out, and so
-    /// does Trivy's page about self-hosting (Trivy pull request 7732).
+    /// Archives of GitLab have the commit in the name of the directory, for which go-getter has `//*` (Trivy pull
+    /// request 7206, VEX repositories). Archives of GitHub have the branch, which naward-cs/custom-vex-repo and Trivy's
+    /// page about self-hosting omit (Trivy pull request 7732).
     #[test]
     fn the_directory_that_a_location_means_is_found() {
         let gitlab = ["vex-main-0a1b2c/index.json", "vex-main-0a1b2c/pkg/a.json"];
@@ -285,9 +284,9 @@ mod tests {
         }
         assert_eq!(find(&["a/b/0.1/index.json"], "*/b/*").unwrap().path, "a/b/0.1");
         for (paths, pattern, word) in [
-            (&gitlab[..], "x*", "none like it"),
-            (&["a/index.json", "b/index.json"], "*", "several like it: a, b"),
-            (&["index.json"], "*", "none like it"),
+            (&gitlab[..], "x*", "no directory in the archive matches"),
+            (&["a/index.json", "b/index.json"], "*", "several in the archive match: a, b"),
+            (&["index.json"], "*", "no directory in the archive matches"),
         ] {
             assert!(find(paths, pattern).unwrap_err().contains(word), "{pattern}");
         }
@@ -300,7 +299,7 @@ mod tests {
             assert_eq!(found.path, wanted);
             assert!(found.remark.unwrap().contains("which Trivy itself would not find"));
         }
-        // Two of them: nobody can tell which is meant.
+        // With two candidates, the location stays as it is.
         assert_eq!(find(&["a/index.json", "b/index.json"], "c").unwrap().path, "c");
         assert_eq!(find(&["a/index.json", "b/index.json"], "b").unwrap().remark, None);
     }

@@ -1,10 +1,10 @@
-//! A copy of a VEX repository on another web server: the names of its files, and its `vex-repository.json`,
-//! which points to the copy.
+//! A copy of a VEX repository on another web server: the names of its files, and its `vex-repository.json`, which
+//! points to the copy. This module does no I/O.
 //!
-//! Trivy (v0.74.0, pkg/vex/repo/repo.go: `Manifest`) downloads `vex-repository.json` once and keeps it as
-//! long as its cache; it downloads only the archive again. So the location in it must stay valid: the name
-//! of the archive holds no version and no digest, and changes only with the directory inside the archive,
-//! which the location names too. Does no I/O.
+//! Trivy (v0.74.0, pkg/vex/repo/repo.go: `Manifest`) downloads `vex-repository.json` once and keeps it as long as its
+//! cache. It downloads only the archive again. Therefore the location must stay valid: the name of the archive
+//! contains neither version nor digest, and changes only with the directory in the archive, which is part of the
+//! location too.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -17,23 +17,23 @@ use crate::util::text::escape;
 
 /// The file that describes a VEX repository.
 pub const MANIFEST: &str = "vex-repository.json";
-/// The folder in which Trivy looks for [`MANIFEST`] on a web server.
+/// The directory in which Trivy looks for [`MANIFEST`] on a web server.
 pub const WELL_KNOWN: &str = ".well-known";
-/// Where our own record stands in the manifest. Trivy passes over fields that it does not know.
+/// The field of the manifest that holds [`Record`]. Trivy ignores unknown fields.
 const RECORD: &str = "trivy_ferry";
 
-/// What is kept in the manifest of a copy about what was copied.
+/// The data about the original that the manifest of a copy contains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The archive's digest.
+    /// The digest of the archive.
     pub archive: Digest,
-    /// By which the copy is older or newer than another.
+    /// The date of the content, which tells whether another copy is newer.
     pub updated_at: Timestamp,
 }
 
-/// The name of the archive to which a copy's location points.
+/// Returns the name of the archive that the location of a copy points to.
 pub fn archive_name(format: ArchiveFormat, subdir: &str) -> String {
-    /// As much of it as every file system takes beside the rest of the name.
+    /// The longest part for the directory, so that every file system accepts the name.
     const MAX: usize = 100;
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' };
     let directory: String = subdir.chars().map(plain).take(MAX).collect();
@@ -41,8 +41,8 @@ pub fn archive_name(format: ArchiveFormat, subdir: &str) -> String {
     format!("repository{dash}{directory}{}", format.extension())
 }
 
-/// The location of the folder `subdir` inside an archive at `url`, as go-getter reads it. `None` where
-/// the folder's name would be read as something else.
+/// Returns the location of the directory `subdir` in an archive at `url`, as go-getter reads it. `None` if go-getter
+/// would interpret characters of the directory.
 pub fn location(url: &str, subdir: &str) -> Option<String> {
     let readable =
         |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '?' | '#' | '*' | '[' | '%' | '\\');
@@ -52,22 +52,22 @@ pub fn location(url: &str, subdir: &str) -> Option<String> {
     }
 }
 
-/// The name of the archive at a location that [`location`] gave.
+/// Returns the name of the archive in a location that [`location`] returned.
 pub fn archive_at(location: &str) -> &str {
     let path = location.split_once("://").map_or(location, |(_, path)| path);
     let archive = path.split_once("//").map_or(path, |(archive, _)| archive);
     archive.rsplit('/').next().unwrap_or_default()
 }
 
-/// The `vex-repository.json` of a copy: what upstream's says of the one version that Trivy reads, with one
+/// Returns the `vex-repository.json` of a copy: the fields of upstream's for the version that Trivy reads, with one
 /// location.
 ///
-/// It is made anew and nothing is taken over unseen: Go finds a field also by names that only look like
-/// it (`verſions`), and would follow such a one to where upstream points.
+/// It is written from scratch, because Go also accepts similar names of fields (`verſions`), which could otherwise
+/// make Trivy follow upstream's location.
 ///
 /// # Errors
-/// If upstream's bytes are not JSON, or have no version that Trivy reads. The text is the end of a sentence
-/// about the repository.
+/// If upstream's bytes are not JSON, or have no version that Trivy reads. The text is a clause about the
+/// repository.
 pub fn point_at(upstream: &[u8], location: &str, record: &Record) -> Result<Vec<u8>, String> {
     let upstream: Value =
         serde_json::from_slice(upstream).map_err(|error| format!("its {MANIFEST} is not JSON: {error}"))?;
@@ -91,8 +91,8 @@ pub fn point_at(upstream: &[u8], location: &str, record: &Record) -> Result<Vec<
     Ok(bytes)
 }
 
-/// How long a scanner uses what it has: as upstream says, and at most a day. A longer time would keep
-/// scanners from what is newer here.
+/// Returns the update interval of scanners: upstream's, but at most one day, so that scanners find newer data in the
+/// copy.
 fn interval(version: &Value) -> &str {
     let given = version.get("update_interval").and_then(Value::as_str).unwrap_or_default();
     let most = |unit| match unit {
@@ -107,13 +107,13 @@ fn interval(version: &Value) -> &str {
     }
 }
 
-/// Where a manifest says that its archive is.
+/// Returns the location of the archive in a manifest.
 pub fn location_of(manifest: &[u8]) -> Option<String> {
     let manifest: Value = serde_json::from_slice(manifest).ok()?;
     Some(manifest.pointer("/versions/0/locations/0/url")?.as_str()?.to_owned())
 }
 
-/// What the manifest of a copy says of it; `None` where it is nobody's copy.
+/// Returns the record in the manifest of a copy; `None` if the manifest is not that of a copy.
 pub fn record(manifest: &[u8]) -> Option<Record> {
     let manifest: Value = serde_json::from_slice(manifest).ok()?;
     serde_json::from_value(manifest.get(RECORD)?.clone()).ok()
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(archive_name(ArchiveFormat::Zip, ""), "repository.zip");
         assert_eq!(archive_name(ArchiveFormat::Zip, "a/../b c"), "repository-a-..-b-c.zip");
         for name in [archive_name(ArchiveFormat::TarGzip, "a"), archive_name(ArchiveFormat::Zip, "a")] {
-            // Trivy unpacks by the name alone.
+            // Trivy recognizes the format only by the name.
             assert!(ArchiveFormat::by_name(&name).is_some(), "{name}");
         }
         assert_eq!(location("http://h/x.zip", "").unwrap(), "http://h/x.zip");

@@ -1,4 +1,4 @@
-//! Reads the `index.json` of a VEX repository (Trivy v0.74.0, pkg/vex/repo: `RawIndex`) without keeping its
+//! Reads the `index.json` of a VEX repository (Trivy v0.74.0, pkg/vex/repo: `RawIndex`). It does not keep the
 //! packages, because a file of 16 MiB may list a million of them.
 
 use std::borrow::Cow;
@@ -9,17 +9,18 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 
 use crate::util::json::is_go_key;
 
-/// What an index says.
+/// The summary of an index.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct VexIndex {
     pub(super) updated_at: Option<Timestamp>,
-    /// How many packages it lists.
+    /// The number of packages.
     pub(super) listed: u64,
-    /// For how many of them there is a document.
+    /// The number of packages whose document exists.
     pub(super) found: u64,
 }
 
-/// Says whether there is a document at a location, in a format that is empty where the index names none.
+/// Returns whether a document exists at a location. The second argument is its format, empty if the index names
+/// none.
 type IsThere<'a> = &'a dyn Fn(&str, &str) -> bool;
 
 impl VexIndex {
@@ -35,7 +36,7 @@ impl VexIndex {
     }
 }
 
-/// The next key of an object, as that of these which Go takes it for; empty if it is none of them.
+/// Returns the next key of an object as the wanted key that Go would match; empty if it is none of them.
 fn next_key<'de, A: MapAccess<'de>>(
     map: &mut A,
     wanted: [&'static str; 2],
@@ -102,7 +103,7 @@ impl<'de> Visitor<'de> for PackagesVisitor<'_> {
     }
 }
 
-/// Finds out whether a package's document is there.
+/// Reads a package and returns whether its document exists.
 struct PackageVisitor<'a>(IsThere<'a>);
 
 impl<'de> DeserializeSeed<'de> for PackageVisitor<'_> {
@@ -128,7 +129,7 @@ impl<'de> Visitor<'de> for PackageVisitor<'_> {
                     return Err(A::Error::duplicate_field("location"));
                 }
                 "location" => location = Some(map.next_value()?),
-                // Go takes the last of several, and null for nothing.
+                // Go uses the last of several keys, and ignores null.
                 "format" => format = map.next_value()?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
@@ -138,7 +139,7 @@ impl<'de> Visitor<'de> for PackageVisitor<'_> {
     }
 }
 
-/// A location as the file system takes it, in which Trivy looks for it.
+/// Normalizes a location as the file system does, in which Trivy opens it.
 fn clean(location: &str) -> Cow<'_, str> {
     let is_plain = !location.split('/').any(|part| matches!(part, "" | "."));
     if is_plain {
@@ -164,7 +165,7 @@ mod tests {
         let mixed = r#"{"x":{},"packages":[{"id":"x","location":"pkg\/a.json"},{"location":"b","y":[1]}]}"#;
         assert_eq!(packages(mixed), (2, 1));
         assert_eq!(packages(r#"{"packages":[{"location":"./pkg//a.json","format":null}]}"#), (1, 1));
-        // As Go reads it, and so Trivy.
+        // Go, and therefore Trivy, ignores the case of keys.
         assert_eq!(packages(r#"{"Packages":[{"LOCATION":"pkg/a.json"},{"Id":"x","Location":"b"}]}"#), (2, 1));
     }
 

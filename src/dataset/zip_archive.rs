@@ -1,15 +1,14 @@
-//! Reads a zip archive one entry at a time. The memory that it uses depends neither on the number of entries
-//! nor on the content of their headers.
+//! Reads a zip archive one entry at a time. Its use of memory depends neither on the number of entries nor on the
+//! content of their headers.
 //!
-//! Layout from APPNOTE.TXT 6.3.10, read as Go's archive/zip does, which Trivy v0.74.0 uses by way
-//! of go-getter. Go accepts some archives that can be read in two ways; they are rejected here, so
-//! that both readers mean the same files:
+//! Layout from APPNOTE.TXT 6.3.10, read like Go's archive/zip, which Trivy v0.74.0 uses through go-getter. Go accepts
+//! some archives that can be read in two ways. They are rejected here, so that both readers see the same files:
 //!
-//! - The last end record counts. Its comment ends with the file.
-//! - The directory ends where the end records begin, and holds as many entries as they say. There
-//!   are no bytes before the archive.
-//! - A ZIP64 end record says the same as the plain one, except for a value that does not fit there.
-//! - An entry has the same name in the directory and in front of its bytes.
+//! - The last end record counts. Its comment must end with the file.
+//! - The directory must end at the beginning of the end records, and have the number of entries that they state. No
+//!   bytes may precede the archive.
+//! - A ZIP64 end record must equal the plain one, except for values that do not fit there.
+//! - The name of an entry must be the same in the directory and in the header before its bytes.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -20,42 +19,42 @@ use crate::dataset::layer::CHUNK;
 
 /// The signature of the end record, and its length without the comment.
 const END: (&[u8], usize) = (b"PK\x05\x06", 22);
-/// The same for the ZIP64 end record, without extensible data.
+/// The signature of the ZIP64 end record, and its length without extensible data.
 const END64: (&[u8], usize) = (b"PK\x06\x06", 56);
-/// The same for the record that says where the ZIP64 end record is.
+/// The signature of the ZIP64 locator, and its length. It holds the offset of the ZIP64 end record.
 const LOCATOR: (&[u8], usize) = (b"PK\x06\x07", 20);
-/// The same for an entry in the directory, without name, extra fields and comment.
+/// The signature of an entry in the directory, and its length without name, extra fields and comment.
 const ENTRY: (&[u8], usize) = (b"PK\x01\x02", 46);
-/// The same for the header in front of an entry's bytes, without name and extra fields.
+/// The signature of the header before the bytes of an entry, and its length without name and extra fields.
 const LOCAL: (&[u8], usize) = (b"PK\x03\x04", 30);
-/// The signature that may stand at the beginning of a data descriptor.
+/// The optional signature at the beginning of a data descriptor.
 const DESCRIPTOR: &[u8] = b"PK\x07\x08";
-/// The extra field with values that do not fit their place.
+/// The extra field for values that need 64 bits.
 const ZIP64: u16 = 1;
-/// The most bytes of the archive's comment.
+/// The limit for the comment of the archive in bytes.
 const MAX_COMMENT: usize = 0xffff;
 
-/// The most entries, directories included.
+/// The limit of entries, directories included.
 const MAX_ENTRIES: u64 = 400_000;
-/// The most bytes of the directory. 150,000 entries with names of 167 bytes and the extra fields
-/// that common tools write need 35 MiB.
+/// The limit for the directory in bytes. 150,000 entries with names of 167 bytes and the extra fields of common tools
+/// need 35 MiB.
 const MAX_DIRECTORY: u64 = 64 << 20;
-/// How much of the directory is in memory at once. One entry has 192 KiB at most.
+/// The bytes of the directory that are in memory at once. An entry has at most 192 KiB.
 const WINDOW: usize = 256 << 10;
 
-/// What an entry stands for.
+/// The type of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EntryKind {
     File,
     Directory,
-    /// A link, a device, or a directory that is not named as one.
+    /// A link, a device, or a directory whose name does not end with a slash.
     Other,
 }
 
 /// An entry of the directory.
 #[derive(Debug)]
 pub(super) struct ZipEntry {
-    /// Its name, as the archive has it.
+    /// Its name as stored in the archive.
     pub(super) name: Vec<u8>,
     pub(super) kind: EntryKind,
     /// The length of its file in bytes.
@@ -71,21 +70,21 @@ pub(super) struct ZipEntry {
 pub(super) struct ZipArchive<R> {
     source: R,
     directory: Directory,
-    /// The compressed bytes of all entries that were read. Entries that share bytes would let a
-    /// small archive take hours to inflate.
+    /// The compressed bytes of all entries that were read. If entries could share bytes, a small archive could take
+    /// hours to inflate.
     packed: u64,
     inflater: Decompress,
     input: Vec<u8>,
     output: Vec<u8>,
 }
 
-/// The directory, of which one window is in memory.
+/// The directory. One window of it is in memory.
 struct Directory {
     start: u64,
-    /// Where the next entry begins.
+    /// The offset of the next entry.
     next: u64,
     end: u64,
-    /// How many entries are left.
+    /// The number of remaining entries.
     left: u64,
     window: Vec<u8>,
     window_at: u64,
@@ -107,23 +106,23 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
-/// Reads `length` bytes at `at`, which must all be there.
+/// Reads exactly `length` bytes at `at`.
 fn read_at(source: &mut (impl Read + Seek), at: u64, length: usize) -> Result<Vec<u8>, UnpackError> {
     source.seek(SeekFrom::Start(at)).map_err(UnpackError::Read)?;
     let mut bytes = vec![0; length];
     source.read_exact(&mut bytes).map_err(|error| match error.kind() {
-        io::ErrorKind::UnexpectedEof => broken("it is cut off"),
+        io::ErrorKind::UnexpectedEof => broken("it is truncated"),
         _ => UnpackError::Read(error),
     })?;
     Ok(bytes)
 }
 
 impl<R: Read + Seek> ZipArchive<R> {
-    /// Finds the directory.
+    /// Opens an archive and finds its directory.
     ///
     /// # Errors
-    /// [`UnpackError::Content`] if the archive has no end record, has more entries than are allowed, or can
-    /// be read in two ways; [`UnpackError::Read`] if the source cannot be read.
+    /// [`UnpackError::Content`] if the archive has no end record, has too many entries, or can be read in two ways;
+    /// [`UnpackError::Read`] if the source cannot be read.
     pub(super) fn new(mut source: R) -> Result<Self, UnpackError> {
         let directory = Directory::find(&mut source)?;
         Ok(ZipArchive {
@@ -145,10 +144,10 @@ impl<R: Read + Seek> ZipArchive<R> {
         self.directory.next(&mut self.source)
     }
 
-    /// Passes the bytes of an entry's file to `take`.
+    /// Passes the bytes of the file of an entry to `take`.
     ///
     /// # Errors
-    /// [`UnpackError::Content`] if the bytes are not what the directory says; [`UnpackError::Read`] if the
+    /// [`UnpackError::Content`] if the bytes do not match the directory; [`UnpackError::Read`] if the
     /// source cannot be read; the error of `take` if it fails.
     pub(super) fn read(
         &mut self,
@@ -163,7 +162,7 @@ impl<R: Read + Seek> ZipArchive<R> {
             crc.update(bytes);
             length += bytes.len() as u64;
             if length > entry.size {
-                return Err(broken("a file is longer than the directory says"));
+                return Err(broken("a file is longer than stated in the directory"));
             }
             take(bytes)
         };
@@ -173,25 +172,25 @@ impl<R: Read + Seek> ZipArchive<R> {
             other => return Err(broken(&format!("it uses the compression method {other}"))),
         }
         if length != entry.size || crc.sum() != entry.crc {
-            return Err(broken("a file's length or checksum is not what the directory says"));
+            return Err(broken("the length or checksum of a file does not match the directory"));
         }
         if entry.flags & 8 != 0 {
             let descriptor = read_at(&mut self.source, body + entry.packed, 8)?;
             let at = if descriptor.starts_with(DESCRIPTOR) { 4 } else { 0 };
             if u32_at(&descriptor, at) != entry.crc {
-                return Err(broken("the checksum behind a file is not the directory's"));
+                return Err(broken("the checksum after a file does not match the directory"));
             }
         }
         Ok(())
     }
 
-    /// Where the bytes of an entry begin. Its own header must agree with the directory.
+    /// Returns the offset of the bytes of an entry. The header before them must match the directory.
     fn body(&mut self, entry: &ZipEntry) -> Result<u64, UnpackError> {
         // Encrypted, patched, or with a masked header.
         if entry.flags & 0x2021 != 0 {
             return Err(broken("a file is encrypted"));
         }
-        let outside = || broken("a file lies outside of the part for files");
+        let outside = || broken("a file is outside of the area for files");
         let headers = entry.local.checked_add(LOCAL.1 as u64);
         headers.filter(|end| *end <= self.directory.start).ok_or_else(outside)?;
         let header = read_at(&mut self.source, entry.local, LOCAL.1)?;
@@ -209,12 +208,12 @@ impl<R: Read + Seek> ZipArchive<R> {
         end.ok_or_else(outside).map(|_| body)
     }
 
-    /// Fills the input with the next bytes of a file, of which `left` are to come.
+    /// Fills the input with the next bytes of a file. `left` is the number of remaining bytes.
     fn fill(&mut self, left: &mut u64) -> Result<usize, UnpackError> {
         let most = self.input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
         let count = self.source.read(&mut self.input[..most]).map_err(UnpackError::Read)?;
         if count == 0 {
-            return Err(broken("a file is cut off"));
+            return Err(broken("a file is truncated"));
         }
         *left -= count as u64;
         Ok(count)
@@ -246,14 +245,16 @@ impl<R: Read + Seek> ZipArchive<R> {
             let (read, made) = (self.inflater.total_in(), self.inflater.total_out());
             let (input, output) = (&self.input[begin..end], &mut self.output);
             let status = self.inflater.decompress(input, output, FlushDecompress::None);
-            let status = status.map_err(|_| broken("a file's compressed bytes are damaged"))?;
+            let status = status.map_err(|_| broken("the compressed bytes of a file are damaged"))?;
             let read = (self.inflater.total_in() - read) as usize;
             let made = (self.inflater.total_out() - made) as usize;
             begin += read;
             take(&self.output[..made])?;
             match status {
                 Status::StreamEnd => return Ok(()),
-                _ if read == 0 && made == 0 => return Err(broken("a file's compressed bytes are cut off")),
+                _ if read == 0 && made == 0 => {
+                    return Err(broken("the compressed bytes of a file are truncated"));
+                }
                 _ => {}
             }
         }
@@ -280,13 +281,13 @@ impl Directory {
         };
         let ends = plain.with_zip64(source)?;
         if ends.disks != (0, 0) || ends.entries.0 != ends.entries.1 {
-            return Err(broken("it has several disks"));
+            return Err(broken("it is split over several disks"));
         }
         if ends.entries.1 > MAX_ENTRIES || ends.size > MAX_DIRECTORY {
-            return Err(bad("the archive holds too many entries"));
+            return Err(bad("the archive has too many entries"));
         }
         if ends.start.checked_add(ends.size) != Some(ends.at) {
-            return Err(broken("its directory does not lie where the end record says"));
+            return Err(broken("its directory is not at the offset in the end record"));
         }
         let Ends { start, at: end, entries: (left, _), .. } = ends;
         Ok(Directory { start, next: start, end, left, window: Vec::new(), window_at: start })
@@ -295,7 +296,7 @@ impl Directory {
     /// Returns `length` bytes of the directory from the next entry on.
     fn bytes(&mut self, source: &mut (impl Read + Seek), length: usize) -> Result<&[u8], UnpackError> {
         if length as u64 > self.end - self.next {
-            return Err(broken("its directory is cut off"));
+            return Err(broken("its directory is truncated"));
         }
         let begin = usize::try_from(self.next - self.window_at).unwrap_or(usize::MAX);
         if begin.saturating_add(length) <= self.window.len() {
@@ -309,15 +310,15 @@ impl Directory {
 
     fn next(&mut self, source: &mut (impl Read + Seek)) -> Result<Option<ZipEntry>, UnpackError> {
         if self.left == 0 {
-            // Go reads on as long as there are entries.
+            // Go continues to read as long as there are entries.
             return match self.next == self.end {
                 true => Ok(None),
-                false => Err(broken("its directory holds more entries than the end record says")),
+                false => Err(broken("its directory has more entries than stated in the end record")),
             };
         }
         let fixed = self.bytes(source, ENTRY.1)?;
         if !fixed.starts_with(ENTRY.0) {
-            return Err(broken("its directory holds fewer entries than the end record says"));
+            return Err(broken("its directory has fewer entries than stated in the end record"));
         }
         let [name, extra, comment] = [28, 30, 32].map(|at| usize::from(u16_at(fixed, at)));
         let whole = self.bytes(source, ENTRY.1 + name + extra + comment)?;
@@ -330,20 +331,20 @@ impl Directory {
     }
 }
 
-/// What the end records say.
+/// The values of the end records.
 #[derive(PartialEq, Eq)]
 struct Ends {
-    /// Where the first of them begins.
+    /// The offset of the first of them.
     at: u64,
     disks: (u32, u32),
-    /// On this disk, and on all.
+    /// The number on this disk, and on all disks.
     entries: (u64, u64),
     size: u64,
     start: u64,
 }
 
 impl Ends {
-    /// Takes the values that do not fit the plain end record from the ZIP64 one.
+    /// Takes the values that do not fit the plain end record from the ZIP64 end record.
     fn with_zip64(self, source: &mut (impl Read + Seek)) -> Result<Self, UnpackError> {
         let locator = match self.at.checked_sub(LOCATOR.1 as u64) {
             Some(at) => read_at(source, at, LOCATOR.1)?,
@@ -352,10 +353,10 @@ impl Ends {
         if !locator.starts_with(LOCATOR.0) {
             return Ok(self);
         }
-        // Extensible data, which nobody writes, would stand between this record and the locator.
+        // Extensible data, which no known program writes, would be between this record and the locator.
         let at = u64_at(&locator, 8);
         if at.checked_add((END64.1 + LOCATOR.1) as u64) != Some(self.at) {
-            return Err(broken("its ZIP64 end record does not lie before the end record"));
+            return Err(broken("its ZIP64 end record is not directly before the end record"));
         }
         let record = read_at(source, at, END64.1)?;
         if !record.starts_with(END64.0) {
@@ -373,14 +374,14 @@ impl Ends {
         let same = self.disks == ends.disks
             && agree(self.entries.0, short, ends.entries.0)
             && agree(self.entries.1, short, ends.entries.1)
-            // Go looks at neither record for a directory of 4 GiB or more, which is too large here.
+            // Go does not compare the records for a directory of 4 GiB or more, which is too large here anyway.
             && agree(self.size, long, ends.size)
             && agree(self.start, long, ends.start);
         if same { Ok(ends) } else { Err(broken("its two end records differ")) }
     }
 }
 
-/// An entry from its place in the directory, with its name and its extra fields.
+/// Parses an entry of the directory with its name and its extra fields.
 fn entry(header: &[u8], name: &[u8], extra: &[u8]) -> Result<ZipEntry, UnpackError> {
     let mut wide = wide(extra);
     let mut value = |plain: u32| -> Result<u64, UnpackError> {
@@ -391,13 +392,13 @@ fn entry(header: &[u8], name: &[u8], extra: &[u8]) -> Result<ZipEntry, UnpackErr
         wide = rest;
         Ok(u64_at(first, 0))
     };
-    // In the order of the extra field.
+    // The order of the values in the extra field.
     let size = value(u32_at(header, 24))?;
     let packed = value(u32_at(header, 20))?;
     let local = value(u32_at(header, 42))?;
     let attributes = u32_at(header, 38);
     let claimed = match header[5] {
-        // The upper half is a Unix mode.
+        // The upper half contains a Unix mode.
         3 | 19 => match attributes >> 16 & 0o170_000 {
             0 | 0o100_000 => EntryKind::File,
             0o040_000 => EntryKind::Directory,
@@ -423,7 +424,7 @@ fn entry(header: &[u8], name: &[u8], extra: &[u8]) -> Result<ZipEntry, UnpackErr
     })
 }
 
-/// The first extra field with values that do not fit their place.
+/// Returns the first extra field for values that need 64 bits.
 fn wide(mut extra: &[u8]) -> &[u8] {
     while let Some((head, rest)) = extra.split_at_checked(4) {
         let Some((field, rest)) = rest.split_at_checked(usize::from(u16_at(head, 2))) else { break };
@@ -467,7 +468,7 @@ mod tests {
         SimpleFileOptions::default().last_modified_time(DateTime::default())
     }
 
-    /// A directory and two files, one of which needs several pieces.
+    /// Writes a directory and two files, one of which needs several pieces.
     fn fill<W: Write + io::Seek>(mut zip: ZipWriter<W>, options: SimpleFileOptions) -> W {
         zip.add_directory("top", options).unwrap();
         zip.start_file("top/a.json", options).unwrap();
@@ -491,7 +492,7 @@ mod tests {
         assert!(error.contains(because), "{error}");
     }
 
-    /// Where a signature stands last.
+    /// Returns the offset of the last occurrence of a signature.
     fn last(bytes: &[u8], signature: &[u8]) -> usize {
         bytes.windows(4).rposition(|window| window == signature).unwrap()
     }
@@ -514,7 +515,7 @@ mod tests {
         for options in [options(), stored, options().large_file(true)] {
             assert_eq!(read(&packed(options)).unwrap(), wanted);
         }
-        // Lengths and checksums behind the files, as a writer to a pipe has them.
+        // A writer to a pipe writes lengths and checksums after the files.
         let streamed = fill(ZipWriter::new_stream(Vec::new()), options()).into_inner();
         assert_eq!(read(&streamed).unwrap(), wanted);
     }
@@ -525,7 +526,7 @@ mod tests {
         zip.add_symlink("link", "/etc/passwd", options()).unwrap();
         let found = read(&zip.finish().unwrap().into_inner()).unwrap();
         assert_eq!(found, [("link".to_owned(), EntryKind::Other, Vec::new())]);
-        // A directory by its attributes that has no slash at its end.
+        // The attributes say that it is a directory, but its name has no slash at the end.
         let mode = changed(|bytes| last(bytes, ENTRY.0) + 40, &0o040_755u16.to_le_bytes());
         assert_eq!(read(&mode).unwrap()[2].1, EntryKind::Other);
     }
@@ -533,21 +534,21 @@ mod tests {
     #[test]
     fn an_archive_that_can_be_read_in_two_ways_is_rejected() {
         let good = good();
-        rejected(&[b"x", &good[..]].concat(), "does not lie where");
+        rejected(&[b"x", &good[..]].concat(), "is not at the offset");
         rejected(&[&good[..], b"x"].concat(), "comment does not end with the file");
-        rejected(&[&good[..], &good[..]].concat(), "does not lie where");
-        // An end record in the comment of another.
+        rejected(&[&good[..], &good[..]].concat(), "is not at the offset");
+        // The comment of an end record contains another one.
         let mut nested = good.clone();
         let length = nested.len();
         nested[length - 2..].copy_from_slice(&22u16.to_le_bytes());
         nested.extend_from_slice(&good[length - 22..]);
-        rejected(&nested, "does not lie where");
+        rejected(&nested, "is not at the offset");
         let end = |bytes: &[u8]| last(bytes, END.0);
         rejected(&changed(|bytes| end(bytes) + 8, &[2, 0, 2, 0]), "more entries than");
-        rejected(&changed(|bytes| end(bytes) + 8, &[4, 0, 4, 0]), "is cut off");
+        rejected(&changed(|bytes| end(bytes) + 8, &[4, 0, 4, 0]), "is truncated");
         rejected(&changed(|bytes| end(bytes) + 8, &[2, 0]), "several disks");
         rejected(&changed(|bytes| end(bytes) + 4, &[1, 0]), "several disks");
-        // Another name, method or place in front of the file than in the directory.
+        // The name, method or offset before the file differs from the directory.
         rejected(&changed(|bytes| last(bytes, LOCAL.0) + 30, b"TOP"), "differs from the directory");
         rejected(&changed(|bytes| last(bytes, LOCAL.0) + 8, &[0, 0]), "differs from the directory");
         rejected(&changed(|bytes| last(bytes, ENTRY.0) + 42, &[0; 4]), "differs from the directory");
@@ -557,7 +558,7 @@ mod tests {
 
     #[test]
     fn a_zip64_end_record_agrees_with_the_plain_one() {
-        // What the directory has, in a record of its own behind it.
+        // Copies the values of the end record into a ZIP64 end record.
         let zip64 = |change: &dyn Fn(&mut [u64; 4])| {
             let good = good();
             let at = last(&good, END.0);
@@ -574,7 +575,7 @@ mod tests {
         for index in 0..4 {
             rejected(&zip64(&|values| values[index] += 1), "two end records differ");
         }
-        // Only where a value does not fit, the plain record does not have it.
+        // The plain record may omit a value only if it does not fit.
         let mut many = zip64(&|values| (values[0], values[1]) = (400_001, 400_001));
         let at = last(&many, END.0);
         many[at + 8..at + 12].fill(0xff);
@@ -584,12 +585,12 @@ mod tests {
         rejected(&few, "two end records differ");
         let mut moved = zip64(&|_| {});
         moved[at - 12] ^= 1;
-        rejected(&moved, "does not lie before the end record");
+        rejected(&moved, "is not directly before the end record");
     }
 
     #[test]
     fn bytes_that_files_share_are_no_archive() {
-        // Two entries of the same name and bytes.
+        // Two entries have the same name and bytes.
         let mut bytes = good();
         let (entry, end) = (last(&bytes, ENTRY.0), last(&bytes, END.0));
         let twice = bytes[entry..end].to_vec();
@@ -612,7 +613,7 @@ mod tests {
             for bit in [1, 0x10, 0x80] {
                 let mut bad = good.clone();
                 bad[at] ^= bit;
-                // Names, times and attributes may change, and no content.
+                // Names, times and attributes may change, but not the content.
                 for (name, kind, content) in read(&bad).unwrap_or_default() {
                     let is_good = wanted.iter().any(|(_, _, good)| *good == content);
                     assert!(kind != EntryKind::File || is_good, "{name} {at}");

@@ -83,8 +83,7 @@ const NOT_NAMED: &str = "not named .tar";
 /// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
-/// The passes over the files of directories. Files that belong to a head come before files that do not, so that
-/// junk cannot use up the limits.
+/// The passes over the files of directories. Files of a head come first, so that junk cannot use up the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Heads,
@@ -94,8 +93,7 @@ enum Turn {
     Strays,
 }
 
-/// The skipped files. The first of them are named and the others only counted, because a directory may hold
-/// very many.
+/// The skipped files. The first of them are named and the others only counted, because there may be very many.
 #[derive(Default)]
 pub(crate) struct SkippedFiles {
     named: Vec<SkippedFile>,
@@ -125,8 +123,7 @@ impl SkippedFiles {
         self.named.len() + self.more
     }
 
-    /// Returns the files to mention to the user. Public keys are not among them: on a first trip, one is beside the
-    /// bundle.
+    /// Returns the files to mention to the user, without public keys, which are often beside a bundle.
     pub(crate) fn remarks(self) -> Vec<SkippedFile> {
         let mut list = self.list();
         list.retain(|file| file.why != NOT_NAMED || !file.name.to_lowercase().ends_with(".pub"));

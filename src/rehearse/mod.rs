@@ -1,7 +1,7 @@
-//! `rehearse`: the whole trip on this machine, with sample data and no network.
+//! `rehearse`: makes a complete trip on this host, with sample data and without network access.
 //!
-//! Uses the very commands that a real trip uses, in a temporary folder. Touches no state,
-//! configuration or cache of the user.
+//! It runs the same operations as a real trip, in a temporary directory. It uses no state, configuration or cache
+//! of the user.
 
 pub(crate) mod sample;
 
@@ -30,52 +30,52 @@ use crate::util::dir::FileMode;
 use crate::util::fs::{self, Durability};
 use crate::util::text::escape;
 
-/// What a rehearsal came to.
+/// The result of a rehearsal.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct RehearsalReport {
-    /// How many datasets were collected.
+    /// The number of datasets that were collected.
     pub collected: usize,
-    /// The bytes of the bundle.
+    /// The size of the bundle in bytes.
     pub bundle_size: u64,
-    /// Why the damaged copy was rejected.
+    /// The reason why the damaged copy was rejected.
     pub refused: String,
-    /// How many members of the good one were checked.
+    /// The number of members of the intact bundle that were checked.
     pub members: usize,
-    /// How long the import took, in seconds.
+    /// The duration of the import in seconds.
     pub imported_seconds: f64,
-    /// What the scan found; `None` if there is no `trivy` on the PATH.
+    /// The result of the scan; `None` if there is no `trivy` on the PATH.
     pub scan: Option<Scan>,
-    /// Where everything is kept, if that was asked for.
+    /// The directory in which everything is kept, if the user named one.
     pub kept: Option<PathBuf>,
 }
 
-/// What Trivy found in the sample project.
+/// The result of a scan of the sample project.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Scan {
-    /// Its version.
+    /// The version of Trivy.
     pub trivy_version: String,
-    /// The vulnerabilities.
+    /// The vulnerabilities that it found.
     pub found: Vec<String>,
 }
 
-/// Makes the whole trip on this machine, with sample data. `keep` names a new directory in which everything stays.
+/// Makes a complete trip on this host with sample data. `keep` names a new directory in which everything is kept.
 ///
 /// # Errors
-/// Whatever does not work here.
+/// The error of the first step that does not work on this host.
 pub fn rehearse(keep: Option<&Path>, progress: &dyn Progress) -> Result<RehearsalReport, Error> {
     let temporary = fs::tempdir_in(&std::env::temp_dir(), "trivy-ferry-")
-        .map_err(Error::unexpected("making a temporary folder"))?;
+        .map_err(Error::unexpected("creating a temporary directory"))?;
     let place = match keep {
         Some(dir) => {
             fs::create_dir(dir, 0o755).map_err(|error| {
                 Error::usage(
-                    format!("{} cannot be made: {error}", dir.display()),
-                    "Name a folder that does not exist yet.",
+                    format!("{} cannot be created: {error}", dir.display()),
+                    "Name a directory that does not exist yet.",
                 )
             })?;
-            dir.canonicalize().map_err(Error::unexpected("looking at the new folder"))?
+            dir.canonicalize().map_err(Error::unexpected("resolving the path of the new directory"))?
         }
         None => temporary.path().to_path_buf(),
     };
@@ -110,17 +110,18 @@ impl Rehearsal {
 
     fn directory(&self, name: &str) -> Result<PathBuf, Error> {
         let path = self.path(name);
-        fs::create_dir_all(&path, 0o755).map_err(Error::unexpected(format!("making {}", path.display())))?;
+        fs::create_dir_all(&path, 0o755)
+            .map_err(Error::unexpected(format!("creating {}", path.display())))?;
         Ok(path)
     }
 
     fn make_key(&self) -> Result<(), Error> {
-        let failed = Error::unexpected("making a key");
+        let failed = Error::unexpected("generating a key");
         let key = SigningKey::generate().map_err(failed)?;
         Ok(key_files::write_pair(&self.path("ferry.key"), &self.path("ferry.pub"), &key, None)?)
     }
 
-    /// The connected side: a registry on loopback stands for the internet.
+    /// Runs the connected side, with a registry on loopback in place of the internet.
     fn export(&self) -> Result<(PathBuf, usize), Error> {
         let listener = Server::bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = listener.local_addr().map_err(Error::unexpected("starting a registry on loopback"))?;
@@ -144,7 +145,7 @@ impl Rehearsal {
             let failed = || Error::unexpected("reading the new key");
             let pem = fs::read(self.path("ferry.key")).map_err(failed())?;
             let pem = String::from_utf8_lossy(&pem);
-            let bad = |_| std::io::Error::other("it is no key");
+            let bad = |_| std::io::Error::other("it is not a key");
             Ok(Box::new(SigningKey::from_pem(&pem, None).map_err(bad).map_err(failed())?))
         };
         let collected = Exporter::new(options).run_with(&open, &Silent)?.datasets.len();
@@ -161,7 +162,8 @@ impl Rehearsal {
         verify(&options, &Silent)
     }
 
-    /// On the way: a copy with one bit flipped near its end, inside the last layer.
+    /// Writes a damaged copy with one flipped bit near its end, in the last layer, and returns the reason for its
+    /// rejection.
     fn damage(&self, bundle: &Path) -> Result<String, Error> {
         let damaged = self.path("damaged.tar");
         let spoil = || -> std::io::Result<()> {
@@ -178,17 +180,19 @@ impl Rehearsal {
                 Ok(format!("{name}{}… {why}", &digest[..digest.len().min(4)]))
             }
             Err(error) => Err(error),
-            Ok(_) => Err(Error::unexpected("checking a damaged copy")(std::io::Error::other("it passed"))),
+            Ok(_) => {
+                Err(Error::unexpected("checking a damaged copy")(std::io::Error::other("it was accepted")))
+            }
         }
     }
 
     fn verify(&self, bundle: &Path) -> Result<usize, Error> {
         let report = self.check(bundle)?;
-        // The envelope is one, too.
+        // The report does not count the envelope, which is a member too.
         Ok(report.bundles.first().map_or(0, |bundle| bundle.members) + 1)
     }
 
-    /// The air-gapped side.
+    /// Runs the air-gapped side.
     fn import(&self, bundle: &Path) -> Result<ImportReport, Error> {
         let mut options = ImportOptions::new(stream()?);
         options.trust = self.trusted();
@@ -198,8 +202,8 @@ impl Rehearsal {
         Importer::new(options).run(&[bundle.into()], &Silent)
     }
 
-    /// Scans the sample project with the `trivy` on the PATH, with the settings that the import
-    /// gave and every way out closed.
+    /// Scans the sample project with the `trivy` on the PATH and the settings from the import. A proxy that does not
+    /// exist blocks all network access.
     fn scan(&self, imported: &ImportReport) -> Result<Option<Scan>, Error> {
         let Some(version) = trivy_on_path() else { return Ok(None) };
         let project = self.directory("project")?;

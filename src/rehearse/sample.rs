@@ -1,6 +1,5 @@
-//! The sample: four tiny datasets in upstream's exact shape, and a project in which Trivy finds
-//! something with them. Shipped inside the program for the rehearsal; made by
-//! `fixtures/generate`.
+//! The sample: four tiny datasets in the format of upstream, and a project in which Trivy finds a vulnerability with
+//! them. They are compiled into the program for the rehearsal; `fixtures/generate` creates them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,18 +17,18 @@ const JAVA_DB: &[u8] = include_bytes!("../../fixtures/sample/trivy-java-db/javad
 const CHECKS: &[u8] = include_bytes!("../../fixtures/sample/trivy-checks/bundle.tar.gz");
 const VEX: &[u8] = include_bytes!("../../fixtures/sample/vex-hub/main.tar.gz");
 
-/// The lock file of the sample project: it names two packages with a known vulnerability each.
+/// The lock file of the sample project. It names two packages with one known vulnerability each.
 pub(crate) const LOCK_FILE: &[u8] = include_bytes!("../../fixtures/sample/project/Gemfile.lock");
 /// The vulnerability that a scan of [`LOCK_FILE`] finds.
 pub(crate) const FOUND: &str = "CVE-2099-0001";
-/// The repositories of a registry that serves the sample, without tags.
+/// The repositories of the registry that serves the sample, without tags.
 pub(crate) const REPOSITORIES: [(&str, Kind); 3] = [
     ("sample/trivy-db", Kind::TrivyDb),
     ("sample/trivy-java-db", Kind::TrivyJavaDb),
     ("sample/trivy-checks", Kind::TrivyChecks),
 ];
 
-/// What a server at `address` has to serve.
+/// Returns the files for a server at `address`.
 pub(crate) fn site(address: SocketAddr) -> Site {
     const EMPTY: &[u8] = b"{}";
     let mut site = Site::default();

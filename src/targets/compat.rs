@@ -1,9 +1,9 @@
-//! A manifest for registries that reject the one of upstream: Quay rejects a configuration of its own type,
-//! Harbor an empty one, and GitLab an artifact type.
+//! Rewrites manifests for registries that reject those of upstream: Quay rejects configurations with a type of their
+//! own, Harbor empty configurations, and GitLab artifact types.
 //!
-//! The layers keep their digests, so Trivy unpacks the same data. Trivy reads neither the configuration nor
-//! the artifact type (v0.74.0, pkg/oci). The digest of the manifest changes. The result depends on the
-//! bytes of upstream alone, so that a second push finds the first.
+//! The layers keep their digests, so Trivy unpacks the same data. Trivy reads neither the configuration nor the
+//! artifact type (v0.74.0, pkg/oci). The digest of the manifest changes. The result depends only on the bytes of
+//! upstream, so that a second push finds the first. This module makes no requests.
 
 use std::collections::BTreeMap;
 
@@ -12,34 +12,34 @@ use serde_json::{Value, json};
 use crate::digest::Digest;
 use crate::oci;
 
-/// Media type of an image's configuration (image-spec v1.1, config.md).
+/// The media type of the configuration of an image (image-spec v1.1, config.md).
 pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-/// The least that is an image's configuration.
+/// The smallest valid configuration of an image.
 const CONFIG: &str =
     r#"{"architecture":"amd64","config":{},"os":"linux","rootfs":{"diff_ids":[],"type":"layers"}}"#;
 
-/// The largest document of an image that is rewritten, in bytes: all of it is in memory, in 16 times the room.
+/// The limit for a document of an image in bytes. It is parsed in memory and takes 16 times its size.
 const MAX_DOCUMENT: usize = 1 << 20;
-/// The types of a configuration that every registry takes.
+/// The media types of configurations that every registry accepts.
 const IMAGE_CONFIGS: [&str; 2] = [IMAGE_CONFIG, "application/vnd.docker.container.image.v1+json"];
 
-/// A manifest that looks like an image's.
+/// A manifest that looks like that of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compat {
     /// The manifest.
     pub manifest: Vec<u8>,
-    /// What differs from upstream's, in words.
+    /// A description of the difference from upstream's manifest.
     pub changed: String,
 }
 
 impl Compat {
-    /// The manifest's media type.
+    /// The media type of the manifest.
     pub const MEDIA_TYPE: &'static str = oci::MANIFEST;
 
-    /// Rewrites upstream's manifest.
+    /// Rewrites a manifest of upstream.
     ///
     /// # Errors
-    /// If the bytes are not a manifest. The text says what is wrong with them.
+    /// If the bytes are not a manifest. The text is the reason.
     pub fn of(manifest: &[u8]) -> Result<Self, String> {
         oci::Manifest::parse(manifest)?;
         Compat::rewrite(serde_json::from_slice(manifest).map_err(|e| e.to_string())?)
@@ -56,22 +56,22 @@ impl Compat {
             "mediaType": IMAGE_CONFIG, "digest": Digest::of(CONFIG.as_bytes()), "size": CONFIG.len()
         });
         object.insert("config".into(), config);
-        let changed = format!("configuration of type {IMAGE_CONFIG} in place of {was}{without}");
+        let changed = format!("configuration of type {IMAGE_CONFIG} instead of {was}{without}");
         let manifest = bytes_of(&value)?;
         Ok(Compat { manifest, changed })
     }
 
-    /// Rewrites a manifest or an index of an image. `known` has what became of the documents below it. `None` if
-    /// it is as every registry takes it: then its digest stays.
+    /// Rewrites a manifest or an index of an image. `known` has the new digests and sizes of the documents below it.
+    /// `None` if every registry accepts the document unchanged.
     ///
     /// # Errors
-    /// If the bytes are neither. The text says what is wrong with them.
+    /// If the bytes are neither. The text is the reason.
     pub fn of_image(
         document: &[u8],
         known: &BTreeMap<Digest, (Digest, u64)>,
     ) -> Result<Option<Vec<u8>>, String> {
         if document.len() > MAX_DOCUMENT {
-            return Err(format!("a manifest of {} bytes, and {MAX_DOCUMENT} are allowed", document.len()));
+            return Err(format!("a manifest of {} bytes (limit: {MAX_DOCUMENT})", document.len()));
         }
         let mut value: Value = serde_json::from_slice(document).map_err(|e| e.to_string())?;
         let object = value.as_object_mut().ok_or("not a JSON object")?;
@@ -83,8 +83,10 @@ impl Compat {
             return is_changed.then(|| bytes_of(&value)).transpose();
         }
         let mut is_changed = object.remove("artifactType").is_some();
-        let entries =
-            object.get_mut("manifests").and_then(Value::as_array_mut).ok_or("no manifest or index")?;
+        let entries = object
+            .get_mut("manifests")
+            .and_then(Value::as_array_mut)
+            .ok_or("neither a manifest nor an index")?;
         for entry in entries.iter_mut().filter_map(Value::as_object_mut) {
             is_changed |= entry.remove("artifactType").is_some();
             let digest =
@@ -98,7 +100,7 @@ impl Compat {
         is_changed.then(|| bytes_of(&value)).transpose()
     }
 
-    /// The configuration that rewritten manifests name.
+    /// Returns the digest and the bytes of the configuration in rewritten manifests.
     #[must_use]
     pub fn config() -> (Digest, &'static [u8]) {
         (Digest::of(CONFIG.as_bytes()), CONFIG.as_bytes())
@@ -142,7 +144,7 @@ mod tests {
         }
         let value = rewritten("application/vnd.oci.empty.v1+json", true).unwrap();
         assert_eq!(value["config"]["digest"], Compat::config().0.to_string());
-        // An index follows what is below it.
+        // An index changes with the documents below it.
         let (child, other) = (Digest::of(b"child"), Digest::of(b"other"));
         let index = json!({"schemaVersion": 2, "mediaType": oci::INDEX, "manifests": [
             {"mediaType": oci::MANIFEST, "digest": child, "size": 5, "platform": {"os": "linux"}},
@@ -179,7 +181,7 @@ mod tests {
         assert_eq!(
             compat.changed,
             format!(
-                "configuration of type {IMAGE_CONFIG} in place of application/vnd.oci.empty.v1+json, no artifactType"
+                "configuration of type {IMAGE_CONFIG} instead of application/vnd.oci.empty.v1+json, no artifactType"
             )
         );
         assert_eq!(Compat::of(upstream.to_string().as_bytes()).unwrap(), compat, "the same every time");

@@ -1,4 +1,4 @@
-//! The errors of targets. [`TargetError::io`] sorts the errors of the system by kind.
+//! The errors of targets. [`TargetError::io`] converts errors of the system by their kind.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,203 +10,202 @@ use crate::digest::Digest;
 use crate::remote::{RemoteError, Unreachable};
 use crate::util::text;
 
-/// Why a target could not take, show or give back a dataset. Paths are as the caller gave them,
-/// with what was found below them.
+/// The reason why a target could not store, show or restore a dataset. Paths begin as the caller gave them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// The registry, or the way to it.
+    /// The registry, or the connection to it, failed.
     #[error(transparent)]
     Remote(#[from] RemoteError),
-    /// A registry wants an upload at an address that is not its own, and that cannot be reached.
-    #[error("{host} wants the upload at {address}, which cannot be reached: {why}")]
+    /// A registry sends an upload to another address, which cannot be reached.
+    #[error("{host} redirects the upload to {address}, which cannot be reached: {why}")]
     UploadAddress {
         /// The registry.
         host: String,
-        /// The address that it named.
+        /// The address of the upload.
         address: String,
-        /// In which way it cannot be reached.
+        /// The reason why it cannot be reached.
         why: Unreachable,
     },
-    /// A tag that names something else than what was pushed under it.
-    #[error("{reference} should be {wanted} after the push, and is {}", found.map_or_else(|| "not there".into(), |found| found.to_string()))]
+    /// A tag refers to another manifest than the pushed one.
+    #[error("{reference} should be {wanted} after the push, but is {}", found.map_or_else(|| "missing".into(), |found| found.to_string()))]
     ReadBack {
-        /// What was pushed to.
+        /// The reference that was pushed to.
         reference: String,
-        /// The digest of the manifest that was pushed.
+        /// The digest of the pushed manifest.
         wanted: Digest,
-        /// The digest of the manifest that came back.
+        /// The digest of the manifest that was read back.
         found: Option<Digest>,
     },
-    /// A registry has something of another length under a blob's digest, and keeps it.
-    #[error("{blob} is damaged there: it should have {size} bytes, and the registry did not replace it")]
+    /// A registry has a blob with the wrong length, and does not replace it.
+    #[error("{blob} is damaged in the registry, which did not replace it: it should have {size} bytes")]
     DamagedBlob {
-        /// Which one, and where.
+        /// The blob and its repository.
         blob: String,
-        /// Its length in bytes.
+        /// The length of the intact blob in bytes.
         size: u64,
     },
     /// There is no home directory to derive Trivy's cache from.
-    #[error("no cache directory is named, and neither XDG_CACHE_HOME nor HOME says where Trivy's would be")]
+    #[error("no cache directory is named, and neither XDG_CACHE_HOME nor HOME is set to derive Trivy's from")]
     NoCacheDirectory,
-    /// The folder for a settings file is not there.
-    #[error("there is no folder {path} to write settings to", path = .path.display())]
+    /// The directory for a settings file does not exist.
+    #[error("the directory {path} for the settings file does not exist", path = .path.display())]
     NoDirectory {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
     },
-    /// There is no web root at the path given.
-    #[error("there is no folder {path} to put VEX repositories into", path = .path.display())]
+    /// The web root does not exist.
+    #[error("the web root {path} does not exist", path = .path.display())]
     NoWebRoot {
         /// The path.
         path: PathBuf,
     },
-    /// The web root may not be written.
-    #[error("the web root {path} cannot be written by this user", path = .path.display())]
+    /// The user may not write to the web root.
+    #[error("this user may not write to the web root {path}", path = .path.display())]
     WebRootDenied {
         /// The path.
         path: PathBuf,
     },
-    /// Something else stands where a directory must be.
+    /// The path must be a directory, but is something else.
     #[error("{} is not a directory", .path.display())]
     NotADirectory {
-        /// What stands there.
+        /// The path.
         path: PathBuf,
     },
-    /// Something else stands where a regular file must be.
+    /// The path must be a regular file, but is something else.
     #[error("{} is not a regular file", .path.display())]
     NotAFile {
-        /// What stands there.
+        /// The path.
         path: PathBuf,
     },
-    /// A symbolic link below the cache directory.
-    #[error("{} is or leads through a symbolic link that is not followed: it lies in the target, or others can change it", .path.display())]
+    /// A symbolic link in the target, or one that others can change.
+    #[error("{} is or contains a symbolic link that is not followed, because it is in the target or writable by others", .path.display())]
     Symlink {
         /// The link.
         path: PathBuf,
     },
-    /// The folder of one database was given in place of the cache directory.
-    #[error("{} holds a database itself, so it is a folder inside a cache directory", .path.display())]
+    /// The directory of one database was given instead of the cache directory.
+    #[error("{} contains a database, so it is a directory inside a cache directory", .path.display())]
     DatabaseDirectory {
-        /// What was given.
+        /// The given path.
         path: PathBuf,
     },
-    /// The working folder belongs to another user.
-    #[error("{} belongs to user {owner}, and is not ours to trust", .path.display())]
+    /// The working directory belongs to another user.
+    #[error("{} belongs to user {owner} and cannot be trusted", .path.display())]
     Foreign {
-        /// The working folder.
+        /// The working directory.
         path: PathBuf,
-        /// Its owner's number.
+        /// The user ID of its owner.
         owner: u32,
     },
-    /// A file in the working folder is not one that an import wrote.
-    #[error("{} is not what an import wrote there: {why}", .path.display())]
+    /// A file in the working directory was not written by an import.
+    #[error("{} was not written by an import: {why}", .path.display())]
     Working {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// Only root can give files to another user.
-    #[error("only root can give {} to user {uid}", .path.display())]
+    #[error("only root can change the owner of {} to user {uid}", .path.display())]
     Owner {
         /// The cache directory.
         path: PathBuf,
         /// The wanted owner.
         uid: u32,
     },
-    /// Another import works on this cache.
-    #[error("another import is at work in {}", .path.display())]
+    /// Another import uses this target.
+    #[error("another import is using {}", .path.display())]
     Locked {
         /// The cache directory.
         path: PathBuf,
     },
-    /// Running scans hold the scan lock.
-    #[error("a running scan has held {} for {} s", .path.display(), .waited.as_secs())]
+    /// A running scan holds the scan lock.
+    #[error("a running scan has held the lock {} for {} s", .path.display(), .waited.as_secs())]
     ScanLock {
         /// The lock file.
         path: PathBuf,
-        /// How long the switch has waited.
+        /// The time that the switch has waited.
         waited: Duration,
     },
-    /// Too little free space, found before the first byte.
-    #[error("unpacking needs {} in {}, which has {}", text::format_size(*.needed), .path.display(), text::format_size(*.available))]
+    /// There is too little free space, as a check before the first write found.
+    #[error("unpacking needs {} in {}, but only {} are free", text::format_size(*.needed), .path.display(), text::format_size(*.available))]
     Space {
         /// A directory on the file system.
         path: PathBuf,
-        /// Bytes needed.
+        /// The bytes that are needed.
         needed: u64,
-        /// Bytes free.
+        /// The free bytes.
         available: u64,
-        /// What would help.
+        /// The hint.
         advice: String,
     },
-    /// Too few free inodes, found before the first byte.
-    #[error("unpacking needs {needed} files in {}, which has room for {available}", .path.display())]
+    /// There are too few free inodes, as a check before the first write found.
+    #[error("unpacking needs {needed} inodes in {}, but only {available} are free", .path.display())]
     Inodes {
         /// A directory on the file system.
         path: PathBuf,
-        /// Files needed.
+        /// The inodes that are needed.
         needed: u64,
-        /// Files possible.
+        /// The free inodes.
         available: u64,
     },
-    /// The file system filled up on the way.
+    /// The file system became full while it was written.
     #[error("{} could not be written: the file system is full", .path.display())]
     Full {
-        /// What was being written.
+        /// The file that was being written.
         path: PathBuf,
     },
     /// The system denied access.
-    #[error("{}: permission denied ({doing})", .path.display())]
+    #[error("{}: cannot {doing}: permission denied", .path.display())]
     Permission {
-        /// What was being done.
+        /// The operation: a verb with its object.
         doing: &'static str,
         /// The file.
         path: PathBuf,
     },
     /// The file system is mounted read-only.
-    #[error("{} is on a read-only file system ({doing})", .path.display())]
+    #[error("{}: cannot {doing}: the file system is read-only", .path.display())]
     ReadOnly {
-        /// What was being done.
+        /// The operation: a verb with its object.
         doing: &'static str,
         /// The file.
         path: PathBuf,
     },
-    /// A mount point inside a dataset's folder.
-    #[error("{} is a mount point of its own, so that its dataset cannot be switched as one", .path.display())]
+    /// A mount point is inside the directory of a dataset.
+    #[error("{} is a mount point inside the directory of a dataset, so the dataset cannot be replaced as a unit", .path.display())]
     MountInside {
         /// The mount point.
         path: PathBuf,
     },
-    /// A switch that could not be completed; the journal has the rest.
-    #[error("the switch of {} stopped half-way: {error}", .path.display())]
+    /// A switch could not be completed. The journal has the remaining steps.
+    #[error("the switch of {} is incomplete: {error}", .path.display())]
     Unfinished {
-        /// The dataset's folder.
+        /// The directory of the dataset.
         path: PathBuf,
-        /// What stopped it.
+        /// The error that stopped it.
         error: io::Error,
     },
-    /// The staged files are not what the dataset needs.
+    /// The staged files do not form the dataset.
     #[error("{} cannot be put in place: {what}", .path.display())]
     Content {
-        /// The dataset's folder.
+        /// The directory of the dataset.
         path: PathBuf,
-        /// What is wrong.
+        /// The reason.
         what: String,
     },
-    /// A file of someone else's would be overwritten.
+    /// A file that trivy-ferry did not write would be overwritten.
     #[error("{} exists and {what}", .path.display())]
     Exists {
         /// The file.
         path: PathBuf,
-        /// What it holds.
+        /// A clause about its content.
         what: &'static str,
-        /// What would help.
+        /// The hint.
         advice: &'static str,
     },
-    /// A value that an environment file cannot hold.
-    #[error("{name} cannot be written to {}: \"{}\" has characters that not every reader of environment files takes", .path.display(), text::escape(.value))]
+    /// A value cannot be written to an environment file.
+    #[error("{name} cannot be written to {}: \"{}\" contains characters that not every reader of environment files accepts", .path.display(), text::escape(.value))]
     Value {
         /// The environment file.
         path: PathBuf,
@@ -215,20 +214,20 @@ pub enum TargetError {
         /// Its value.
         value: String,
     },
-    /// Any other answer of the operating system.
-    #[error("{}: {doing} failed: {error}", .path.display())]
+    /// Any other error of the system.
+    #[error("{}: cannot {doing}: {error}", .path.display())]
     Io {
-        /// What was being done.
+        /// The operation: a verb with its object.
         doing: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
 }
 
 impl TargetError {
-    /// Sorts an operating-system error by kind.
+    /// Converts an error of the system by its kind. `doing` completes the sentence "cannot …".
     pub fn io(doing: &'static str, path: impl AsRef<Path>, error: io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
         match Errno::from_io_error(&error) {
@@ -241,13 +240,12 @@ impl TargetError {
         }
     }
 
-    /// The same as an `io::Error`, for a [`crate::dataset::Sink`]: [`io::Error::into_inner`] gives
-    /// it back.
+    /// Wraps it in an `io::Error`, for a [`crate::dataset::Sink`]. [`io::Error::into_inner`] returns it.
     pub fn into_io(self) -> io::Error {
         io::Error::other(self)
     }
 
-    /// The kind as a word, for JSON. Never changes its meaning.
+    /// Returns the kind as a word for JSON, which is stable.
     pub fn kind(&self) -> &'static str {
         match self {
             TargetError::Remote(_) | TargetError::UploadAddress { .. } => "registry",
@@ -278,7 +276,7 @@ impl TargetError {
     }
 }
 
-/// Puts what was done, and to which path, to an operating-system error.
+/// Adds the operation and the path to an error of the system.
 pub(crate) trait At<T> {
     fn at(self, doing: &'static str, path: impl AsRef<Path>) -> Result<T, TargetError>;
 }

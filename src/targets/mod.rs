@@ -1,12 +1,12 @@
-//! Targets: where datasets go on the air-gapped side.
+//! Targets: the destinations of datasets on the air-gapped side.
 //!
-//! This module knows datasets and how Trivy stores them. It knows no bundles and no signatures. Its
-//! functions block.
+//! This module knows datasets and how Trivy stores them. It knows neither bundles nor signatures. Its functions
+//! block.
 //!
 //! - [`cache`]: the cache directory of Trivy.
 //! - [`web_root`]: files for a web server.
 //! - [`registry`]: an OCI registry.
-//! - [`compat`]: a manifest for registries that reject the one of upstream.
+//! - [`compat`]: manifests for registries that reject those of upstream.
 
 pub mod cache;
 pub mod compat;

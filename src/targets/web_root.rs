@@ -1,10 +1,9 @@
 //! A web root: copies of VEX repositories as plain files, for any web server.
 //!
-//! Each repository is a directory that has the name of the dataset. It holds the archive under a name that
-//! does not change ([`vex_copy::archive_name`]), the same archive under its digest, the archive before it
-//! under its digest, and `.well-known/vex-repository.json`, which is replaced last. Every file is written
-//! under another name and renamed, so that a reader gets the old one or the new one. Knows files, and no
-//! bundles.
+//! Each repository is a directory with the name of the dataset. It contains the archive under a stable name
+//! ([`vex_copy::archive_name`]), the same archive under its digest, the previous archive under its digest, and
+//! `.well-known/vex-repository.json`, which is replaced last. Every file is written under a temporary name and
+//! renamed, so that a reader gets the old or the new one. This module does not know bundles.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -23,39 +22,39 @@ use crate::util::text;
 
 const LOCK: &str = ".trivy-ferry.lock";
 
-/// A web root that is imported into, and locked for that.
+/// A web root, locked while an import writes to it.
 pub struct WebRoot {
     dir: Dir,
     owner: Option<Owner>,
     keep_previous: bool,
-    /// None for who only looks.
+    /// `None` for reading.
     _lock: Option<HeldLock>,
 }
 
-/// A copy of a VEX repository as it is to be in the web root.
+/// A copy of a VEX repository for the web root.
 #[derive(Debug, Clone)]
 pub struct VexCopy {
-    /// The dataset, and its folder.
+    /// The name of the dataset, and of its directory.
     pub name: Name,
-    /// The archive.
+    /// The digest of the archive.
     pub digest: Digest,
     /// Its length in bytes.
     pub size: u64,
-    /// Its form.
+    /// Its format.
     pub format: ArchiveFormat,
-    /// The folder inside it that holds the repository; may be empty.
+    /// The directory in it that holds the repository; may be empty.
     pub subdir: String,
-    /// The `vex-repository.json` that names it.
+    /// The `vex-repository.json` that points to it.
     pub manifest: Vec<u8>,
 }
 
 impl VexCopy {
-    /// The name to which the manifest points.
+    /// Returns the name that the manifest points to.
     fn lasting(&self) -> String {
         vex_copy::archive_name(self.format, &self.subdir)
     }
 
-    /// The name that holds its digest.
+    /// Returns the name with its digest.
     fn by_digest(&self) -> String {
         format!("{}{}{}", BY_DIGEST, self.digest.hex(), self.format.extension())
     }
@@ -65,12 +64,12 @@ const BY_DIGEST: &str = "sha256-";
 const LASTING: &str = "repository";
 
 impl WebRoot {
-    /// Opens a web root, which must be there: where it is not, what serves it looks elsewhere.
+    /// Opens a web root, which must exist: if it does not, the web server serves another directory.
     ///
     /// # Errors
     /// [`TargetError::NoWebRoot`] if the directory does not exist; [`TargetError::WebRootDenied`] if this
-    /// user may not write there; [`TargetError::Locked`] if another import works on it; else the error of
-    /// the system, as [`TargetError::io`] sorts it.
+    /// user may not write there; [`TargetError::Locked`] if another import uses it; else the error of the system,
+    /// converted by [`TargetError::io`].
     pub fn open(path: &Path, keep_previous: bool) -> Result<Self, TargetError> {
         let dir = open_root(path)?;
         let lock = dir.lock_file(LOCK, FileMode::Shared(0o600)).map_err(|error| match error.kind() {
@@ -80,40 +79,40 @@ impl WebRoot {
         if dir::lock::try_lock(&lock).at("lock", dir.at(LOCK))? == Some(false) {
             return Err(TargetError::Locked { path: dir.path().into() });
         }
-        let owner = parent_owner(&dir).at("look", dir.path())?;
+        let owner = parent_owner(&dir).at("look it up", dir.path())?;
         Ok(WebRoot { dir, owner, keep_previous, _lock: Some(HeldLock::on(lock)) })
     }
 
-    /// Opens a web root without a lock, to look at it and to change nothing.
+    /// Opens a web root for reading, without a lock.
     ///
     /// # Errors
-    /// [`TargetError::NoWebRoot`] if the directory does not exist; else the error of the system, as
-    /// [`TargetError::io`] sorts it.
+    /// [`TargetError::NoWebRoot`] if the directory does not exist; else the error of the system, converted by
+    /// [`TargetError::io`].
     pub fn look(path: &Path) -> Result<Self, TargetError> {
         Ok(WebRoot { dir: open_root(path)?, owner: None, keep_previous: true, _lock: None })
     }
 
-    /// The web root's path, without symbolic links.
+    /// Returns the path of the web root, without symbolic links.
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
 
-    /// The `vex-repository.json` that is served for a dataset; `None` where there is none.
+    /// Returns the `vex-repository.json` that is served for a dataset; `None` if there is none.
     ///
     /// # Errors
-    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the way; else
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of a directory; else
     /// the error of the system if the file cannot be read.
     pub fn manifest(&self, name: &Name) -> Result<Option<Vec<u8>>, TargetError> {
         let place = format!("{name}/{WELL_KNOWN}");
         let Some(dir) = self.dir.open_path(&place).at("open", self.dir.at(&place))? else { return Ok(None) };
         match dir.read_small(MANIFEST, MAX_MANIFEST) {
-            // What is larger than any of ours is none of ours, and is replaced.
+            // Such a file is not a manifest of trivy-ferry. It is replaced.
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => Ok(Some(Vec::new())),
             other => other.at("read", dir.at(MANIFEST)),
         }
     }
 
-    /// The VEX repositories of which there are copies of ours.
+    /// Returns the VEX repositories whose copies trivy-ferry wrote.
     ///
     /// # Errors
     /// The error of the system if the web root cannot be listed.
@@ -127,10 +126,10 @@ impl WebRoot {
         Ok(names.filter(|name| name.kind() == Kind::Vex && is_copy(name)).collect())
     }
 
-    /// Whether a copy is in place, every byte of it.
+    /// Whether exactly this copy is in place. Reads every byte.
     ///
     /// # Errors
-    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the way; else
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of a directory; else
     /// the error of the system if a file cannot be read.
     pub fn holds(&self, copy: &VexCopy) -> Result<bool, TargetError> {
         if self.manifest(&copy.name)?.as_ref() != Some(&copy.manifest) {
@@ -140,24 +139,24 @@ impl WebRoot {
         Ok(is(&directory, &copy.by_digest(), copy.digest)? && is(&directory, &copy.lasting(), copy.digest)?)
     }
 
-    /// Whether there is room for these copies.
+    /// Checks that there is enough space for these copies.
     ///
     /// # Errors
-    /// [`TargetError::Space`] if there is too little room; the error of the system if it does not tell.
+    /// [`TargetError::Space`] if there is too little space; the error of the system if it cannot be determined.
     pub fn preflight(&self, copies: &[&VexCopy]) -> Result<(), TargetError> {
-        /// For names and manifests.
+        /// The space for names and manifests.
         const BESIDE: u64 = 64 << 10;
         let needed = copies.iter().map(|copy| copy.size.saturating_add(BESIDE)).sum();
-        let available = self.dir.room().at("look for free space", self.dir.path())?.bytes;
+        let available = self.dir.room().at("determine the free space", self.dir.path())?.bytes;
         if needed <= available {
             return Ok(());
         }
-        let advice = format!("Nothing was changed: free {} there.", text::format_size(needed - available));
+        let advice = format!("Nothing was changed. Free {} there.", text::format_size(needed - available));
         Err(TargetError::Space { path: self.dir.path().into(), needed, available, advice })
     }
 
-    /// Puts a copy's archive there under the name with its digest, to which nothing points yet. It gets
-    /// that name only when `content`, which checks itself at its end, has ended well.
+    /// Writes the archive of a copy under the name with its digest, which no manifest points to. It gets this name only
+    /// after `content`, which checks its digest at its end, was read without an error.
     ///
     /// # Errors
     /// The error of `content` if that cannot be read; an error that holds a [`TargetError`] if the archive
@@ -166,7 +165,7 @@ impl WebRoot {
         let directory = self
             .dir
             .open_or_make(copy.name.as_str(), FileMode::Shared(0o755), self.owner)
-            .at("make the folder", self.dir.at(copy.name.as_str()))
+            .at("create the directory", self.dir.at(copy.name.as_str()))
             .map_err(TargetError::into_io)?;
         let unfinished = copy.by_digest() + TEMPORARY;
         let at = directory.at(&unfinished);
@@ -183,12 +182,12 @@ impl WebRoot {
         placed.at("write", &at).map_err(TargetError::into_io)
     }
 
-    /// Makes a staged copy the one that is served. Of the archives under their digests the one that was
-    /// served before stays, where it is to be kept; everything else of ours goes.
+    /// Serves a staged copy. Keeps the archive that was served before under its digest, if `keep_previous` is set, and
+    /// removes all other files that trivy-ferry wrote.
     ///
     /// # Errors
-    /// The error of the system if a file cannot be written, renamed or removed. Then either the copy before
-    /// or this one is served.
+    /// The error of the system if a file cannot be written, renamed or removed. Either the previous copy or this one is
+    /// served then.
     pub fn activate(&self, copy: &VexCopy) -> Result<(), TargetError> {
         let manifest = self.manifest(&copy.name)?.unwrap_or_default();
         let (before, was_at) = (vex_copy::record(&manifest), vex_copy::location_of(&manifest));
@@ -207,22 +206,22 @@ impl WebRoot {
                     Durability::Synced,
                 )?;
                 directory.sync()?;
-                // The folder may be new, too.
+                // The directory may be new too.
                 self.dir.sync()
             });
         described.at("write", directory.at(WELL_KNOWN).join(MANIFEST))?;
         let before = before.filter(|_| self.keep_previous).map(|record| record.archive);
-        self.tidy(&directory, copy, before, was_at.as_deref()).at("remove what is old", directory.path())
+        self.tidy(&directory, copy, before, was_at.as_deref()).at("remove old files", directory.path())
     }
 
-    /// Begins a file, whatever has its temporary name.
+    /// Begins a file, and replaces any file with its temporary name.
     fn begin<'d>(&self, directory: &'d Dir, temporary: String) -> io::Result<PendingFile<'d>> {
         directory.remove(&temporary)?;
         PendingFile::create(directory, temporary, FileMode::Shared(0o644), self.owner)
     }
 
-    /// A second name for a file, in the place of what has it; a second file where the file system has no such
-    /// thing (FAT).
+    /// Gives a file a second name, and replaces any file with that name. Copies the file if the file system has no hard
+    /// links (FAT).
     fn double(&self, directory: &Dir, from: &str, to: &str) -> io::Result<()> {
         let unfinished = format!("{to}{TEMPORARY}");
         directory.remove(&unfinished)?;
@@ -240,8 +239,8 @@ impl WebRoot {
         file.replace(to, Durability::Synced)
     }
 
-    /// Removes files of ours that nothing needs any more: archives under their digests, what was being
-    /// made, and the archive at which scanners were sent before. What others put here stays.
+    /// Removes the files of trivy-ferry that are not needed any more: archives under their digests, temporary files, and
+    /// the archive that the previous manifest pointed to. Other files stay.
     fn tidy(
         &self,
         directory: &Dir,
@@ -253,7 +252,7 @@ impl WebRoot {
         let lasted = was_at.and_then(|url| {
             url.split('/').find(|part| part.starts_with(LASTING) && ArchiveFormat::by_name(part).is_some())
         });
-        // What was in place is served again: the one before that is still the one before.
+        // If the served archive is imported again, the previous one stays the previous one.
         let keep = |digest: Digest| before == Some(digest) || before == Some(copy.digest);
         for name in directory.list()? {
             let Some(name) = name.to_str() else { continue };
@@ -284,14 +283,14 @@ fn open_root(path: &Path) -> Result<Dir, TargetError> {
     })
 }
 
-/// The digest in the name of an archive of ours.
+/// Returns the digest in the name of an archive.
 fn digest_in(name: &str) -> Option<Digest> {
     let hex = name.strip_prefix(BY_DIGEST)?;
     let hex = hex.strip_suffix(".tar.gz").or_else(|| hex.strip_suffix(".zip"))?;
     Digest::from_hex(hex).ok()
 }
 
-/// Whether a file is there and has this digest.
+/// Whether a file exists and has this digest.
 fn is(directory: &Dir, name: &str, digest: Digest) -> Result<bool, TargetError> {
     let Some(mut file) = directory.open_file(name).at("open", directory.at(name))? else { return Ok(false) };
     let mut hasher = Hasher::new();
@@ -361,13 +360,13 @@ mod tests {
         assert!(root.holds(&two).unwrap() && !root.holds(&one).unwrap());
         let both = std::collections::BTreeSet::from([one.by_digest(), two.by_digest()]);
         assert_eq!(names(dir.path())[2..], both.iter().cloned().collect::<Vec<_>>());
-        // Once more, after it was damaged: the one before is still the one before.
+        // After damage, the same copy is imported again. The previous archive stays.
         std::fs::write(dir.path().join("vex-hub/repository-main.tar.gz"), b"other").unwrap();
         assert!(!root.holds(&two).unwrap());
         put(&root, b"two", &two).unwrap();
         assert!(root.holds(&two).unwrap());
         assert_eq!(names(dir.path())[2..], both.into_iter().collect::<Vec<_>>());
-        // Another folder inside means another name, and a scanner that knows the old one is to fail.
+        // Another directory in the archive means another name, so that a scanner with the old manifest fails.
         put(&root, b"three", &three).unwrap();
         assert!(!names(dir.path()).contains(&"repository-main.tar.gz".into()));
         assert!(
@@ -389,7 +388,7 @@ mod tests {
             assert!([&b"one"[..], b"two"].contains(&&served[..]), "{steps}");
             let manifest = root.manifest(&one.name).unwrap().unwrap();
             assert!(manifest == one.manifest || manifest == two.manifest && served == b"two", "{steps}");
-            // The next run goes on, and leaves nothing behind.
+            // The next run completes it, and leaves no other files.
             put(&root, b"two", &two).unwrap();
             assert!(root.holds(&two).unwrap());
             assert_eq!(names(dir.path()), [".well-known", "repository-main.tar.gz", &two.by_digest()]);
@@ -409,7 +408,7 @@ mod tests {
         for name in others {
             std::fs::write(dir.path().join("vex-hub").join(name), name).unwrap();
         }
-        // A manifest that is larger than any of ours is replaced.
+        // A manifest that is too large for trivy-ferry is replaced.
         let manifest = dir.path().join("vex-hub/.well-known/vex-repository.json");
         std::fs::write(manifest, vec![b' '; 2 << 20]).unwrap();
         let two = copy(b"two", "other");

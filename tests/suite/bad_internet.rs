@@ -497,7 +497,7 @@ fn a_bad_layer_is_had_from_another_source() {
     assert_eq!(row["source"], format!("{}/db:1", good.host), "{row:#}");
     let passed = row["passed_over"].to_string();
     for (upstream, why) in
-        [(&rubbish, "holds no metadata.json"), (&damaging, "but has sha256:"), (&forgetful, "status 404")]
+        [(&rubbish, "does not contain metadata.json"), (&damaging, "but has sha256:"), (&forgetful, "status 404")]
     {
         assert!(passed.contains(&upstream.host) && passed.contains(why), "{why}: {passed}");
     }

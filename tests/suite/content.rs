@@ -77,17 +77,17 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
     let good: Vec<(&str, &str, &str)> =
         good.iter().map(|(path, format, text)| (path.as_str(), *format, *text)).collect();
     for (format, content, word) in [
-        ("", POINTER, "pkg/bad.json is a pointer of Git LFS"),
+        ("", POINTER, "pkg/bad.json is a Git LFS pointer"),
         ("openvex", "", "pkg/bad.json is missing"),
-        ("", "<html>", "pkg/bad.json is no JSON document"),
-        ("", r#"{"statements":["#, "pkg/bad.json is no JSON document"),
-        ("", r#"{"message":"Not Found"}"#, "pkg/bad.json is no VEX document"),
-        ("", CSAF, "is CSAF, and the index does not say so"),
+        ("", "<html>", "pkg/bad.json is not a JSON document"),
+        ("", r#"{"statements":["#, "pkg/bad.json is not a JSON document"),
+        ("", r#"{"message":"Not Found"}"#, "pkg/bad.json is not a VEX document"),
+        ("", CSAF, "is CSAF, but the index does not say so"),
         ("", r#"{"statements":[{"status":"fixed"}],"Statements":[]}"#, "pkg/bad.json has a key twice"),
         ("csaf", r#"{"document":{"csaf_version":"2.0"},"Document":null}"#, "pkg/bad.json has a key twice"),
         ("csaf", OPENVEX, "the index says CSAF"),
         ("", CYCLONEDX, "is CycloneDX"),
-        ("spdx", OPENVEX, "has a format in the index that Trivy does not know"),
+        ("spdx", OPENVEX, "has a format in the index that Trivy does not support"),
     ] {
         let bad = ("pkg/bad.json", format, content);
         // One of ten: it is signed, and said.

@@ -235,7 +235,7 @@ fn a_list_of_files_leads_nowhere_else() {
         r#"[""]"#,
     ] {
         scene.write("home/cache/.trivy-ferry/list-db", list);
-        scene.ferry(&line).exits(7).warns("is not what an import wrote there").warns("Remove ");
+        scene.ferry(&line).exits(7).warns("was not written by an import").warns("Remove ");
     }
     assert!(scene.at("home/evil").exists() && !scene.at("evil").exists());
     // The advice helps.

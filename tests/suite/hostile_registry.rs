@@ -333,7 +333,10 @@ fn an_upload_without_a_usable_place_is_given_up() {
             })
         });
         let ran = push(&host, &bundle, &registry.host);
-        assert!(ran.code == 7 && ran.err.contains("no usable Location"), "{ran:#?}");
+        assert!(
+            ran.code == 7 && ran.err.contains("did not return a usable upload URL in Location"),
+            "{ran:#?}"
+        );
         assert!(registry.tags().is_empty());
     }
     // Redirects of what changes something are not followed.
@@ -475,9 +478,9 @@ fn an_upload_address_that_only_the_inside_knows_is_named() {
     });
     let ran = push(&host, &bundle, &registry.host);
     ran.exits(7)
-        .warns(&format!("{} wants the upload at {inner}/v2/p/", registry.host))
+        .warns(&format!("{} redirects the upload to {inner}/v2/p/", registry.host))
         .warns("which cannot be reached")
-        .warns("does not know its own name");
+        .warns("does not know its own address");
     assert!(!ran.err.contains("secret"), "{ran:#?}");
     assert!(registry.tags().is_empty());
 }
@@ -639,7 +642,7 @@ fn a_registry_that_claims_to_have_it_harms_no_other_place() {
     let evil = Registry::new(|seen| is_blob(seen).then(|| status(201)));
     let good = Registry::new(|_| None);
     let ran = push_to(&host, &inbox, &format!("{}/p,{}/p", evil.host, good.host));
-    ran.exits(7).warns("says that it has it, before it was sent");
+    ran.exits(7).warns("claims to have it before it was sent");
     assert!(!evil.tags().contains(&"p/trivy-java-db:1".into()), "no tag for what was not sent");
     let newest = Part::db(days(-1)).manifest;
     assert_eq!(good.manifest("p/trivy-db:2"), newest, "{ran:#?}");
@@ -688,7 +691,7 @@ fn a_registry_that_closes_before_it_has_read_the_body_is_heard() {
             "/blobs/",
             201,
             404,
-            ["says that it has it, before it was sent", "Check that the address is that of a registry"],
+            ["claims to have it before it was sent", "Check that the address is that of a registry"],
         ),
         ("/manifests/", 412, 200, ["status 412", "immutable"]),
     ] {
@@ -851,9 +854,9 @@ fn a_damaged_blob_that_a_registry_keeps_is_named() {
     let registry = Registry::new(move |seen| asks(seen).then(|| header(status(200), "content-length", "1")));
     let ran = push(&host, &bundle, &registry.host);
     ran.exits(7)
-        .warns("is damaged there: it should have")
-        .warns("did not replace it")
-        .warns("Delete the blob there");
+        .warns("is damaged in the registry")
+        .warns("did not replace it: it should have")
+        .warns("Delete the blob");
     assert!(registry.tags().is_empty(), "{:?}", registry.tags());
 }
 

@@ -153,7 +153,7 @@ fn bad_manifests() -> Vec<(&'static str, String, &'static str)> {
         (
             "another media type",
             changed(&|m| m["layers"][0]["mediaType"] = json!("application/vnd.oci.image.layer.v1.tar+gzip")),
-            "Trivy takes only",
+            "Trivy accepts only",
         ),
         (
             "no title",
@@ -175,7 +175,7 @@ fn bad_manifests() -> Vec<(&'static str, String, &'static str)> {
         (
             "escapes",
             changed(&|m| m["layers"][0]["mediaType"] = json!("\u{1b}[2J\u{9b}x")),
-            "Trivy takes only",
+            "Trivy accepts only",
         ),
     ]
 }
@@ -347,10 +347,10 @@ fn a_database_with_bad_metadata_is_never_signed() {
                 bolt_with(
                     br#"{"Version":2,"UpdatedAt":"0001-01-01T00:00:00Z","NextUpdate":"0001-01-01T00:00:00Z"}"#,
                 ),
-                "no believable dates",
+                "implausible dates",
             ),
             ("a page for metadata", bolt_with(PAGE.as_bytes()), "metadata.json cannot be read"),
-            ("no metadata", Archive::new().file("trivy.db", &bolt).pack(), "no metadata.json"),
+            ("no metadata", Archive::new().file("trivy.db", &bolt).pack(), "does not contain metadata.json"),
         ],
     );
 }
@@ -361,22 +361,26 @@ fn a_database_of_other_files_is_never_signed() {
     never_signs(
         Kind::TrivyDb,
         vec![
-            ("no database", Archive::new().file("metadata.json", &metadata(2)).pack(), "no trivy.db"),
-            ("an empty archive", Archive::new().pack(), "no trivy.db"),
+            (
+                "no database",
+                Archive::new().file("metadata.json", &metadata(2)).pack(),
+                "does not contain trivy.db",
+            ),
+            ("an empty archive", Archive::new().pack(), "does not contain trivy.db"),
             (
                 "a file too many",
                 database("trivy.db", &bolt, &metadata(2)).file("x.so", b"x").pack(),
-                "x.so, which does not belong",
+                "contains the unexpected file x.so",
             ),
             (
                 "a name twice",
                 database("trivy.db", &bolt, &metadata(2)).file("trivy.db", &bolt).pack(),
                 "twice",
             ),
-            ("a cut database", database("trivy.db", &bolt[..8192], &metadata(2)).pack(), "cut short"),
+            ("a cut database", database("trivy.db", &bolt[..8192], &metadata(2)).pack(), "is truncated"),
             ("an empty database", database("trivy.db", b"", &metadata(2)).pack(), "not a bbolt"),
             ("another database", database("trivy.db", &sqlite, &metadata(2)).pack(), "not a bbolt"),
-            ("the java database", forge::java_db_layer(days(-1)), "does not belong"),
+            ("the java database", forge::java_db_layer(days(-1)), "contains the unexpected file"),
         ],
     );
 }
@@ -387,11 +391,11 @@ fn an_archive_that_is_damaged_or_hostile_is_never_signed() {
     never_signs(
         Kind::TrivyDb,
         vec![
-            ("plain text", b"this is no archive".to_vec(), "not a whole gzipped tar"),
-            ("a page", PAGE.into(), "not a whole gzipped tar"),
-            ("a plain tar", forge::plain_tar("trivy.db", &bolt), "not a whole gzipped tar"),
-            ("cut gzip", db()[..db().len() / 2].to_vec(), "not a whole gzipped tar"),
-            ("a gzip without its end", db()[..db().len() - 4].to_vec(), "not a whole gzipped tar"),
+            ("plain text", b"this is no archive".to_vec(), "not a complete gzipped tar"),
+            ("a page", PAGE.into(), "not a complete gzipped tar"),
+            ("a plain tar", forge::plain_tar("trivy.db", &bolt), "not a complete gzipped tar"),
+            ("cut gzip", db()[..db().len() / 2].to_vec(), "not a complete gzipped tar"),
+            ("a gzip without its end", db()[..db().len() - 4].to_vec(), "not a complete gzipped tar"),
             ("a way out", Archive::new().file("../../etc/cron.d/x", b"x").pack(), "unsafe name"),
             ("an absolute name", Archive::new().file("/etc/cron.d/x", b"x").pack(), "unsafe name"),
             ("escapes in a name", Archive::new().file("\u{1b}[2Jx", b"x").pack(), "unsafe name"),
@@ -432,7 +436,7 @@ fn a_java_database_that_trivy_could_not_use_is_never_signed() {
             (
                 "a cut database",
                 database("trivy-java.db", &sqlite[..sqlite.len() - 512], &metadata(1)).pack(),
-                "cut short",
+                "is truncated",
             ),
             ("another database", database("trivy-java.db", &bolt, &metadata(1)).pack(), "not a SQLite"),
         ],
@@ -505,13 +509,13 @@ fn bombs_cost_little() {
     }
     // Its size is one that a database may have, so only its content tells.
     let database = bomb(Archive::new().entry(b'0', "trivy.db", GIB, b"").open_end(), 1);
-    rejected(Kind::TrivyDb, "1 GiB of zeros", &database, "no metadata.json");
+    rejected(Kind::TrivyDb, "1 GiB of zeros", &database, "does not contain metadata.json");
     // VEX: what stands beside the repository is not its content, and is bounded all the same.
     let beside = bomb(Archive::new().entry(b'0', "elsewhere/x", 32 * GIB, b"").open_end(), 32);
     host.file("vex/main.tar.gz", beside);
     host.file("vex/vex-repository.json", sample("vex-hub/vex-repository.json"));
     let ran = host.export_vex(&host.at("vex"));
-    ran.fails_with(3, &["vex", "beside the content"]);
+    ran.fails_with(3, &["vex", "the other skipped files take more"]);
     assert!(ran.busy < forge::inflating(8), "{ran:#?}");
     host.nothing_signed();
 }
@@ -558,11 +562,11 @@ fn a_vex_archive_must_hold_its_repository_where_its_manifest_says() {
             "one level too deep",
             archive("vexhub-main/0.1"),
             "//vexhub-main",
-            "is at vexhub-main/0.1/index.json",
+            "but index.json is at vexhub-main/0.1/index.json",
         ),
-        ("a pattern for two", two_directories(), "//*", "has several like it"),
-        ("two of them, and neither is meant", two_directories(), "//c", "should be at c"),
-        ("no index", Archive::new().file("x/readme", b"x").pack(), "//x", "holds no index.json"),
+        ("a pattern for two", two_directories(), "//*", "several in the archive match"),
+        ("two of them, and neither is meant", two_directories(), "//c", "points to c,"),
+        ("no index", Archive::new().file("x/readme", b"x").pack(), "//x", "contains no index.json"),
         ("an index that is none", index("[]"), "//x", "index.json cannot be read"),
         ("a page for an index", index(PAGE), "//x", "index.json cannot be read"),
         (
@@ -577,7 +581,7 @@ fn a_vex_archive_must_hold_its_repository_where_its_manifest_says() {
         ("another form", b"PK\x03\x04zip".to_vec(), "//x", "another kind of archive"),
         ("nothing", Vec::new(), "//x", "not an archive"),
         ("a folder out of it", archive("x"), "//../x", "plain relative path"),
-        ("cut", archive("x")[..80].to_vec(), "//x", "not a whole gzipped tar"),
+        ("cut", archive("x")[..80].to_vec(), "//x", "not a complete gzipped tar"),
     ] {
         println!("{what}");
         let server = vex_server(packed, subdir);

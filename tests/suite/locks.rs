@@ -42,7 +42,7 @@ fn without_locks_an_import_says_so_and_goes_on() {
         let (host, bundle) = importer();
         let paths = locks(&host).map(|path| format!("-P {path}")).join(" ");
         let run = import(&host, &bundle, &format!("{paths} -e trace=flock -e inject=flock:error={error}"));
-        run.exits(0).warns("This file system has no locks");
+        run.exits(0).warns("This file system does not support locks");
         let trace = fs::read_to_string(host.at("trace")).unwrap();
         assert!(trace.matches("(INJECTED)").count() >= 3, "{error}: {trace}");
     }

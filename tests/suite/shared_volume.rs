@@ -105,7 +105,7 @@ fn users_of_one_group_take_turns_with_a_cache_and_a_state() {
     fs::write(stage.join("trivy.db"), "half").unwrap();
     chown(&stage, Some(FIRST), Some(GROUP)).unwrap();
     fs::set_permissions(&stage, fs::Permissions::from_mode(0o2775)).unwrap();
-    volume.import(SECOND, 4, flags).good().warns("Removed what an interrupted import had left");
+    volume.import(SECOND, 4, flags).good().warns("Removed the leftover files of an interrupted import");
     assert_eq!(date(host), Some(hours(-6).to_string()));
     volume.by(FIRST, GROUP, "status").good().prints("trivy-db");
 }
@@ -157,11 +157,11 @@ fn a_working_directory_is_shared_with_nobody_but_the_group() {
     // Anybody could have made the working directory where anybody may write: it gets the group all the same.
     volume.mode("cache", 0o2777);
     let all = "import 2.tar --trust keys/exporter.pub --cache-dir cache --data-home data";
-    volume.by(SECOND, GROUP, all).exits(7).warns("is not ours to trust");
+    volume.by(SECOND, GROUP, all).exits(7).warns("cannot be trusted");
     volume.mode("cache", 0o2775);
     // Without the setgid bit the group may be everybody's.
     volume.mode("cache", 0o775);
-    volume.by(SECOND, GROUP, all).exits(7).warns("is not ours to trust");
+    volume.by(SECOND, GROUP, all).exits(7).warns("cannot be trusted");
     volume.mode("cache", 0o2775);
     // Root follows no member of a group.
     let (key, own) = (host.at("keys/exporter.pub"), host.at("roots-own"));
@@ -170,7 +170,7 @@ fn a_working_directory_is_shared_with_nobody_but_the_group() {
         let places = ["--cache-dir", &cache, "--state-dir", &own, "--data-home", &own];
         host.run(&[&["import", &bundle, "--trust", &key], &places[..]].concat())
     };
-    by_root(2, "cache").exits(7).warns("is not ours to trust");
+    by_root(2, "cache").exits(7).warns("cannot be trusted");
     volume.by(SECOND, GROUP, all).good();
     assert_eq!(date(host), Some(hours(-8).to_string()));
     // What root writes into a shared cache, the group may replace.

@@ -1,19 +1,19 @@
-//! Reads a JSON document piece by piece and finds out what kind of VEX document it is, without keeping it: some are
-//! larger than 100 MB.
+//! Detects the kind of a VEX document from its JSON, which is read in pieces and not kept, because some documents
+//! are larger than 100 MB.
 //!
-//! As strict as Go's decoder, with which Trivy reads documents, where that matters: what follows the first value is
-//! not looked at. And as lenient: `Statements` is read as `statements`, and of two the last counts.
+//! It follows the rules of Go's decoder, which Trivy uses: bytes after the first value are ignored, `Statements` is
+//! read as `statements`, and the last of several equal keys counts.
 
 use crate::util::json::is_go_key;
 
-/// The deepest nesting that Go's decoder takes.
+/// The deepest nesting that Go's decoder accepts.
 const MAX_DEPTH: usize = 10_000;
-/// As much of a key or a string as is needed to know it, in bytes.
+/// The number of bytes of a key or a string that are kept, enough to recognize it.
 const KEPT: usize = 64;
-/// The keys of the outermost object that decide what a document says.
+/// The keys of the outermost object that decide the meaning of a document.
 const DECISIVE: [&str; 5] = ["@context", "statements", "document", "product_tree", "vulnerabilities"];
 
-/// What a document is, as far as its JSON says.
+/// The kind of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DocumentKind {
     OpenVex,
@@ -21,36 +21,36 @@ pub(super) enum DocumentKind {
     CycloneDx,
     /// JSON of another kind.
     Other,
-    /// JSON in which a decisive key is there twice, perhaps in other letters.
+    /// JSON in which a decisive key occurs twice, possibly with different letter case.
     Ambiguous,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// A value is to come. `true` if the array may end instead.
+    /// A value is expected. `true` if the array may end instead.
     Value(bool),
-    /// A key is to come. `true` if the object may end instead.
+    /// A key is expected. `true` if the object may end instead.
     Key(bool),
     Colon,
     AfterValue,
-    /// In a string, which may be a key.
+    /// Inside a string, which may be a key.
     Text {
         key: bool,
         escaped: bool,
         hex: u8,
     },
     Number(Number),
-    /// In a word of which so many bytes came.
+    /// Inside a word, and the number of its bytes that were read.
     Word(&'static [u8], usize),
     Done,
     Bad,
 }
 
-/// What of a number came last (RFC 8259, section 6).
+/// The last part of a number that was read (RFC 8259, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Number {
     Minus,
-    /// A zero that nothing but a fraction or an exponent may follow.
+    /// A zero. Only a fraction or an exponent may follow.
     Zero,
     Integer,
     Point,
@@ -70,7 +70,7 @@ impl Number {
         }
     }
 
-    /// What it is with one more byte, or `None` if the byte is no part of it.
+    /// Returns the next state of the number, or `None` if the byte does not belong to it.
     fn next(self, byte: u8) -> Option<Self> {
         match (self, byte) {
             (Number::Minus, b'0'..=b'9') => Number::begin(byte),
@@ -89,23 +89,23 @@ impl Number {
     }
 }
 
-/// The reader.
+/// The state of the reader.
 #[derive(Debug)]
 pub(super) struct JsonScan {
     state: State,
     /// Whether each open value is an object.
     stack: Vec<bool>,
-    /// The beginning of the string that is read, without its escapes.
+    /// The beginning of the current string, unescaped.
     text: Vec<u8>,
-    /// The hexadecimal digits of an escape so far.
+    /// The value of the hexadecimal digits of an escape that were read.
     unit: u32,
-    /// The last key of the outermost object, and of the one below it.
+    /// The last key of the outermost object, and that of the object below it.
     keys: [Vec<u8>; 2],
     has_context: bool,
     has_statements: bool,
     has_csaf: bool,
     has_bom: bool,
-    /// Which of the decisive keys came.
+    /// The decisive keys that were read.
     decisive: [bool; DECISIVE.len()],
     has_twice: bool,
 }
@@ -136,7 +136,7 @@ impl JsonScan {
         }
     }
 
-    /// What it is, or `None` if it is not one JSON object.
+    /// Returns the kind of the document, or `None` if it is not a JSON object.
     pub(super) fn finish(self) -> Option<DocumentKind> {
         match self {
             JsonScan { state, .. } if state != State::Done => None,
@@ -168,7 +168,7 @@ impl JsonScan {
                 None => State::Bad,
             },
             (state, _) if is_space => state,
-            // The outermost value is an object.
+            // The outermost value must be an object.
             (State::Value(_), b'{') => self.open(true),
             (State::Value(_), _) if self.stack.is_empty() => State::Bad,
             (State::Value(_), b'[') => self.open(false),
@@ -264,8 +264,8 @@ impl JsonScan {
         }
     }
 
-    /// Keeps what an escape stands for. Halves of pairs become other characters, as those that Go finds alone: all
-    /// that is looked for is ASCII.
+    /// Keeps the character of an escape. Surrogates become other characters, which is good enough because all keys
+    /// that matter are ASCII.
     fn keep_unit(&mut self) {
         let character = char::from_u32(self.unit).unwrap_or(char::REPLACEMENT_CHARACTER);
         for byte in character.encode_utf8(&mut [0; 4]).bytes() {
@@ -294,7 +294,7 @@ impl JsonScan {
     }
 }
 
-/// What a letter behind a backslash stands for.
+/// Returns the character that a letter after a backslash stands for.
 fn unescaped(letter: u8) -> Option<u8> {
     match letter {
         b'"' | b'\\' | b'/' => Some(letter),
@@ -336,20 +336,20 @@ mod tests {
             (r#"{"docume\u006Et":{"csaf\u005fversion":"2.0"}}"#, Some(DocumentKind::Csaf)),
             (r#"{"\uD83D\uDE00":1,"\u0062omFormat":2}"#, Some(DocumentKind::CycloneDx)),
             (r#"{"stateme\nts":[],"\u0000statements":[],"statements\u0000":[]}"#, Some(DocumentKind::Other)),
-            // Go 1.26's encoding/json: keys match in any case, also with the letters that Unicode folds to k and s.
+            // Go 1.26 (encoding/json) ignores the case of keys, and accepts the letters that Unicode folds to k and s.
             (r#"{"Statements":[]}"#, Some(DocumentKind::OpenVex)),
             (r#"{"@Context":"https://openvex.dev/ns"}"#, Some(DocumentKind::OpenVex)),
             ("{\"\u{17f}TATEMENTS\":[]}", Some(DocumentKind::OpenVex)),
             (r#"{"\u017ftatements":[]}"#, Some(DocumentKind::OpenVex)),
             (r#"{"Document":{"CSAF_Version":"2.0"}}"#, Some(DocumentKind::Csaf)),
             (r#"{"statements ":[]}"#, Some(DocumentKind::Other)),
-            // Of two such keys Go takes the last, and mixes both where they are lists.
+            // Go uses the last of two such keys, and merges them if they are lists.
             (r#"{"statements":[{}],"Statements":[]}"#, Some(DocumentKind::Ambiguous)),
             (r#"{"statements":[{}],"statements":null}"#, Some(DocumentKind::Ambiguous)),
             (r#"{"document":{"csaf_version":"2.0"},"DOCUMENT":null}"#, Some(DocumentKind::Ambiguous)),
             (r#"{"statements":[{"statements":1}],"x":{"Statements":2}}"#, Some(DocumentKind::OpenVex)),
             (r#"{"statements":[],"x":1,"X":2,"x":3}"#, Some(DocumentKind::OpenVex)),
-            // Go's decoder reads the first value alone.
+            // Go's decoder reads only the first value.
             (r#"{"statements":[]} x"#, Some(DocumentKind::OpenVex)),
         ] {
             for step in [1, 2, 7, 1000] {
@@ -393,7 +393,7 @@ mod tests {
         assert_eq!(scan("{\"a\":".repeat(20_000), 4096), None);
     }
 
-    /// Numbers that look random, and are the same in each run.
+    /// Pseudorandom numbers that are the same in each run.
     struct Random(u64);
 
     impl Random {
@@ -406,12 +406,12 @@ mod tests {
             choices[self.below(choices.len())]
         }
 
-        /// What may be a number.
+        /// Returns a text that may be a number.
         fn number(&mut self) -> String {
             (0..=self.below(6)).map(|_| self.of(&["-", "+", "0", "1", "29", ".", "e", "E"])).collect()
         }
 
-        /// A string, with some of its characters escaped.
+        /// Returns a string with some of its characters escaped.
         fn string(&mut self, text: &str) -> String {
             let mut string = String::from("\"");
             for character in text.chars() {
@@ -426,7 +426,7 @@ mod tests {
             string
         }
 
-        /// An object with some of the keys that tell what a document is, and values of all kinds.
+        /// Returns an object with some of the decisive keys, and values of all types.
         fn document(&mut self) -> String {
             let mut members = Vec::new();
             for key in ["statements", "@context", "document", "bomFormat", "statement", "\t", "a/b"] {
@@ -450,7 +450,7 @@ mod tests {
         }
     }
 
-    /// Whether a document begins with a JSON value, as serde_json sees it, which is as strict as Go.
+    /// Whether serde_json, which is as strict as Go, finds a JSON value at the beginning.
     fn is_json(text: &[u8]) -> bool {
         matches!(Deserializer::from_slice(text).into_iter::<IgnoredAny>().next(), Some(Ok(_)))
     }
@@ -468,8 +468,8 @@ mod tests {
         }
     }
 
-    /// About what is JSON, for whatever is made of these pieces, and for documents in which bytes are changed; and
-    /// about the kind of those in which none are.
+    /// Compares with serde_json whether a text is JSON, for random texts and for documents with changed bytes, and
+    /// compares the kind of unchanged documents.
     #[test]
     fn it_agrees_with_a_parser() {
         let pieces = ["{", "}", "[", "]", ",", ":", "\"a\"", "\"\\u0041\"", "1", "true", " "];
@@ -492,7 +492,7 @@ mod tests {
             let mut text = text.into_bytes();
             for _ in 0..=random.below(3) {
                 let at = random.below(text.len());
-                // The outermost value stays an object.
+                // The outermost value remains an object.
                 text[at.max(1)..]
                     .iter_mut()
                     .take(1)

@@ -1,5 +1,5 @@
-//! Looks at the content of a dataset while it is unpacked for an export: how much it holds, and what is odd about
-//! it. Nothing of this is a rule of the format: an import does not ask for it.
+//! Examines the content of a dataset while it is unpacked for an export: counts its entries, and finds
+//! peculiarities. None of this is a rule of the format, so an import does not check it.
 
 mod json_scan;
 mod pages;
@@ -14,28 +14,28 @@ use crate::dataset::examine::vex_documents::VexDocuments;
 use crate::dataset::{Kind, RelPath, Sink, sqlite};
 use crate::util::text::escape;
 
-/// How many skipped files are named; the others are counted.
+/// The limit of skipped files that are named. The others are counted.
 const NAMED: usize = 3;
 
-/// What was found in a dataset.
+/// The findings about a dataset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Examination {
-    /// The bytes of its files.
+    /// The length of its files in bytes.
     pub bytes: u64,
-    /// The buckets at the top of trivy-db, the artifacts of trivy-java-db, the checks, the packages that the index of a
-    /// VEX repository lists; `None` if they could not be counted.
+    /// The number of top-level buckets of trivy-db, of artifacts of trivy-java-db, of checks, or of packages in the index
+    /// of a VEX repository; `None` if they could not be counted.
     pub entries: Option<u64>,
-    /// What the entries are called.
+    /// The plural noun for the entries.
     pub unit: &'static str,
-    /// What the operator has to know, each as the end of a sentence about the dataset.
+    /// Remarks for the operator, each a clause about the dataset.
     pub remarks: Vec<String>,
-    /// What the documents of a VEX repository are like.
+    /// The findings about the documents of a VEX repository.
     pub vex: VexFindings,
-    /// Tables that Trivy reads and the database lacks.
+    /// A clause about a table that Trivy reads and the database does not have.
     pub lacks: Option<String>,
 }
 
-/// What a kind of data is looked at by.
+/// The examination of a kind of data.
 #[derive(Debug)]
 enum Look {
     Bolt(BoltCount),
@@ -44,11 +44,11 @@ enum Look {
     Vex(VexDocuments),
 }
 
-/// Sees the files of a dataset, and keeps none.
+/// A sink that examines the files of a dataset and discards them.
 #[derive(Debug)]
 pub struct Examiner {
     look: Look,
-    /// The file that passes is the database.
+    /// Whether the current file is the database.
     is_database: bool,
     bytes: u64,
     skipped: Vec<String>,
@@ -56,7 +56,7 @@ pub struct Examiner {
 }
 
 impl Examiner {
-    /// One for this kind of data.
+    /// Creates an examiner for this kind of data.
     pub fn new(kind: Kind) -> Self {
         let look = match kind {
             Kind::TrivyDb => Look::Bolt(BoltCount::default()),
@@ -67,13 +67,13 @@ impl Examiner {
         Examiner { look, is_database: false, bytes: 0, skipped: Vec::new(), more: 0 }
     }
 
-    /// Everything was seen.
+    /// Returns the findings after the last file.
     pub fn finish(self) -> Examination {
         let mut remarks = Vec::new();
         if !self.skipped.is_empty() {
             let more = if self.more > 0 { format!(" and {} more", self.more) } else { String::new() };
             remarks.push(format!(
-                "its archive was packed on macOS: {}{more} in it hold extended attributes, and were skipped",
+                "its archive was packed on macOS: {}{more} were skipped, because they contain only extended attributes",
                 self.skipped.join(", ")
             ));
         }
@@ -83,8 +83,7 @@ impl Examiner {
                 (examination.entries, examination.unit) = (count.entries(), "buckets");
                 if count.is_lost() {
                     examination.remarks.push(
-                        "the pages of trivy.db could not be read, so that nobody knows how much it holds"
-                            .into(),
+                        "the pages of trivy.db could not be read, so its entries were not counted".into(),
                     );
                 }
             }
@@ -96,7 +95,7 @@ impl Examiner {
                         examination.lacks = missing.map(|table| format!("trivy-java.db has no table {table}"));
                     }
                     None => examination.remarks.push(
-                        "the schema of trivy-java.db could not be read, so that nobody knows whether it has the tables that Trivy reads"
+                        "the schema of trivy-java.db could not be read, so it may lack the tables that Trivy reads"
                             .into(),
                     ),
                 }
@@ -170,7 +169,7 @@ mod tests {
         examiner.finish()
     }
 
-    /// Databases that bbolt and SQLite wrote themselves.
+    /// The samples are databases that bbolt and SQLite wrote.
     #[test]
     fn what_true_databases_hold_is_counted() {
         let db = include_bytes!("../../../fixtures/sample/trivy-db/db.tar.gz");

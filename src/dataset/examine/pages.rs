@@ -1,45 +1,45 @@
-//! Counts what a database holds while it passes: the buckets at the top of a bbolt file, and the rows of a table of a
-//! SQLite file.
+//! Counts the entries of a database while it is streamed: the top-level buckets of a bbolt file, and the rows of a
+//! table of a SQLite file.
 //!
-//! Both are trees of pages that may lie anywhere in the file. Of each page the number of its entries is kept, and of
-//! inner pages the pages below; when all have passed, the tree is walked. Formats: bbolt v1.4 (internal/common), and
-//! "Database File Format" of SQLite. Files may be hostile: what cannot be followed has no count.
+//! Both are trees of pages in any order. The module keeps the number of entries of each leaf and the children of
+//! each inner page, and walks the tree at the end. Formats: bbolt v1.4 (internal/common), and "Database File Format"
+//! of SQLite. Files may be hostile, so memory is limited, and a tree that cannot be followed has no count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dataset::sqlite;
 
-/// The most pages of which something is kept: 8 GiB in pages of 4 KiB, and 4 MiB here.
+/// The limit of pages: 8 GiB in pages of 4 KiB. They take 4 MiB of memory.
 const MAX_PAGES: usize = 1 << 21;
-/// The most inner pages of which something is kept: 1 MiB here.
+/// The limit of inner pages. They take 1 MiB of memory.
 const MAX_INNER: usize = 1 << 17;
-/// The most pages that inner pages may name together: 4 MiB here.
+/// The limit of children of all inner pages. They take 4 MiB of memory.
 const MAX_CHILDREN: usize = 1 << 20;
-/// The most inner pages that cannot be valid. A good file has a few: what is free, or is no page of a tree, may look
-/// like one.
+/// The limit of invalid inner pages. A valid file has a few, because free pages and pages outside of trees may look
+/// like inner pages.
 const MAX_INVALID: usize = 1024;
 /// The smallest page, in bytes.
 const MIN_PAGE: usize = 512;
 /// The largest page, in bytes.
 const MAX_PAGE: usize = 64 << 10;
-/// The most pages that the schema of a SQLite file may take.
+/// The limit of pages of the schema of a SQLite file.
 const MAX_SCHEMA: usize = 64;
-/// The most entries that a page of the schema may have. Their cells may overlap, and each is copied.
+/// The limit of entries of a page of the schema. Their cells may overlap, and each is copied.
 const MAX_SCHEMA_ENTRIES: u16 = 128;
-/// Stands in the place of the number of entries of what is no leaf.
+/// Replaces the number of entries for pages that are not leaves.
 const NO_LEAF: u16 = u16::MAX;
 
-/// What a tree of pages looks like so far. Pages come in the order of their numbers.
+/// The tree of the pages that were read. Pages are read in the order of their numbers.
 #[derive(Debug, Default)]
 struct Tree {
     /// The number of entries of each leaf.
     counts: Vec<u16>,
-    /// Each inner page, and where the pages below it begin in `children`.
+    /// Each inner page, and the index of its first child in `children`.
     inner: Vec<(u32, u32)>,
     children: Vec<u32>,
-    /// The inner pages that could not be valid.
+    /// The number of invalid inner pages.
     invalid: usize,
-    /// There was too much to be kept, or too little of it is valid: nothing is counted any more.
+    /// Whether counting was abandoned, because a limit was exceeded or too many pages are invalid.
     lost: bool,
 }
 
@@ -54,7 +54,7 @@ impl Tree {
         }
     }
 
-    /// Keeps what is below an inner page; `None` if the page cannot be valid.
+    /// Records the children of an inner page; `None` if the page is invalid.
     fn inner(&mut self, page: u32, children: Option<&[u32]>) {
         let Some(children) = children else {
             self.invalid += 1;
@@ -82,7 +82,7 @@ impl Tree {
         self.children.get(self.inner[index].1 as usize..end)
     }
 
-    /// The entries of all leaves below a page.
+    /// Returns the number of entries of all leaves below a page.
     fn entries(&self, root: u32) -> Option<u64> {
         let pages = self.counts.len().max(self.inner.last().map_or(0, |(page, _)| *page as usize + 1));
         let (mut left, mut seen, mut entries) = (vec![root], vec![false; pages], 0u64);
@@ -102,17 +102,17 @@ impl Tree {
     }
 }
 
-/// Cuts what passes into pages.
+/// Splits the stream into pages.
 #[derive(Debug, Default)]
 struct Pages {
-    /// The bytes of a page; none until it is known.
+    /// The size of a page in bytes; 0 until it is known.
     size: usize,
     buffer: Vec<u8>,
     number: u32,
 }
 
 impl Pages {
-    /// The first `count` bytes of the file, which say how large its pages are, when all of them have come. They stay
+    /// Returns the first `count` bytes of the file, which contain the page size, as soon as all were read. They remain
     /// the beginning of the first page.
     fn head(&mut self, bytes: &mut &[u8], count: usize) -> Option<&[u8]> {
         let wanted = count.saturating_sub(self.buffer.len()).min(bytes.len());
@@ -122,13 +122,13 @@ impl Pages {
         Some(&self.buffer).filter(|buffer| buffer.len() >= count).map(Vec::as_slice)
     }
 
-    /// Sets the size of a page. Returns whether there is such a page.
+    /// Sets the size of a page. Returns `false` if the size is invalid.
     fn set_size(&mut self, size: usize) -> bool {
         self.size = size.clamp(MIN_PAGE, MAX_PAGE);
         self.size == size
     }
 
-    /// The next page, when all of it has come.
+    /// Returns the next page as soon as it is complete.
     fn take(&mut self, bytes: &mut &[u8]) -> Option<(u32, Vec<u8>)> {
         let wanted = self.size - self.buffer.len();
         let (now, rest) = bytes.split_at(wanted.min(bytes.len()));
@@ -163,7 +163,7 @@ fn be16(page: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(page.get(at..at.checked_add(2)?)?.try_into().ok()?))
 }
 
-/// The buckets at the top of a bbolt file.
+/// Counts the top-level buckets of a bbolt file.
 #[derive(Debug, Default)]
 pub(super) struct BoltCount {
     pages: Pages,
@@ -174,7 +174,7 @@ pub(super) struct BoltCount {
 
 impl BoltCount {
     pub(super) fn feed(&mut self, mut bytes: &[u8]) {
-        // The page size stands in the first page.
+        // The first page contains the page size.
         const HEAD: usize = 64;
         if self.pages.size == 0 {
             let Some(head) = self.pages.head(&mut bytes, HEAD) else { return };
@@ -203,7 +203,7 @@ impl BoltCount {
             }
             return;
         }
-        // A page that is free, or goes on with the one before it, may hold anything; nothing leads to it.
+        // A free page or an overflow page may contain anything, but no other page refers to it.
         let is_page = le64(page, 0) == Some(u64::from(number));
         if is_page && flags == LEAF {
             self.tree.leaf(number, count);
@@ -212,7 +212,7 @@ impl BoltCount {
         }
     }
 
-    /// Counting was given up.
+    /// Whether counting was abandoned.
     pub(super) fn is_lost(&self) -> bool {
         self.tree.lost
     }
@@ -222,22 +222,22 @@ impl BoltCount {
     }
 }
 
-/// The pages below a branch page; `None` if it cannot be valid.
+/// Returns the children of a branch page; `None` if it is invalid.
 fn bolt_children(page: &[u8], count: u16) -> Option<Vec<u32>> {
     let elements = page.get(16..16 + usize::from(count) * 16).filter(|elements| !elements.is_empty())?;
     elements.chunks_exact(16).map(|element| u32::try_from(le64(element, 8)?).ok()).collect()
 }
 
-/// The schema of a SQLite file, and the rows of its tables.
+/// Reads the schema of a SQLite file, and counts the rows of its tables.
 #[derive(Debug, Default)]
 pub(super) struct SqliteCount {
     pages: Pages,
     tree: Tree,
-    /// The pages that hold the schema, and have not come yet.
+    /// The pages of the schema that were not read yet.
     schema: BTreeSet<u32>,
-    /// The first page of each table that Trivy reads, by its name.
+    /// The root page of each table that Trivy reads, by its name.
     tables: BTreeMap<String, Option<u32>>,
-    /// A part of the schema could not be read.
+    /// Whether a page of the schema could not be read.
     unread: bool,
 }
 
@@ -270,7 +270,7 @@ impl SqliteCount {
                 None
             }
             Some(sqlite::TABLE_INNER) => {
-                // A page that is free looks like one that is not.
+                // A free page may look like one in use.
                 let children = sqlite_children(page, header, count);
                 self.tree.inner(number, children.as_deref());
                 children
@@ -290,7 +290,7 @@ impl SqliteCount {
                     None => self.unread = true,
                 }
             }
-            // What has passed already is not there any more.
+            // Pages that were read already are gone.
             (_, Some(children))
                 if children.len() <= MAX_SCHEMA && children.iter().all(|child| *child > number) =>
             {
@@ -304,21 +304,21 @@ impl SqliteCount {
         }
     }
 
-    /// The tables that Trivy reads and the schema lists, or `None` if a part of it could not be read.
+    /// Returns the tables in the schema that Trivy reads, or `None` if the schema could not be read completely.
     pub(super) fn tables(&self) -> Option<Vec<&str>> {
         let is_read = !self.unread && self.schema.is_empty() && !self.tree.lost;
         is_read.then(|| self.tables.keys().map(String::as_str).collect())
     }
 
-    /// The rows of a table.
+    /// Returns the number of rows of a table.
     pub(super) fn rows(&self, table: &str) -> Option<u64> {
         self.tables.get(table).copied().flatten().and_then(|root| self.tree.entries(root))
     }
 }
 
-/// The pages below an inner page of a table; `None` if it cannot be valid.
+/// Returns the children of an inner page of a table; `None` if it is invalid.
 fn sqlite_children(page: &[u8], header: usize, count: u16) -> Option<Vec<u32>> {
-    // A cell is the number of a page and a key. None lies in the header, nor in the pointers behind it.
+    // A cell contains a page number and a key. It is neither in the header nor in the pointers after it.
     const SMALLEST: usize = 4 + 1;
     let cells = header + 12 + usize::from(count) * 2;
     if cells + usize::from(count) * SMALLEST > page.len() {
@@ -334,7 +334,7 @@ fn sqlite_children(page: &[u8], header: usize, count: u16) -> Option<Vec<u32>> {
         children.push(be32(page, cell)?);
     }
     children.push(be32(page, header + 8)?);
-    // No page has the number 0.
+    // The number 0 is invalid.
     children.iter().all(|child| *child > 0).then_some(children)
 }
 
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn buckets_are_counted_wherever_their_pages_lie() {
-        // Pages 2 to 5: one that is free, a leaf, the root, another leaf.
+        // Pages 2 to 5: a free page, a leaf, the root, another leaf.
         let file = bolt(&[leaf(9, 500), leaf(3, 40), branch(4, &[3, 5]), leaf(5, 30)], 4);
         for step in [1, 63, 4096, 10_000] {
             assert_eq!(buckets(&file, step), Some(70), "{step}");
@@ -433,7 +433,7 @@ mod tests {
         ]);
         assert_eq!(one.tables().unwrap(), ["artifacts", "indices"]);
         assert_eq!((one.rows("artifacts"), one.rows("indices"), one.rows("x")), (Some(107), Some(1), None));
-        // The schema has outgrown the first page.
+        // The schema does not fit the first page.
         let mut first = schema_page(true, &[]);
         first[100..].copy_from_slice(&inner_page(100, &[2, 4])[100..]);
         let pages = vec![
@@ -478,7 +478,7 @@ mod tests {
         count
     }
 
-    /// The bytes that are kept of a tree.
+    /// Returns the memory that a tree takes in bytes.
     fn kept(tree: &Tree) -> usize {
         tree.counts.capacity() * 2 + tree.inner.capacity() * 8 + tree.children.capacity() * 4
     }
@@ -486,7 +486,7 @@ mod tests {
     const PAGES: u32 = 1_200_000;
     const MOST: usize = 10 << 20;
 
-    /// Feeds pages of 512 bytes, and says after how many counting was given up.
+    /// Feeds pages of 512 bytes, and returns the number of pages after which counting was abandoned.
     fn given_up_at(mut feed: impl FnMut(u32) -> (bool, usize)) -> Option<u32> {
         (2..PAGES).find(|number| {
             let (lost, kept) = feed(*number);
@@ -495,7 +495,7 @@ mod tests {
         })
     }
 
-    /// Pages that a hostile source makes up compress to nearly nothing: there may be millions.
+    /// Forged pages compress to almost nothing, so a hostile source can send millions.
     #[test]
     fn inner_pages_of_no_use_take_neither_memory_nor_time() {
         for (children, most) in [(0u16, 2000), (32, 2000), (31, 40_000), (1, 140_000)] {
@@ -542,7 +542,7 @@ mod tests {
         }
     }
 
-    /// What is free may look like an inner page that is not valid. The tree does not lead there.
+    /// A free page may look like an invalid inner page. It does not matter, because the tree does not refer to it.
     #[test]
     fn a_few_pages_that_are_not_valid_do_no_harm() {
         let bad = branch(2, &[]);
@@ -558,14 +558,14 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_a_schema_is_bounded() {
-        // More pages of the schema than may be, each of which lists tables that nobody asks for.
+        // The schema has more pages than the limit, and each lists tables that Trivy does not read.
         let mut first = schema_page(true, &[]);
         first[100..].copy_from_slice(&inner_page(100, &(2..302).collect::<Vec<u32>>())[100..]);
         let mut pages = vec![first];
         pages.extend((0..300).map(|_| schema_page(false, &[("other", 3)])));
         let count = sqlite_file(pages);
         assert_eq!((count.tables(), count.tables.len(), count.schema.len()), (None, 0, 0));
-        // Entries without number that share one cell.
+        // Very many entries share one cell.
         let mut page = schema_page(true, &[("artifacts", 3)]);
         let cell = [page[108], page[109]];
         page[103..105].copy_from_slice(&1000u16.to_be_bytes());

@@ -1,5 +1,6 @@
-//! Looks at the documents of a VEX repository: whether those that its index names are there, and are what Trivy
-//! reads (v0.74.0, pkg/vex/repo.go: OpenVEX, or CSAF if the index says so; it warns and goes on without the others).
+//! Examines the documents of a VEX repository: whether the documents in its index exist, and whether Trivy can read
+//! them. Trivy (v0.74.0, pkg/vex/repo.go) reads OpenVEX, or CSAF if the index says so, and skips others with a
+//! warning.
 
 use std::collections::HashMap;
 
@@ -8,12 +9,13 @@ use crate::dataset::RelPath;
 use crate::dataset::examine::json_scan::{DocumentKind, JsonScan};
 use crate::util::text::escape;
 
-/// How many documents are named; the others are counted.
+/// The limit of documents that are named. The others are counted.
 const NAMED: usize = 5;
-/// The beginning of what Git LFS leaves in the place of a file. Archives of GitHub, Gitea and `git archive` hold it.
+/// The beginning of the pointer that replaces a file in Git LFS. Archives of GitHub, Gitea and `git archive` contain
+/// such pointers.
 const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
 
-/// What was seen of a file.
+/// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     Document(DocumentKind),
@@ -21,7 +23,7 @@ enum Seen {
     NoJson,
 }
 
-/// The file that passes.
+/// The current file.
 #[derive(Debug)]
 struct Current {
     key: u64,
@@ -29,33 +31,33 @@ struct Current {
     scan: JsonScan,
 }
 
-/// Sees every file of a repository.
+/// Examines every file of a repository.
 #[derive(Debug, Default)]
 pub(super) struct VexDocuments {
     current: Option<Current>,
-    /// By the hashes of their paths: there may be 100,000.
+    /// The files by the hashes of their paths, which take less memory. There may be 100,000.
     seen: HashMap<u64, Seen>,
     findings: VexFindings,
 }
 
-/// What the documents are like.
+/// The findings about the documents of a VEX repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VexFindings {
-    /// How many packages the index lists.
+    /// The number of packages in the index.
     pub listed: u64,
-    /// How many of them have no document that Trivy reads.
+    /// The number of packages without a document that Trivy can read.
     pub unusable: u64,
-    /// Some of these, and what is wrong with each.
+    /// Some of these documents, each with its fault.
     pub examples: Vec<String>,
 }
 
 impl VexFindings {
-    /// So much is unusable that the repository is of no use.
+    /// Whether so many documents are unusable that the repository is useless.
     pub fn is_mostly_unusable(&self) -> bool {
         self.unusable > 0 && self.unusable.saturating_mul(3) >= self.listed
     }
 
-    /// What is wrong, as the end of a sentence about the repository; `None` if nothing is.
+    /// Returns a clause about the unusable documents; `None` if there are none.
     pub fn fault(&self) -> Option<String> {
         let more = self.unusable.saturating_sub(self.examples.len() as u64);
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
@@ -97,7 +99,7 @@ impl VexDocuments {
         self.seen.insert(key, seen);
     }
 
-    /// The index lists a document.
+    /// Takes the next document in the index.
     pub(super) fn listed(&mut self, location: &str, format: &str) {
         let findings = &mut self.findings;
         findings.listed += 1;
@@ -117,25 +119,25 @@ impl VexDocuments {
     }
 }
 
-/// Why Trivy does not read a document.
+/// Returns the reason why Trivy does not read a document.
 fn fault(seen: Option<Seen>, format: &str) -> Option<&'static str> {
     match (seen, format) {
         (None, _) => Some("is missing"),
-        (Some(Seen::LfsPointer), _) => Some("is a pointer of Git LFS and not the document"),
-        (Some(Seen::NoJson), _) => Some("is no JSON document"),
+        (Some(Seen::LfsPointer), _) => Some("is a Git LFS pointer instead of the document"),
+        (Some(Seen::NoJson), _) => Some("is not a JSON document"),
         (Some(Seen::Document(DocumentKind::Ambiguous)), _) => {
-            Some("has a key twice, perhaps in other letters: Trivy reads the last")
+            Some("has a key twice (upper and lower case count as equal), and Trivy reads only the last")
         }
         (Some(Seen::Document(DocumentKind::OpenVex)), "" | "openvex") => None,
         (Some(Seen::Document(DocumentKind::Csaf)), "csaf") => None,
         (Some(Seen::Document(DocumentKind::Csaf)), "" | "openvex") => {
-            Some("is CSAF, and the index does not say so")
+            Some("is CSAF, but the index does not say so")
         }
-        (Some(Seen::Document(DocumentKind::OpenVex)), "csaf") => Some("is OpenVEX, and the index says CSAF"),
+        (Some(Seen::Document(DocumentKind::OpenVex)), "csaf") => Some("is OpenVEX, but the index says CSAF"),
         (Some(Seen::Document(DocumentKind::CycloneDx)), _) => {
             Some("is CycloneDX, which Trivy does not read from a repository")
         }
-        (Some(Seen::Document(DocumentKind::Other)), "" | "openvex" | "csaf") => Some("is no VEX document"),
-        (Some(_), _) => Some("has a format in the index that Trivy does not know"),
+        (Some(Seen::Document(DocumentKind::Other)), "" | "openvex" | "csaf") => Some("is not a VEX document"),
+        (Some(_), _) => Some("has a format in the index that Trivy does not support"),
     }
 }

@@ -1,5 +1,5 @@
-//! The journal: says what a switch is about to do, so that the next import can finish or undo it after a
-//! kill or a power cut. It is written before the first step, and replaced as a whole.
+//! The journal: records the switches that are about to happen, so that the next import can finish or undo them after a
+//! kill or a power cut. It is written before the first step, and always replaced completely. It switches nothing.
 
 use std::io;
 
@@ -8,42 +8,41 @@ use serde::{Deserialize, Serialize};
 use crate::util::dir::write::Durability;
 use crate::util::dir::{Dir, FileMode};
 
-/// The journal's file in the working folder.
+/// The file of the journal in the working directory.
 pub(crate) const FILE: &str = "journal.json";
 
-/// The most that a journal may have, in bytes: a few dozen slots.
+/// The limit for a journal in bytes, enough for a few dozen slots.
 const MAX: u64 = 1 << 20;
 
-/// The method by which a slot is being switched.
+/// The method of a switch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum SwitchMethod {
-    /// The staged directory and the slot change places in one step.
+    /// The staged directory and the slot are exchanged in one step.
     Exchange,
-    /// The slot moves away, then the staged directory takes its name.
+    /// The slot is moved away, then the staged directory gets its name.
     TwoStep,
-    /// Every file by itself. Once begun it can only be completed.
+    /// Each file is replaced separately. Once begun, it can only be completed.
     PerFile,
 }
 
-/// One switch under way.
+/// A switch that is under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Operation {
-    /// The slot's path.
+    /// The path of the slot.
     pub slot: String,
-    /// Whether the working files stand inside the slot (a mount of its own) or in the cache's
-    /// working folder.
+    /// Whether the working files are inside the slot (if it is a mount point) or in the working directory of the cache.
     pub inside: bool,
     pub way: SwitchMethod,
-    /// The inode of the staged directory: after an exchange it is the slot's.
+    /// The inode of the staged directory, which is that of the slot after an exchange.
     pub staged: u64,
     /// Whether the old generation is kept.
     pub keep: bool,
-    /// Whether what is staged is the kept generation, which an undo must not delete.
+    /// Whether the staged directory is the kept generation, which an undo must not delete.
     pub restore: bool,
 }
 
-/// All switches under way, at most one a slot.
+/// All switches that are under way, at most one for each slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Journal {
     format: u32,
@@ -55,7 +54,7 @@ impl Journal {
         Journal { format: 1, operations: Vec::new() }
     }
 
-    /// Reads the journal. `Ok(None)`: one is there that cannot be read.
+    /// Reads the journal. `None` if it is unreadable or has another format.
     pub fn read(work: &Dir) -> io::Result<Option<Journal>> {
         let Some(bytes) = work.read_small(FILE, MAX)? else { return Ok(Some(Journal::empty())) };
         let journal: Option<Journal> = serde_json::from_slice(&bytes).ok();
@@ -70,7 +69,7 @@ impl Journal {
         self.operations.iter().any(|operation| operation.slot == slot)
     }
 
-    /// Records an operation in place of the slot's earlier one.
+    /// Records the operation of a slot, and replaces an earlier one.
     pub fn set(&mut self, work: &Dir, operation: &Operation) -> io::Result<()> {
         let before = self.operations.clone();
         self.operations.retain(|other| other.slot != operation.slot);
@@ -78,7 +77,7 @@ impl Journal {
         self.write(work).inspect_err(|_| self.operations = before)
     }
 
-    /// Forgets a slot's operation.
+    /// Removes the operation of a slot.
     pub fn clear(&mut self, work: &Dir, slot: &str) -> io::Result<()> {
         let before = self.operations.clone();
         self.operations.retain(|other| other.slot != slot);

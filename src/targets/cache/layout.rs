@@ -1,22 +1,21 @@
-//! Where each dataset is in a cache directory. Knows the layouts of Trivy and of Harbor; does no I/O.
+//! The paths of datasets in a cache directory, for the layouts of Trivy and of Harbor. This module does no I/O.
 
 use std::fmt;
 
 use crate::dataset::{Kind, Name, RelPath};
 
-/// Whose cache directory it is.
+/// The layout of a cache directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
-    /// Trivy's own: all four datasets (Trivy v0.74.0, pkg/db, pkg/javadb, pkg/policy,
-    /// pkg/vex/repo).
+    /// That of Trivy: all four datasets (Trivy v0.74.0, pkg/db, pkg/javadb, pkg/policy, pkg/vex/repo).
     #[default]
     Trivy,
-    /// Harbor's adapter, `<data_volume>/trivy-adapter/trivy`: the two databases and VEX repositories, owned by
-    /// [`HARBOR_OWNER`]. The adapter asks for vulnerabilities alone, so that checks have no place.
+    /// That of Harbor's adapter, `<data_volume>/trivy-adapter/trivy`: the two databases and VEX repositories, owned by
+    /// [`HARBOR_OWNER`]. The adapter scans only for vulnerabilities, so there are no checks.
     Harbor,
 }
 
-/// The user and group that Harbor's adapter runs as.
+/// The user and the group of Harbor's adapter.
 pub const HARBOR_OWNER: crate::targets::Owner = crate::targets::Owner { uid: 10000, gid: 10000 };
 
 /// The place of one dataset in a cache directory.
@@ -37,7 +36,7 @@ impl Slot {
             (Layout::Trivy, Kind::TrivyChecks) => "policy".into(),
             (_, Kind::Vex) => {
                 let name: RelPath = vex_repository.parse().ok()?;
-                // One folder, and none that could be taken for a working file of ours.
+                // A single directory whose name cannot be that of a working file.
                 if name.components().count() != 1
                     || vex_repository.starts_with('.')
                     || vex_repository.len() > 200
@@ -50,7 +49,7 @@ impl Slot {
         Some(Slot { kind, path })
     }
 
-    /// The slot with a given path, as the journal names it.
+    /// Returns the slot with this path, which the journal stores.
     pub(crate) fn from_path(path: &str) -> Option<Slot> {
         let (kind, repository) = match path {
             "db" => (Kind::TrivyDb, ""),
@@ -61,7 +60,7 @@ impl Slot {
         Slot::of(Layout::Trivy, kind, repository)
     }
 
-    /// The slot with a given [`Slot::key`].
+    /// Returns the slot with this [`Slot::key`].
     pub(crate) fn from_key(key: &str) -> Option<Slot> {
         match key.strip_prefix("vex-") {
             Some(repository) => Slot::of(Layout::Trivy, Kind::Vex, repository),
@@ -69,27 +68,27 @@ impl Slot {
         }
     }
 
-    /// What stands here.
+    /// Returns the kind of its dataset.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The path relative to the cache directory: `db`, `vex/repositories/default`.
+    /// Returns the path relative to the cache directory: `db`, `vex/repositories/default`.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The folder above, relative to the cache directory; empty for the cache directory itself.
+    /// Returns the directory above, relative to the cache directory; empty for the cache directory itself.
     pub(crate) fn parent(&self) -> &str {
         self.path.rsplit_once('/').map_or("", |(parent, _)| parent)
     }
 
-    /// The last component.
+    /// Returns the last component of the path.
     pub fn name(&self) -> &str {
         self.path.rsplit_once('/').map_or(&self.path, |(_, name)| name)
     }
 
-    /// A name without slashes for working files.
+    /// Returns a name without slashes for working files.
     pub(crate) fn key(&self) -> String {
         match self.kind {
             Kind::Vex => format!("vex-{}", self.name()),
@@ -97,7 +96,7 @@ impl Slot {
         }
     }
 
-    /// The file that holds the data, relative to the slot; for trees the folder.
+    /// Returns the file with the data, relative to the slot; for trees, the directory.
     pub(crate) fn main(&self) -> &'static str {
         match self.kind {
             Kind::TrivyDb => "trivy.db",
@@ -107,7 +106,7 @@ impl Slot {
         }
     }
 
-    /// The file by which Trivy judges the rest, and which is therefore put in place last.
+    /// Returns the file by which Trivy decides whether the dataset is valid. It is put in place last.
     pub(crate) fn seal(&self) -> &'static str {
         match self.kind {
             Kind::Vex => "cache.json",
@@ -115,8 +114,8 @@ impl Slot {
         }
     }
 
-    /// When a file is put in place, where that happens file by file: those with a higher rank
-    /// later, because Trivy finds the others through them.
+    /// Returns the order in a switch file by file. Files with a higher rank come later, because Trivy finds the others
+    /// through them.
     pub(crate) fn rank(&self, path: &str) -> u8 {
         match (self.kind, path) {
             (_, path) if path == self.seal() => 3,
@@ -130,7 +129,7 @@ impl Slot {
         self.kind.is_large()
     }
 
-    /// The dataset's name on the command line, as far as the slot tells it.
+    /// Returns the name of the dataset on the command line, derived from the slot.
     pub(crate) fn dataset(&self) -> String {
         match self.kind {
             Kind::TrivyDb => "trivy-db".into(),

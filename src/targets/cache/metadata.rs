@@ -1,5 +1,5 @@
-//! The small JSON files from which Trivy learns the age and the version of a dataset: reads those of a
-//! cache, and makes new ones. Knows their fields; does no I/O.
+//! The small JSON files with the age and the version of a dataset: parses those in a cache, and creates new ones. This
+//! module does no I/O.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::digest::Digest;
 
-/// What a staged dataset's metadata shall say.
+/// The values for the metadata of a staged dataset.
 #[derive(Debug, Clone)]
 pub enum Metadata {
     /// trivy-db and trivy-java-db: upstream's `metadata.json` with `DownloadedAt` set.
@@ -31,33 +31,32 @@ pub enum Metadata {
     Vex {
         /// Upstream's `vex-repository.json`, byte for byte.
         manifest_json: Vec<u8>,
-        /// The time of the import, from which Trivy counts the repository's update interval.
+        /// The time of the import, at which the update interval of the repository begins for Trivy.
         updated_at: Timestamp,
     },
 }
 
-/// What a cache says of a dataset that it holds. A field is `None` where the files do not say it.
+/// The metadata of a dataset in a cache. A field is `None` if the files do not contain it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CachedDataset {
-    /// The database's schema version.
+    /// The schema version of the database.
     pub schema: Option<u32>,
-    /// When upstream built the data: `UpdatedAt`, or the VEX index's `updated_at`. Trivy keeps no
-    /// such date for checks.
+    /// When upstream built the data: `UpdatedAt`, or `updated_at` in the VEX index. Trivy stores no such date for checks.
     pub updated_at: Option<Timestamp>,
-    /// When upstream meant to publish the next build.
+    /// When upstream planned to publish the next build.
     pub next_update: Option<Timestamp>,
-    /// When the data came here. Go's zero time counts as unknown.
+    /// When the data was imported or downloaded. Go's zero time counts as unknown.
     pub downloaded_at: Option<Timestamp>,
     /// Checks: the digest of the OCI manifest.
     pub manifest_digest: Option<Digest>,
     /// Checks: the major version.
     pub major: Option<u32>,
-    /// Checks: upstream's version, if an import of this program wrote it.
+    /// Checks: upstream's version, if trivy-ferry wrote it.
     pub version: Option<String>,
 }
 
-/// `metadata.json` of both databases, in the order in which Trivy writes it (trivy-db
-/// pkg/metadata/metadata.go and trivy-java-db pkg/db/metadata.go, as Trivy v0.74.0 has them).
+/// `metadata.json` of both databases, with the order of fields that Trivy writes (trivy-db pkg/metadata/metadata.go
+/// and trivy-java-db pkg/db/metadata.go, in the versions of Trivy v0.74.0).
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Database {
@@ -81,14 +80,13 @@ struct Checks {
     downloaded_at: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     major_version: Option<u32>,
-    /// Ours: Trivy skips fields that it does not know.
+    /// A field of trivy-ferry. Trivy ignores unknown fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     version: Option<String>,
 }
 
-/// `cache.json` of a VEX repository. `ETags` is never written: Trivy before 0.73 took the 304 that
-/// an old one brings as a reason to empty the repository. A missing field decodes to the same nil
-/// map as `null`.
+/// `cache.json` of a VEX repository. `ETags` is never written: an old ETag makes the server return 304, after which
+/// Trivy before 0.73 empties the repository. A missing field decodes to the same nil map as `null`.
 #[derive(Serialize, Deserialize)]
 struct VexCache {
     #[serde(rename = "UpdatedAt")]
@@ -97,31 +95,31 @@ struct VexCache {
     etags: Option<Map<String, Value>>,
 }
 
-/// As Go's `time.Time` marshals: RFC 3339 in UTC with up to nine decimals.
+/// Formats a time like Go's `time.Time`: RFC 3339 in UTC with up to nine decimals.
 fn go_time(time: Timestamp) -> String {
     time.to_string()
 }
 
-/// A time that Go wrote; its zero time (`0001-01-01T00:00:00Z`) is no time.
+/// Parses a time that Go wrote. `None` for its zero time (`0001-01-01T00:00:00Z`).
 fn parse_time(text: Option<&str>) -> Option<Timestamp> {
     let time: Timestamp = text?.parse().ok()?;
     (time > Timestamp::UNIX_EPOCH).then_some(time)
 }
 
-/// As Go's encoder ends a document: with a newline.
+/// Serializes a document followed by a newline, like Go's encoder.
 fn encode(value: &impl Serialize) -> Result<Vec<u8>, String> {
     let mut bytes = serde_json::to_vec(value).map_err(|error| error.to_string())?;
     bytes.push(b'\n');
     Ok(bytes)
 }
 
-/// Upstream's `metadata.json` with `DownloadedAt` set and everything else as it was.
+/// Returns upstream's `metadata.json` with `DownloadedAt` set and all other fields unchanged.
 ///
 /// # Errors
-/// If the bytes are not the `metadata.json` of a database. The text says what is wrong with them.
+/// If the bytes are not the `metadata.json` of a database. The text is the reason.
 pub(crate) fn downloaded(upstream: &[u8], at: Timestamp) -> Result<Vec<u8>, String> {
-    let mut metadata: Database = serde_json::from_slice(upstream)
-        .map_err(|error| format!("its metadata.json is not Trivy's: {error}"))?;
+    let mut metadata: Database =
+        serde_json::from_slice(upstream).map_err(|error| format!("its metadata.json is invalid: {error}"))?;
     metadata.downloaded_at = Some(go_time(at));
     encode(&metadata)
 }
@@ -140,7 +138,7 @@ pub(crate) fn vex_cache(at: Timestamp) -> Result<Vec<u8>, String> {
     encode(&VexCache { updated_at: go_time(at), etags: None })
 }
 
-/// What a database's `metadata.json` says; `None` for anything that Trivy would not read.
+/// Parses the `metadata.json` of a database; `None` if Trivy could not read it.
 pub(crate) fn read_database(bytes: &[u8]) -> Option<CachedDataset> {
     let metadata: Database = serde_json::from_slice(bytes).ok()?;
     Some(CachedDataset {
@@ -152,7 +150,7 @@ pub(crate) fn read_database(bytes: &[u8]) -> Option<CachedDataset> {
     })
 }
 
-/// What `policy/metadata.json` says.
+/// Parses `policy/metadata.json`.
 pub(crate) fn read_checks(bytes: &[u8]) -> Option<CachedDataset> {
     let metadata: Checks = serde_json::from_slice(bytes).ok()?;
     Some(CachedDataset {
@@ -164,7 +162,7 @@ pub(crate) fn read_checks(bytes: &[u8]) -> Option<CachedDataset> {
     })
 }
 
-/// What a VEX repository's `0.1/index.json` and `cache.json` say.
+/// Parses the `0.1/index.json` and `cache.json` of a VEX repository.
 pub(crate) fn read_vex(index: impl std::io::Read, cache: Option<&[u8]>) -> Option<CachedDataset> {
     #[derive(Deserialize)]
     struct Index {
@@ -179,7 +177,7 @@ pub(crate) fn read_vex(index: impl std::io::Read, cache: Option<&[u8]>) -> Optio
     })
 }
 
-/// Whether `cache.json` holds a date and no ETag.
+/// Whether `cache.json` contains a date and no ETag.
 pub(crate) fn vex_cache_is_clean(bytes: &[u8]) -> bool {
     serde_json::from_slice::<VexCache>(bytes).is_ok_and(|cache| {
         parse_time(Some(&cache.updated_at)).is_some() && cache.etags.is_none_or(|etags| etags.is_empty())

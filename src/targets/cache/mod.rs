@@ -1,14 +1,14 @@
 //! The cache directory of Trivy as a target.
 //!
-//! A dataset is staged in a private directory on the file system of its slot, synced, and then switched. A
-//! kill or a power cut leaves each dataset old or new, and the next [`Cache::open`] finishes or cleans up.
-//! The old generation is kept and can be restored.
+//! A dataset is staged in a private directory on the file system of its slot, synced, and then switched. After a kill
+//! or a power cut each dataset is old or new, and the next [`Cache::open`] finishes or cleans up. The old generation
+//! is kept and can be restored. This module knows neither bundles nor signatures.
 //!
-//! The working files are `<cache>/.trivy-ferry/` (mode 0700: staging, the kept generations, the journal,
-//! the import lock) and `<cache>/.trivy-ferry.lock` (mode 0644). A scan that must see one generation
-//! throughout can hold a shared lock on the latter (`flock -s`). A slot that is a mount point has a
-//! `.trivy-ferry/` inside. In a cache directory that a group shares (setgid and group-writable) the group may do
-//! with all of these, and with the data, what their owner may.
+//! The working files are `<cache>/.trivy-ferry/` (mode 0700: staging, the kept generations, the journal, the import
+//! lock) and `<cache>/.trivy-ferry.lock` (mode 0644). A scan that must see a single generation can hold a shared lock
+//! on the latter (`flock -s`). A slot that is a mount point has a `.trivy-ferry/` inside. In a cache directory that a
+//! group shares (setgid and group-writable) the group has the same permissions as the owner on these files and on the
+//! data.
 
 use std::io;
 use std::ops::Deref;
@@ -44,48 +44,48 @@ use journal::Journal;
 use switch::Switching;
 use working::{PREVIOUS, WORK};
 
-/// The file that scans may hold shared.
+/// The file on which scans may hold a shared lock.
 pub const SCAN_LOCK: &str = ".trivy-ferry.lock";
-/// How long a switch waits for running scans.
+/// The time that a switch waits for running scans.
 const SCAN_WAIT: Duration = Duration::from_secs(600);
-/// After how long a wait is worth a note.
+/// The time after which a wait is reported.
 const REPORT_AFTER: Duration = Duration::from_secs(1);
 
-/// Which cache, and how to write to it.
+/// The options for a cache.
 #[derive(Debug, Clone)]
 pub struct CacheOptions {
-    /// The cache directory; may itself be a symbolic link.
+    /// The cache directory, which may be a symbolic link.
     pub dir: PathBuf,
-    /// Whose layout it has.
+    /// Its layout.
     pub layout: Layout,
-    /// Who shall own what is written. `None`: the owner of what is in the slot, else of the cache
-    /// directory. Has an effect only for root; Harbor's layout defaults to [`HARBOR_OWNER`].
+    /// The owner of written files. `None` means the owner of the files in the slot, else of the cache directory. Only root
+    /// can set it. Harbor's layout defaults to [`HARBOR_OWNER`].
     pub owner: Option<Owner>,
-    /// Whether one previous generation of each dataset is kept. `false` removes the kept one
-    /// before staging, to make room.
+    /// Whether one previous generation of each dataset is kept. `false` removes the kept one before staging, to free
+    /// space.
     pub keep_previous: bool,
 }
 
-/// A dataset that has taken its place.
+/// A dataset that was put in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Activated {
-    /// Its place.
+    /// Its slot.
     pub slot: Slot,
-    /// How it got there.
+    /// The method of the switch.
     pub how: Switch,
 }
 
-/// What was activated, and what was not and why.
+/// The error of an activation in which some datasets may have succeeded.
 #[derive(Debug)]
 pub struct PartialActivation {
     /// The datasets that are in place.
     pub activated: Vec<Activated>,
-    /// The others; never empty. Their old generation is in place, but for
+    /// The others with their errors; never empty. Their old generation is in place, except after
     /// [`TargetError::Unfinished`].
     pub failed: Vec<(Slot, TargetError)>,
 }
 
-/// A cache directory under the exclusive import lock, which is held while this lives.
+/// A cache directory with the exclusive import lock, which is released on drop.
 pub struct Cache<'p> {
     view: View,
     work: Dir,
@@ -106,16 +106,16 @@ impl Deref for Cache<'_> {
 }
 
 impl<'p> Cache<'p> {
-    /// Opens a cache directory for an import: makes it if it is missing, takes the lock, and
-    /// finishes or cleans up what a killed run has left, saying so through `progress`.
+    /// Opens a cache directory for an import: creates it if it is missing, takes the lock, finishes or undoes the switches
+    /// of a killed run, and removes its leftover files.
     ///
     /// # Errors
     /// [`TargetError::NotADirectory`] or [`TargetError::Symlink`] if something else is at the path;
     /// [`TargetError::DatabaseDirectory`] if it is the directory of one database; [`TargetError::Owner`] if
-    /// the wanted owner is another user and this is not root; [`TargetError::Locked`] if another import
-    /// works on it; [`TargetError::Foreign`] or [`TargetError::Working`] if the working directory or a file
-    /// in it is not of an import by this user; [`TargetError::ScanLock`] if an unfinished switch has to
-    /// wait too long for a scan; else the error of the system, as [`TargetError::io`] sorts it.
+    /// the wanted owner is another user and this user is not root; [`TargetError::Locked`] if another import uses it;
+    /// [`TargetError::Foreign`] or [`TargetError::Working`] if the working directory or a file in it was not written by
+    /// an import of this user; [`TargetError::ScanLock`] if an unfinished switch waits too long for a scan; else the
+    /// error of the system, converted by [`TargetError::io`].
     pub fn open(options: CacheOptions, progress: &'p dyn Progress) -> Result<Cache<'p>, TargetError> {
         let owner = match (options.owner, options.layout) {
             (None, Layout::Harbor) => Some(HARBOR_OWNER),
@@ -135,7 +135,9 @@ impl<'p> Cache<'p> {
         match dir::lock::try_lock(&lock).at("take the import lock", work.at("lock"))? {
             Some(true) => {}
             Some(false) => return Err(TargetError::Locked { path: root.path().into() }),
-            None => progress.info("This file system has no locks: make sure that only one import runs."),
+            None => {
+                progress.info("This file system does not support locks: make sure that only one import runs.")
+            }
         }
         let (journal, readable) = match Journal::read(&work).at("read the journal", work.at(journal::FILE))? {
             Some(journal) => (journal, true),
@@ -155,7 +157,7 @@ impl<'p> Cache<'p> {
         Ok(cache)
     }
 
-    /// A look without a lock, for what only asks. `None`: there is no such directory.
+    /// Opens a cache directory for reading, without a lock. `None` if it does not exist.
     ///
     /// # Errors
     /// [`TargetError::NotADirectory`] if something else is at the path; [`TargetError::DatabaseDirectory`] if
@@ -171,7 +173,7 @@ impl<'p> Cache<'p> {
         }
     }
 
-    /// As [`View::holds`]; and, where an owner was asked for by number, whether it owns the data.
+    /// Whether [`View::holds`] is true and, if root asked for an owner, this owner has the data.
     ///
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
@@ -184,18 +186,18 @@ impl<'p> Cache<'p> {
     ) -> Result<bool, TargetError> {
         if let (Some(owner), 0) = (self.owner, dir::euid())
             && let Some(dir) = working::open_slot(&self.root, slot.path())?
-            && dir.find(slot.main()).at("look", dir.path())?.is_some_and(|entry| entry.owner != owner)
+            && dir.find(slot.main()).at("look it up", dir.path())?.is_some_and(|entry| entry.owner != owner)
         {
             return Ok(false);
         }
         self.view.holds(slot, contents, fresh)
     }
 
-    /// Begins to stage a dataset: a private folder on the slot's own file system.
+    /// Begins to stage a dataset in a private directory on the file system of its slot.
     ///
     /// # Errors
     /// [`TargetError::Symlink`] if the slot is a symbolic link; [`TargetError::MountInside`] if it has a
-    /// mount point inside; [`TargetError::Unfinished`] if an earlier switch of it is unfinished; else the
+    /// mount point inside; [`TargetError::Unfinished`] if an earlier switch of it is incomplete; else the
     /// error of the system if the working directory cannot be prepared.
     pub fn stage(&self, slot: &Slot, metadata: Metadata) -> Result<Stage, TargetError> {
         if self.journal.has(slot.path()) {
@@ -212,12 +214,12 @@ impl<'p> Cache<'p> {
         Stage::new(&self.root, slot, place, metadata, owner)
     }
 
-    /// Puts staged datasets in place, one after the other: each is sealed and made durable, then,
-    /// under the scan lock, switched. One that fails leaves the others in peace.
+    /// Puts staged datasets in place one by one: seals and syncs each, then switches it while it holds the scan lock. An
+    /// error of one dataset does not affect the others.
     ///
     /// # Errors
-    /// [`PartialActivation`] if a dataset cannot be sealed or switched, or the scan lock is not free in time. It says
-    /// which datasets are in place, and why each of the others is not.
+    /// [`PartialActivation`] if a dataset cannot be sealed or switched, or the scan lock is not free in time. It lists the
+    /// datasets that are in place, and the errors of the others.
     pub fn activate(&mut self, stages: Vec<Stage>) -> Result<Vec<Activated>, PartialActivation> {
         let (mut activated, mut failed, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
         for mut stage in stages {
@@ -257,12 +259,12 @@ impl<'p> Cache<'p> {
         if failed.is_empty() { Ok(activated) } else { Err(PartialActivation { activated, failed }) }
     }
 
-    /// Exchanges a slot with its kept generation. `None`: none is kept.
+    /// Exchanges a slot with its kept generation. `None` if none is kept.
     ///
     /// # Errors
     /// [`TargetError::ScanLock`] if the scan lock is not free in time; [`TargetError::Symlink`] or
     /// [`TargetError::MountInside`] if the slot cannot be switched; [`TargetError::Unfinished`] if the
-    /// switch stopped half-way; else the error of the system.
+    /// switch is incomplete; else the error of the system.
     pub fn restore_previous(&mut self, slot: &Slot) -> Result<Option<Activated>, TargetError> {
         let (inside, _) = working::stands_apart(&self.root, &self.work, slot)?;
         if !self.has_previous(slot, inside)? {
@@ -276,14 +278,14 @@ impl<'p> Cache<'p> {
         Ok(switching.restore()?.map(|how| Activated { slot: slot.clone(), how }))
     }
 
-    /// The names of the VEX repositories of which an earlier generation is kept.
+    /// Returns the names of the VEX repositories with a kept generation.
     ///
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if something else is in the place of the
     /// directory of kept generations; else the error of the system if it cannot be listed.
     pub fn kept_vex(&self) -> Result<Vec<String>, TargetError> {
         let Some(previous) = working::open_real(&self.work, PREVIOUS)? else { return Ok(Vec::new()) };
-        let keys = previous.list().at("look", previous.path())?;
+        let keys = previous.list().at("look it up", previous.path())?;
         let slots = keys.iter().filter_map(|key| Slot::from_key(key.to_str()?));
         Ok(slots
             .filter(|slot| slot.kind() == crate::dataset::Kind::Vex)
@@ -292,7 +294,7 @@ impl<'p> Cache<'p> {
     }
 
     /// Removes Trivy's scan cache, `fanal/`, as `trivy clean --scan-cache` does (Trivy v0.74.0,
-    /// pkg/cache/fs.go). Whether there was one.
+    /// pkg/cache/fs.go). Returns whether there was one.
     ///
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if it is a link or a file; else the error
@@ -306,7 +308,7 @@ impl<'p> Cache<'p> {
         self.work.remove(TRASH).at("clear", self.work.at(TRASH))?;
         match root.rename(SCAN_CACHE, &self.work, TRASH) {
             Ok(()) => self.work.remove(TRASH).at("remove", self.work.at(TRASH))?,
-            // It cannot be moved: a mount, or part of an overlay's lower layer.
+            // Mount points and directories in the lower layer of an overlay cannot be moved.
             Err(error) if dir::immovable(&error) => {
                 for name in dir.list().at("list", &path)? {
                     dir.remove(&name).at("remove", dir.at(&name))?;
@@ -326,7 +328,7 @@ impl<'p> Cache<'p> {
             .apply(staged, &files, keep)
     }
 
-    /// Who gets what is written to a slot; nobody in particular unless this is root.
+    /// Returns the owner of files that are written to a slot; `None` unless this user is root or named an owner.
     fn owner_for(&self, slot: &Slot) -> Result<Option<Owner>, TargetError> {
         match self.owner {
             Some(owner) => Ok(Some(owner)),
@@ -366,7 +368,8 @@ impl<'p> Cache<'p> {
             let waited = start.elapsed();
             if waited >= REPORT_AFTER && !reported {
                 reported = true;
-                self.progress.info(&format!("Waiting for a running scan that holds {}.", path.display()));
+                self.progress
+                    .info(&format!("Waiting for a running scan that holds the lock {}.", path.display()));
             }
             if waited >= self.scan_wait {
                 return Err(TargetError::ScanLock { path, waited });
@@ -380,10 +383,10 @@ fn open_root(path: &Path, owner: Option<Owner>) -> Result<Dir, TargetError> {
     Dir::top_or_make(path, owner).at("open the cache directory", path)
 }
 
-/// `--cache-dir …/db` in place of `--cache-dir …`.
+/// Rejects `--cache-dir …/db`, which users give instead of `--cache-dir …`.
 fn reject_database_directory(root: &Dir) -> Result<(), TargetError> {
     for name in ["trivy.db", "trivy-java.db"] {
-        if root.find(name).at("look", root.at(name))?.is_some() {
+        if root.find(name).at("look it up", root.at(name))?.is_some() {
             return Err(TargetError::DatabaseDirectory { path: root.path().into() });
         }
     }

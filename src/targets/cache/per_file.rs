@@ -1,9 +1,9 @@
-//! The switch file by file, for a slot whose directory cannot be moved: renames new files over old ones,
-//! removes files that the new content does not have, and writes the file by which Trivy judges the dataset
-//! last.
+//! The switch file by file, for a slot whose directory cannot be moved: renames new files over old ones, removes files
+//! that the new content does not have, and puts the sealing file, by which Trivy decides whether the dataset is valid,
+//! in place last.
 //!
-//! Each step can be repeated, because a file that is no longer staged is in place. So a switch that was
-//! interrupted is completed by another run with the same list.
+//! Each step can be repeated, because a file that is no longer staged is in place. Another run with the same list
+//! completes an interrupted switch.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,8 +12,8 @@ use crate::targets::cache::layout::Slot;
 use crate::targets::cache::working::WORK;
 use crate::util::dir::{Dir, FileMode, Owner};
 
-/// All but the sealing file. `old` receives what was there, as far as that costs no copy; whether
-/// it received everything is the result.
+/// Puts all files except the sealing one in place. Moves or links the replaced files to `old` if that needs no copy,
+/// and returns whether `old` got all of them.
 pub(crate) fn switch(
     slot: &Slot,
     to: &Dir,
@@ -39,13 +39,13 @@ pub(crate) fn switch(
     Ok(kept)
 }
 
-/// The sealing file, last.
+/// Puts the sealing file in place.
 pub(crate) fn seal(slot: &Slot, to: &Dir, staged: &Dir, old: Option<&Dir>) -> io::Result<()> {
     put(to, staged, old, slot.seal(), None)?;
     to.sync_file_system()
 }
 
-/// Moves one staged file to its place, keeping what is there.
+/// Puts one staged file in place, and keeps the replaced one in `old`.
 fn put(to: &Dir, staged: &Dir, old: Option<&Dir>, path: &str, owner: Option<Owner>) -> io::Result<bool> {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     let Some(from) = staged.open_path(directory)? else { return Ok(true) };
@@ -62,7 +62,7 @@ fn put(to: &Dir, staged: &Dir, old: Option<&Dir>, path: &str, owner: Option<Owne
     Ok(kept)
 }
 
-/// Opens or makes the folders of a path, taking away whatever else stands in their place.
+/// Opens or creates the directories of a path, and moves away files in their place.
 fn directory_in(
     to: &Dir,
     old: Option<&Dir>,
@@ -80,8 +80,8 @@ fn directory_in(
     Ok((dir, kept))
 }
 
-/// Gives the old file a second name in the old generation. A file system without hard links, or
-/// an overlay too full to copy the file up, costs the generation and not the import.
+/// Links the old file into the old generation. If the file system has no hard links, or an overlay is too full to copy
+/// the file up, the generation is not kept, but the import succeeds.
 fn keep(to: &Dir, old: &Dir, path: &str) -> io::Result<bool> {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     let Some(dir) = to.open_path(directory)? else { return Ok(true) };
@@ -95,7 +95,7 @@ fn keep(to: &Dir, old: &Dir, path: &str) -> io::Result<bool> {
     lossy(dir.link(name, &into, name))
 }
 
-/// Moves something away that the new content does not have, into the old generation if it can be.
+/// Moves a file that the new content does not have into the old generation, or removes it if that fails.
 fn take_away(dir: &Dir, old: Option<&Dir>, path: &str, name: &str) -> io::Result<bool> {
     if let Some(old) = old {
         let (directory, _) = path.rsplit_once('/').unwrap_or(("", path));
@@ -108,7 +108,7 @@ fn take_away(dir: &Dir, old: Option<&Dir>, path: &str, name: &str) -> io::Result
     Ok(old.is_none())
 }
 
-/// `false` for an error that only means that the old file cannot be kept.
+/// Returns `false` for an error that only means that the old file cannot be kept.
 fn lossy(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),
@@ -117,7 +117,7 @@ fn lossy(result: io::Result<()>) -> io::Result<bool> {
     }
 }
 
-/// Takes away every file that is not listed, and every folder that this leaves empty.
+/// Moves away every file that is not listed, and removes directories that become empty.
 fn remove_extras(
     dir: &Dir,
     old: Option<&Dir>,
@@ -143,7 +143,7 @@ fn remove_extras(
             }
             Some(path) if files.contains(&path) => {}
             Some(path) => kept &= take_away(dir, old, &path, name.to_str().unwrap_or_default())?,
-            // Not a name that Trivy's data has.
+            // Trivy's data has no such names.
             None => {
                 dir.remove(&name)?;
                 kept = false;

@@ -1,4 +1,4 @@
-//! Preflight: checks before the first byte is written whether each file system has room for what is coming.
+//! Preflight: checks before the first write that each file system has enough space for the new data.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -11,24 +11,24 @@ use crate::util::dir::{Dir, Mount, Room};
 use crate::util::text;
 
 impl Cache<'_> {
-    /// Whether there is room for what is coming: each slot with the bytes and the number of files and
-    /// folders that it unpacks to. Counts what `keep_previous: false` will free.
+    /// Checks the space for new data: each slot with its unpacked bytes and its number of files and directories. Counts the
+    /// space that `keep_previous: false` will free.
     ///
     /// # Errors
-    /// [`TargetError::Space`] or [`TargetError::Inodes`] if there is too little room;
+    /// [`TargetError::Space`] or [`TargetError::Inodes`] if there is too little space;
     /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::MountInside`] if a slot
-    /// cannot be staged at all; else the error of the system if it does not tell.
+    /// cannot be staged; else the error of the system if the space cannot be determined.
     pub fn preflight(&self, incoming: &[(Slot, u64, u64)]) -> Result<(), TargetError> {
         let mut needs: HashMap<Mount, Need> = HashMap::new();
         for (slot, bytes, files) in incoming {
             let (inside, dir) = working::stands_apart(&self.root, &self.work, slot)?;
             let dir = if inside { dir } else { self.work.try_clone().at("open", self.work.path())? };
             let mount = dir.mount().at("look at the mount", dir.path())?;
-            let room = dir.room().at("look for free space", dir.path())?;
+            let room = dir.room().at("determine the free space", dir.path())?;
             let previous = self.previous_size(slot, inside)?;
             let freed = if self.keep_previous { 0 } else { previous };
             let need = needs.entry(mount).or_insert_with(|| Need::new(dir.path().into(), room));
-            // A file takes whole blocks, and half a block more for its name and its inode.
+            // A file takes full blocks. The padding also covers its name and its inode.
             let padding = files.saturating_mul(room.block);
             need.bytes = need.bytes.saturating_add(*bytes).saturating_add(padding);
             need.files = need.files.saturating_add(*files).saturating_add(files / 4 + 8);
@@ -47,7 +47,7 @@ impl Cache<'_> {
             && let Some(previous) = working::open_real(&directory, PREVIOUS)?
             && let Some(kept) = working::open_real(&previous, &slot.key())?
         {
-            // A tree that cannot be walked to its end frees at least what was seen of it.
+            // If the tree cannot be walked completely, the visited part is a lower limit.
             let _ = kept.walk(|_, _, _, entry| {
                 size = size.saturating_add(entry.size);
                 Ok(())
@@ -58,32 +58,32 @@ impl Cache<'_> {
 }
 
 impl View {
-    /// Whether there is room for so many more bytes in the file system of `place`, a directory that need not be there.
-    /// A rough look: what is on mounts of its own, or will be freed, does not count.
+    /// Checks the space for this number of bytes in the file system of `place`, a directory that need not exist. It is an
+    /// estimate that ignores other mounts and space that will be freed.
     ///
     /// # Errors
-    /// [`TargetError::Space`] if there is too little room; else the error of the system if it does not tell.
+    /// [`TargetError::Space`] if there is too little space; else the error of the system if it cannot be determined.
     pub fn has_room(&self, place: &Path, needed: u64) -> Result<(), TargetError> {
         let dir = place.ancestors().find_map(|dir| Dir::top(dir).ok());
         let Some(dir) = dir else { return Ok(()) };
-        let available = dir.room().at("look for free space", dir.path())?.bytes;
+        let available = dir.room().at("determine the free space", dir.path())?.bytes;
         if needed <= available {
             return Ok(());
         }
         let missing = text::format_size(needed - available);
-        let advice = format!("Free {missing} there, or leave something out with --skip.");
+        let advice = format!("Free {missing} there, or skip a dataset with --skip.");
         Err(TargetError::Space { path: place.into(), needed, available, advice })
     }
 }
 
-/// What is needed on one file system.
+/// The needs on one file system.
 struct Need {
     path: PathBuf,
     room: Room,
     bytes: u64,
     files: u64,
     freed: u64,
-    /// An earlier generation is kept that could go.
+    /// Whether a kept generation could be removed.
     could_free: bool,
     largest: Option<(u64, String)>,
 }
@@ -107,8 +107,8 @@ impl Need {
             }
             let missing = text::format_size(self.bytes - available);
             let advice = match ways.join(" or ") {
-                ways if ways.is_empty() => format!("Nothing was changed: free {missing} there."),
-                ways => format!("Nothing was changed: free {missing} there, or use {ways}."),
+                ways if ways.is_empty() => format!("Nothing was changed. Free {missing} there."),
+                ways => format!("Nothing was changed. Free {missing} there, or use {ways}."),
             };
             return Err(TargetError::Space { path: self.path, needed: self.bytes, available, advice });
         }

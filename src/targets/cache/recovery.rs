@@ -1,4 +1,4 @@
-//! Recovery: finishes, undoes or removes what an import has left that was killed.
+//! Recovery: finishes or undoes the switches of a killed import, and removes its leftover files.
 
 use crate::targets::cache::layout::Slot;
 use crate::targets::cache::switch::Switching;
@@ -8,7 +8,7 @@ use crate::targets::error::{At, TargetError};
 use crate::util::dir::Dir;
 
 impl Cache<'_> {
-    /// Finishes or undoes what the journal names, then removes what a killed run has left.
+    /// Finishes or undoes the switches in the journal, then removes the leftover files of a killed run.
     pub(crate) fn recover(&mut self, journal_readable: bool) -> Result<(), TargetError> {
         if !journal_readable {
             self.progress.info("The journal of an earlier import cannot be read; cleaning up without it.");
@@ -25,13 +25,14 @@ impl Cache<'_> {
                     Switching::new(root, &self.work, &mut self.journal, slot.clone(), place, owner);
                 switching.operation = operation;
                 let did = switching.resume()?;
-                self.progress.info(&format!("An earlier import was cut short: {did} its switch of {slot}."));
+                self.progress
+                    .info(&format!("An earlier import was interrupted; {did} its switch of {slot}."));
             }
         }
         let mut removed = self.clean(&self.work)?;
         for slot in self.all_slots()? {
             let Some(dir) = working::open_slot(&self.root, slot.path()).ok().flatten() else { continue };
-            if dir.find(WORK).at("look", dir.path())?.is_some() {
+            if dir.find(WORK).at("look it up", dir.path())?.is_some() {
                 let place = WorkingPlace { dir: working::private(&dir)?, inside: true };
                 removed += self.clean(&place.dir)?;
                 working::tidy(&self.root, &slot, &place).at("clean up", place.dir.path())?;
@@ -41,13 +42,13 @@ impl Cache<'_> {
             self.work.remove(journal::FILE).at("remove the journal", self.work.at(journal::FILE))?;
         }
         if removed > 0 {
-            self.progress.info("Removed what an interrupted import had left.");
+            self.progress.info("Removed the leftover files of an interrupted import.");
         }
         Ok(())
     }
 
-    /// Removes leftovers from a working folder. A generation that was moved away and whose slot is
-    /// missing goes back there first.
+    /// Removes leftover files from a working directory. A generation that was moved away is moved back first if its slot is
+    /// missing.
     fn clean(&self, directory: &Dir) -> Result<u32, TargetError> {
         let mut removed = 0;
         for name in directory.list().at("list", directory.path())? {
@@ -57,10 +58,10 @@ impl Cache<'_> {
             if let Some(slot) =
                 name.to_str().and_then(|name| name.strip_prefix("old-")).and_then(Slot::from_key)
                 && let Some(parent) = working::open_slot(&self.root, slot.parent())?
-                && parent.find(slot.name()).at("look", parent.at(slot.name()))?.is_none()
+                && parent.find(slot.name()).at("look it up", parent.at(slot.name()))?.is_none()
             {
-                directory.rename(&name, &parent, slot.name()).at("bring back", parent.at(slot.name()))?;
-                self.progress.info(&format!("Brought {slot} back from an interrupted import."));
+                directory.rename(&name, &parent, slot.name()).at("move it back", parent.at(slot.name()))?;
+                self.progress.info(&format!("Restored {slot} after an interrupted import."));
                 continue;
             }
             directory.remove(&name).at("clean up", directory.at(&name))?;
@@ -69,7 +70,7 @@ impl Cache<'_> {
         Ok(removed)
     }
 
-    /// Every slot that this cache may have.
+    /// Returns all slots that this cache may have.
     fn all_slots(&self) -> Result<Vec<Slot>, TargetError> {
         let mut slots: Vec<Slot> =
             ["db", "java-db", "policy"].into_iter().filter_map(Slot::from_path).collect();

@@ -1,5 +1,5 @@
-//! Staging: writes the files of a dataset into a private directory on the file system of its slot. They are
-//! put in place only when all of them are there.
+//! Staging: writes the files of a dataset into a private directory on the file system of its slot. The switch, which
+//! puts them in place, begins only when all of them are written.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -14,11 +14,11 @@ use crate::targets::error::{At, TargetError};
 use crate::util::dir::{Dir, FileMode, Owner};
 use crate::util::step;
 
-/// The largest `metadata.json` of a database, in bytes; upstream's have about 150.
+/// The limit for the `metadata.json` of a database in bytes. Upstream's have about 150.
 const MAX_METADATA: u64 = 1 << 20;
 
-/// One dataset being staged. Takes its files as a [`Sink`]; dropped without having been
-/// activated, it removes them.
+/// A dataset that is being staged. It receives its files as a [`Sink`]. If it is dropped before its activation, it
+/// removes them.
 pub struct Stage {
     slot: Slot,
     metadata: Metadata,
@@ -29,18 +29,18 @@ pub struct Stage {
     owner: Option<Owner>,
     open: Option<Open>,
     directory: Option<(String, Dir)>,
-    /// The files of a database. A tree's names could take megabytes; they are read from the disk when they
-    /// are needed.
+    /// The files of a database. For a tree they are read from the disk when needed, because their names could take
+    /// megabytes.
     files: BTreeSet<String>,
     has_main: bool,
     has_index: bool,
     upstream: Option<Vec<u8>>,
     complete: bool,
-    /// What it replaces is worth keeping as the previous generation.
+    /// Whether the replaced data is kept as the previous generation.
     keeps_replaced: bool,
 }
 
-/// The file being written.
+/// The file that is being written.
 struct Open {
     path: String,
     left: u64,
@@ -63,13 +63,15 @@ impl Stage {
     ) -> Result<Stage, TargetError> {
         let names = WorkingNames::of(slot);
         let path = place.dir.at(&names.stage);
-        place.dir.remove(&names.stage).at("clear the staging folder", &path)?;
-        // As what it will lie in, and not as the working folder, which root shares with nobody.
-        let above = working::deepest(root, slot)?.0.entry().at("look", root.path())?;
-        let top = root.entry().at("look", root.path())?;
+        place.dir.remove(&names.stage).at("clear the staging directory", &path)?;
+        // The mode follows the directory of the slot, not the working directory, which root never shares.
+        let above = working::deepest(root, slot)?.0.entry().at("look it up", root.path())?;
+        let top = root.entry().at("look it up", root.path())?;
         let mode = [top, above].map(|entry| entry.directory_mode(FileMode::Shared(0o755)));
-        let dir =
-            place.dir.make(&names.stage, mode[0] | mode[1], owner).at("make the staging folder", &path)?;
+        let dir = place
+            .dir
+            .make(&names.stage, mode[0] | mode[1], owner)
+            .at("create the staging directory", &path)?;
         Ok(Stage {
             slot: slot.clone(),
             metadata,
@@ -89,8 +91,7 @@ impl Stage {
         })
     }
 
-    /// What this replaces is damaged: it does not become the previous generation, and the one that
-    /// is kept stays.
+    /// Discards the replaced data because it is damaged: the kept generation stays the previous one.
     pub fn discards_replaced(mut self) -> Self {
         self.keeps_replaced = false;
         self
@@ -100,17 +101,17 @@ impl Stage {
         self.keeps_replaced
     }
 
-    /// Where this will go.
+    /// Returns the slot of the dataset.
     pub fn slot(&self) -> &Slot {
         &self.slot
     }
 
-    /// The path in the slot of a file of the content.
+    /// Returns the path in the slot for a file of the content.
     fn place_of(&self, path: &RelPath) -> Result<String, TargetError> {
         match self.slot.kind() {
             Kind::TrivyDb | Kind::TrivyJavaDb => {
                 if path.as_str() != self.slot.main() && path.as_str() != self.slot.seal() {
-                    return Err(self.content(format!("{path} does not belong in it")));
+                    return Err(self.content(format!("unexpected file {path}")));
                 }
                 Ok(path.as_str().into())
             }
@@ -128,7 +129,7 @@ impl Stage {
             let dir = self
                 .dir
                 .open_or_make_path(directory, self.owner)
-                .at("make a folder", self.dir.at(directory))?;
+                .at("create a directory", self.dir.at(directory))?;
             self.directory = Some((directory.into(), dir));
         }
         let dir = self.directory.as_ref().map_or(&self.dir, |(_, dir)| dir);
@@ -148,7 +149,7 @@ impl Stage {
         file.write_all(bytes).at("write", self.dir.at(path))
     }
 
-    /// Writes the metadata, checks that nothing is missing, and makes all of it durable.
+    /// Writes the metadata, checks that no file is missing, and syncs all files.
     pub(crate) fn seal(&mut self) -> Result<(), TargetError> {
         if let Some(open) = &self.open {
             return Err(self.content(format!("{} is not complete", open.path)));
@@ -178,11 +179,10 @@ impl Stage {
         if !self.has_main {
             return Err(self.content(format!("it has no {}", self.slot.main())));
         }
-        self.sync().at("make it durable", self.dir.path())
+        self.sync().at("sync the files", self.dir.path())
     }
 
-    /// Databases are two files, which are synced by themselves; trees with hundreds go with one
-    /// call for the whole file system.
+    /// Syncs the two files of a database separately, and a tree with its hundreds of files by syncing the file system.
     fn sync(&self) -> io::Result<()> {
         if self.slot.is_database() {
             for file in &self.files {
@@ -197,10 +197,10 @@ impl Stage {
         self.place.dir.sync()
     }
 
-    /// Hands the staged files over to the switch: slot, working folder, the staged directory and
-    /// the paths of all files.
+    /// Passes the staged files to the switch: the slot, the working directory, the inode of the staged directory and the
+    /// paths of all files.
     pub(crate) fn hand_over(mut self) -> Result<(Slot, WorkingPlace, u64, BTreeSet<String>), TargetError> {
-        let inode = self.dir.entry().at("look", self.dir.path())?.inode;
+        let inode = self.dir.entry().at("look it up", self.dir.path())?.inode;
         let dir = self.place.dir.try_clone().at("open", self.place.dir.path())?;
         let place = WorkingPlace { dir, inside: self.place.inside };
         if !self.slot.is_database() {
@@ -222,7 +222,7 @@ impl Stage {
         let path = self.place_of(path)?;
         let to = if self.slot.is_database() && path == self.slot.seal() {
             if size > MAX_METADATA || self.upstream.is_some() {
-                return Err(self.content("its metadata.json is too large or comes twice".into()));
+                return Err(self.content("its metadata.json is too large or occurs twice".into()));
             }
             To::Memory(Vec::new())
         } else {
@@ -235,11 +235,11 @@ impl Stage {
     fn take(&mut self, bytes: &[u8]) -> Result<(), TargetError> {
         let path = self.root.at(self.slot.path());
         let Some(open) = &mut self.open else {
-            return Err(TargetError::Content { path, what: "data without a file".into() });
+            return Err(TargetError::Content { path, what: "data before the first file".into() });
         };
         open.left = open.left.checked_sub(bytes.len() as u64).ok_or_else(|| TargetError::Content {
             path,
-            what: format!("{} is longer than it was said to be", open.path),
+            what: format!("{} is longer than announced", open.path),
         })?;
         match &mut open.to {
             To::Memory(held) => held.extend_from_slice(bytes),
@@ -257,16 +257,15 @@ impl Stage {
             Some(Open { left: 0, to: To::Memory(held), .. }) => self.upstream = Some(held),
             Some(Open { left: 0, .. }) => {}
             Some(open) => {
-                return Err(self.content(format!("{} is shorter than it was said to be", open.path)));
+                return Err(self.content(format!("{} is shorter than announced", open.path)));
             }
-            None => return Err(self.content("an end without a file".into())),
+            None => return Err(self.content("a file ends before it begins".into())),
         }
         Ok(())
     }
 }
 
-/// Errors are [`TargetError`]s inside an `io::Error`: [`io::Error::into_inner`] and a downcast
-/// give them back.
+/// Errors are [`TargetError`]s inside an `io::Error`. [`io::Error::into_inner`] and a downcast return them.
 impl Sink for Stage {
     fn begin(&mut self, path: &RelPath, size: u64) -> io::Result<()> {
         self.begin_file(path, size).map_err(TargetError::into_io)
@@ -284,7 +283,7 @@ impl Sink for Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         if !self.complete {
-            // What cannot be removed now is removed by the next import.
+            // If it cannot be removed now, the next import removes it.
             let _ = self.place.dir.remove(&self.names.stage);
             let _ = working::tidy(&self.root, &self.slot, &self.place);
         }

@@ -1,29 +1,27 @@
 //! The switch: puts a staged dataset in place, and finishes or undoes a switch that was interrupted.
 //!
-//! There are three ways. Each is tried if the one before is not possible:
+//! There are three methods. Each is tried if the one before is not possible:
 //!
-//! 1. *Exchange* (`renameat2` with `RENAME_EXCHANGE`): the slot and the staged directory change
-//!    places in one step. If the slot does not exist yet, this is a plain rename.
-//! 2. *Two steps*, if the file system cannot exchange (FAT, FUSE): the slot moves to `old-…`, then
-//!    the staged directory gets its name.
-//! 3. *File by file*, if the directory cannot be moved (a mount point, a lower layer of an
-//!    overlay): see `per_file`.
+//! 1. *Exchange* (`renameat2` with `RENAME_EXCHANGE`): the slot and the staged directory are exchanged in one step. If
+//!    the slot does not exist yet, this is a plain rename.
+//! 2. *Two steps*, if the file system cannot exchange (FAT, FUSE): the slot is renamed to `old-…`, then the staged
+//!    directory gets its name.
+//! 3. *File by file*, if the directory cannot be moved (a mount point, a lower layer of an overlay): see `per_file`.
 //!
-//! The journal names the way before its first step. After a kill the files show how far it came:
+//! The journal names the method before its first step. After a kill the files show which steps were done:
 //!
-//! | way        | seen                                   | the slot is | so                      |
-//! |------------|----------------------------------------|-------------|-------------------------|
-//! | exchange   | no staged directory                    | new         | finish                  |
-//! | exchange   | the slot's inode is the staged one's   | new         | finish                  |
-//! | exchange   | otherwise                              | old         | undo: drop what is staged |
-//! | two steps  | `old-…` exists, staged directory too   | missing     | go on, finish           |
-//! | two steps  | no staged directory                    | new         | finish                  |
-//! | two steps  | otherwise                              | old         | undo                    |
-//! | per file   | the list of files exists               | mixed       | go on, finish           |
-//! | per file   | no list of files                       | new, or old | finish, or undo         |
+//! | method     | files                                       | the slot is | action                   |
+//! |------------|---------------------------------------------|-------------|--------------------------|
+//! | exchange   | no staged directory                         | new         | finish                   |
+//! | exchange   | the slot has the inode in the journal       | new         | finish                   |
+//! | exchange   | otherwise                                   | old         | undo: remove the staged directory |
+//! | two steps  | `old-…` and the staged directory exist      | missing     | complete, finish         |
+//! | two steps  | no staged directory                         | new         | finish                   |
+//! | two steps  | otherwise                                   | old         | undo                     |
+//! | per file   | the list of files exists                    | mixed       | complete, finish         |
+//! | per file   | no list of files                            | new or old  | finish or undo           |
 //!
-//! *Finish* keeps or removes the old generation and removes the entry of the journal. Each of its steps
-//! can be repeated.
+//! *Finish* keeps or removes the old generation and removes the entry of the journal. Its steps can be repeated.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -37,10 +35,10 @@ use crate::util::dir::write::Durability;
 use crate::util::dir::{self, Dir, FileMode, Owner};
 use crate::util::text;
 
-/// The longest list of files that is read, in bytes: 500,000 files with paths of 64 bytes.
+/// The limit for the list of files in bytes: 500,000 files with paths of 64 bytes.
 const MAX_LIST: u64 = 32 << 20;
 
-/// Everything that one slot's switch touches.
+/// The state of the switch of one slot.
 pub(crate) struct Switching<'a> {
     pub root: &'a Dir,
     pub work: &'a Dir,
@@ -49,12 +47,12 @@ pub(crate) struct Switching<'a> {
     pub place: WorkingPlace,
     pub names: WorkingNames,
     pub operation: Operation,
-    /// The owner of folders that have to be made.
+    /// The owner of directories that are created.
     pub owner: Option<Owner>,
 }
 
 impl<'a> Switching<'a> {
-    /// A switch of what is staged in `place`.
+    /// Creates a switch of the dataset that is staged in `place`.
     pub fn new(
         root: &'a Dir,
         work: &'a Dir,
@@ -75,11 +73,11 @@ impl<'a> Switching<'a> {
         Switching { root, work, journal, names: WorkingNames::of(&slot), slot, place, operation, owner }
     }
 
-    /// Puts the staged files in place. `keep` says whether what they replace is kept for a later restore.
+    /// Puts the staged files in place. If `keep` is set, the replaced files are kept for a later restore.
     ///
     /// # Errors
-    /// The error of the step that failed; the slot is as it was. If that is no longer possible,
-    /// [`TargetError::Unfinished`]: the journal keeps what is left to do.
+    /// The error of the failed step, with the slot unchanged; [`TargetError::Unfinished`] if the step cannot be undone. The
+    /// journal has the remaining steps then.
     pub fn apply(mut self, staged: u64, files: &BTreeSet<String>, keep: bool) -> Result<Switch, TargetError> {
         (self.operation.staged, self.operation.keep) = (staged, keep);
         if let Err(error) = self.announce(files) {
@@ -89,7 +87,7 @@ impl<'a> Switching<'a> {
         self.carry_out(files)
     }
 
-    /// Writes what is about to happen.
+    /// Records the switch before its first step.
     fn announce(&mut self, files: &BTreeSet<String>) -> Result<(), TargetError> {
         if self.operation.way == SwitchMethod::PerFile {
             self.write_list(files)?;
@@ -97,11 +95,11 @@ impl<'a> Switching<'a> {
         self.record()
     }
 
-    /// Puts the kept generation in place and keeps the present one. `None`: there is none.
+    /// Puts the kept generation in place and keeps the current one. `None` if none is kept.
     pub fn restore(mut self) -> Result<Option<Switch>, TargetError> {
         let Some(previous) = self.previous()? else { return Ok(None) };
         let Some(kept) = self.open(&previous, &self.names.key)? else { return Ok(None) };
-        self.operation.staged = kept.entry().at("look", kept.path())?.inode;
+        self.operation.staged = kept.entry().at("look it up", kept.path())?.inode;
         (self.operation.restore, self.operation.keep) = (true, true);
         let mut files = BTreeSet::new();
         kept.walk(|path, _, _, _| {
@@ -116,19 +114,19 @@ impl<'a> Switching<'a> {
         let moved = previous.rename(&self.names.key, &self.place.dir, &self.names.stage);
         if let Err(error) = moved.and_then(|()| self.place.dir.sync()) {
             let _ = self.undo();
-            return Err(TargetError::io("take the kept generation", previous.path(), error));
+            return Err(TargetError::io("move the kept generation", previous.path(), error));
         }
         self.carry_out(&files).map(Some)
     }
 
-    /// Finishes or undoes an operation of an earlier run, and says which in words.
+    /// Finishes or undoes an operation of an earlier run, and returns "finished" or "undid".
     pub fn resume(mut self) -> Result<&'static str, TargetError> {
         let at = self.root.at(self.slot.path());
         let staged = self.find(&self.names.stage)?;
         let old = self.find(&self.names.old)?;
         let parent = working::open_slot(self.root, self.slot.parent())?;
         let slot = match &parent {
-            Some(parent) => parent.find(self.slot.name()).at("look", &at)?,
+            Some(parent) => parent.find(self.slot.name()).at("look it up", &at)?,
             None => None,
         };
         let undo = match (self.operation.way, &staged) {
@@ -141,7 +139,7 @@ impl<'a> Switching<'a> {
                     self.per_file(&files)?;
                     false
                 }
-                // Nothing staged: all is in place, or the kept generation was never taken.
+                // Nothing is staged: either all files are in place, or the kept generation was not moved yet.
                 Some(_) => false,
                 None => staged.is_some(),
             },
@@ -155,11 +153,13 @@ impl<'a> Switching<'a> {
             && let Some(parent) = &parent
         {
             if slot.is_some() {
-                // Whatever a scan has put there meanwhile is not a generation of ours.
+                // A scan may have created the slot meanwhile. It is not a generation to keep.
                 self.place.dir.remove(&self.names.trash).at("clear", self.place.dir.path())?;
-                parent.rename(self.slot.name(), &self.place.dir, &self.names.trash).at("move away", &at)?;
+                parent
+                    .rename(self.slot.name(), &self.place.dir, &self.names.trash)
+                    .at("move it away", &at)?;
             }
-            self.place.dir.rename(&self.names.stage, parent, self.slot.name()).at("put in place", &at)?;
+            self.place.dir.rename(&self.names.stage, parent, self.slot.name()).at("put it in place", &at)?;
         }
         self.finish().at("finish the switch", &at)?;
         Ok("finished")
@@ -173,7 +173,7 @@ impl<'a> Switching<'a> {
                 return Err(TargetError::Unfinished { path, error });
             }
             Err(error) => {
-                // The slot is as it was. What cannot be removed now is removed by the next import.
+                // The slot is unchanged. If a file cannot be removed now, the next import removes it.
                 let _ = self.undo();
                 return Err(error);
             }
@@ -182,17 +182,16 @@ impl<'a> Switching<'a> {
         Ok(how)
     }
 
-    /// Tries the three ways in turn. On an error the slot is as it was, but for
-    /// [`TargetError::Unfinished`].
+    /// Tries the three methods in turn. On an error the slot is unchanged, except after [`TargetError::Unfinished`].
     fn cascade(&mut self, files: &BTreeSet<String>) -> Result<Switch, TargetError> {
         let at = self.root.at(self.slot.path());
         let parent = self
             .root
             .open_or_make_path(self.slot.parent(), self.owner)
-            .at("make the folder", self.root.at(self.slot.parent()))?;
+            .at("create the directory", self.root.at(self.slot.parent()))?;
         let name = self.slot.name().to_owned();
         if self.operation.way == SwitchMethod::Exchange {
-            let exists = parent.find(&name).at("look", &at)?.is_some();
+            let exists = parent.find(&name).at("look it up", &at)?.is_some();
             let moved = if exists {
                 parent.exchange(&name, &self.place.dir, &self.names.stage)
             } else {
@@ -202,7 +201,7 @@ impl<'a> Switching<'a> {
                 Ok(()) => return Ok(Switch::Atomic),
                 Err(error) if dir::immovable(&error) => self.go_per_file(files)?,
                 Err(error) if exists && dir::unsupported(&error) => {
-                    // From here on, `old-…` is the sign that the slot has moved away.
+                    // From here on, `old-…` means that the slot was moved away.
                     self.place.dir.remove(&self.names.old).at("clear", self.place.dir.at(&self.names.old))?;
                     self.operation.way = SwitchMethod::TwoStep;
                     self.record()?;
@@ -253,7 +252,7 @@ impl<'a> Switching<'a> {
             };
             let kept = per_file::switch(&self.slot, &slot, &staged, old.as_ref(), files, self.owner)?;
             if self.operation.keep && !kept {
-                // A generation with holes is none: say so before the file that seals the new one.
+                // An incomplete generation is not kept. Record that before the sealing file is put in place.
                 self.operation.keep = false;
                 self.journal.set(self.work, &self.operation)?;
             }
@@ -262,15 +261,15 @@ impl<'a> Switching<'a> {
         run().map_err(|error| TargetError::Unfinished { path: at, error })
     }
 
-    /// Keeps or drops the old generation, and forgets the operation. Every step can be repeated.
+    /// Keeps or removes the old generation, and removes the operation from the journal. Each step can be repeated.
     fn finish(&mut self) -> io::Result<()> {
         let place = &self.place.dir;
-        // The folders on the way may be new as well.
+        // The parent directories may be new too.
         let mut dir = self.root.try_clone()?;
         dir.sync()?;
         for name in self.slot.parent().split('/').filter(|name| !name.is_empty()) {
             dir = match dir.open(name) {
-                // Cleared away since a run that was cut short.
+                // It was removed since an interrupted run.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 other => other?,
             };
@@ -285,7 +284,7 @@ impl<'a> Switching<'a> {
                 if previous.find(&self.names.key)?.is_some() {
                     place.remove(&self.names.trash)?;
                     match previous.rename(&self.names.key, place, &self.names.trash) {
-                        // An image layer may hold it; then it goes where it stands.
+                        // A directory in an image layer cannot be moved, so it is removed in place.
                         Err(error) if dir::immovable(&error) => previous.remove(&self.names.key)?,
                         other => other?,
                     }
@@ -299,7 +298,7 @@ impl<'a> Switching<'a> {
             place.sync()?;
         }
         self.journal.clear(self.work, self.slot.path())?;
-        // The switch is done. What cannot be removed now is removed by the next import.
+        // The switch is done. If a file cannot be removed now, the next import removes it.
         let _ = self.clear();
         Ok(())
     }
@@ -308,7 +307,7 @@ impl<'a> Switching<'a> {
         Ok(self.place.dir.open(name)?.list()?.is_empty())
     }
 
-    /// Gives up: the slot is as it was. A kept generation returns to its place.
+    /// Undoes a switch whose slot is unchanged. A kept generation is moved back.
     pub fn undo(&mut self) -> io::Result<()> {
         let place = &self.place.dir;
         if self.operation.restore && place.find(&self.names.stage)?.is_some() {
@@ -342,7 +341,7 @@ impl<'a> Switching<'a> {
     }
 
     fn find(&self, name: &str) -> Result<Option<dir::DirEntry>, TargetError> {
-        self.place.dir.find(name).at("look", self.place.dir.at(name))
+        self.place.dir.find(name).at("look it up", self.place.dir.at(name))
     }
 
     fn write_list(&self, files: &BTreeSet<String>) -> Result<(), TargetError> {
@@ -382,25 +381,25 @@ fn is_inside(path: &str) -> bool {
 enum TwoStepError {
     /// The slot's directory cannot be moved.
     Immovable,
-    /// The slot is as it was.
+    /// The slot is unchanged.
     Undone(io::Error),
-    /// The slot is away and could not be brought back.
+    /// The slot was moved away and could not be moved back.
     Stuck(io::Error),
 }
 
-/// How a dataset took its place.
+/// The method by which a dataset was put in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {
     /// In one step.
     Atomic,
-    /// In two renames, between which the slot was missing for an instant.
+    /// In two renames, between which the slot was missing for a moment.
     TwoStep,
     /// File by file, metadata last.
     PerFile,
 }
 
 impl Switch {
-    /// The word for reports and JSON: `atomic`, `two-step`, `per-file`.
+    /// Returns the word for reports and JSON: `atomic`, `two-step`, `per-file`.
     pub fn as_str(self) -> &'static str {
         match self {
             Switch::Atomic => "atomic",

@@ -1,5 +1,5 @@
-//! The switch under every kill: the world stops at each step in turn, and the next open must find
-//! each slot entirely old or entirely new, the kept generation whole, and nothing left over.
+//! Kills the switch at each step in turn. After the next open, each slot must be completely old or completely new, the
+//! kept generation complete, and no leftover files may exist.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use crate::digest::Digest;
 use crate::progress::{Silent, Step};
 use crate::util::fault::{self, Refuse};
 
-/// Keeps what is noted.
+/// Records messages.
 #[derive(Default)]
 struct Messages(Mutex<Vec<String>>);
 
@@ -28,7 +28,7 @@ impl Progress for Messages {
     }
 }
 
-/// Every file below a directory with its content, but for our working files.
+/// The files below a directory with their content, without working files.
 type Files = BTreeMap<String, String>;
 
 fn files(dir: &Path) -> Files {
@@ -50,7 +50,7 @@ fn files(dir: &Path) -> Files {
     found
 }
 
-/// On a file system in memory where there is one: hundreds of imports sync thousands of times.
+/// Creates a directory on a file system in memory if there is one, because hundreds of imports sync thousands of times.
 fn tempdir() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
@@ -79,7 +79,7 @@ fn metadata(dataset: &str, generation: u32) -> Metadata {
     }
 }
 
-/// What a generation of a dataset has; each has a file that the others have not.
+/// Returns the files of a generation of a dataset. Each generation has a file that the others do not have.
 fn content(dataset: &str, generation: u32) -> Vec<(String, String)> {
     let g = generation;
     match dataset {
@@ -129,7 +129,7 @@ fn import(dir: &Path, datasets: &[&str], generation: u32) -> Result<Vec<Activate
     cache.activate(stages).map_err(|not| format!("{not:?}"))
 }
 
-/// What a slot holds after an undisturbed import of one generation.
+/// Returns the files of a slot after an uninterrupted import of one generation.
 fn expected(dataset: &str, generation: u32) -> Files {
     let dir = tempdir();
     import(dir.path(), &[dataset], generation).unwrap();
@@ -156,9 +156,9 @@ fn leftovers(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Runs `act` on a cache with generations 1 (kept) and 2 (in place), killing it after every number
-/// of steps, and the recovery likewise; then looks at what an undisturbed open makes of it.
-/// `after` are the generations that may stand in place once the act is done or undone.
+/// Runs `act` on a cache with generations 1 (kept) and 2 (in place), and kills it after every number of steps, and
+/// the recovery too. Then checks the result of an uninterrupted open. `after` are the generations that may be in place
+/// after the act.
 fn killed_everywhere(dataset: &str, refuse: Refuse, first: u32, new: u32, act: &dyn Fn(&Path)) {
     let generations: Vec<Files> =
         (0..4).map(|g| if g == 0 { Files::new() } else { expected(dataset, g) }).collect();
@@ -180,7 +180,7 @@ fn killed_everywhere(dataset: &str, refuse: Refuse, first: u32, new: u32, act: &
             act(dir.path());
             let trace = fault::trace();
             done = trace.len() < kill as usize;
-            // The recovery is killed as well, at every step, for every kill of the act.
+            // For every kill of the act, the recovery is killed at every step too.
             fault::kill_after(Some(second));
             let opened = Cache::open(options(dir.path()), &Silent).is_ok();
             recovered = opened && fault::trace().len() < second as usize;
@@ -282,7 +282,7 @@ fn the_steps_of_an_exchange_are_these() {
     );
 }
 
-/// Trivy judges a database by its metadata.json: that comes when all else is in place.
+/// Trivy decides by metadata.json whether a database is valid, so it must be put in place last.
 #[test]
 fn file_by_file_the_seal_comes_last() {
     let dir = tempdir();

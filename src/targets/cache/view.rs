@@ -1,4 +1,5 @@
-//! Reads a cache: what is installed, and whether it is exactly what a bundle holds.
+//! Reads a cache: returns the metadata of installed datasets, and compares them with the content of a bundle. It writes
+//! nothing.
 
 use std::fs::File;
 use std::io;
@@ -12,12 +13,12 @@ use crate::targets::cache::working;
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::Dir;
 
-/// The most that a metadata file may have, in bytes.
+/// The limit for a metadata file in bytes.
 const MAX_METADATA: u64 = 1 << 20;
-/// The most of a VEX index that is read, in bytes.
+/// The limit for a VEX index in bytes.
 const MAX_INDEX: u64 = 16 << 20;
 
-/// A cache directory, looked at without a lock and without changing anything.
+/// A cache directory that is read without a lock.
 #[derive(Debug)]
 pub struct View {
     pub(crate) root: Dir,
@@ -25,27 +26,25 @@ pub struct View {
 }
 
 impl View {
-    /// The cache directory's path, links resolved.
+    /// Returns the path of the cache directory, with links resolved.
     pub fn dir(&self) -> &Path {
         self.root.path()
     }
 
-    /// The place of a dataset, or `None` where this layout has none for it. `vex_repository` is
-    /// the name under which Trivy's configuration knows a VEX repository, and one plain folder
-    /// name; other kinds ignore it.
+    /// Returns the slot of a dataset; `None` if the layout has none. `vex_repository` is the name of a VEX repository in
+    /// Trivy's configuration and must be a single directory name. Other kinds ignore it.
     pub fn slot(&self, name: &Name, vex_repository: &str) -> Option<Slot> {
         Slot::of(self.layout, name.kind(), vex_repository)
     }
 
-    /// What the cache says of a slot: `None` where nothing is there or where the metadata is not
-    /// what Trivy could read.
+    /// Returns the metadata of the dataset in a slot; `None` if there is none or Trivy could not read it.
     ///
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
     /// the directory; else the error of the system if it cannot be read.
     pub fn installed(&self, slot: &Slot) -> Result<Option<CachedDataset>, TargetError> {
         let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(None) };
-        let main = dir.find(slot.main()).at("look", dir.at(slot.main()))?;
+        let main = dir.find(slot.main()).at("look it up", dir.at(slot.main()))?;
         if !main.is_some_and(|main| if slot.is_database() { main.is_file() } else { main.is_dir() }) {
             return Ok(None);
         }
@@ -60,8 +59,8 @@ impl View {
         })
     }
 
-    /// Whether exactly these contents are in place with the metadata that `fresh` would write
-    /// (its times aside): every file is hashed, sizes first, and nothing else lies in the tree.
+    /// Whether exactly these contents are in place, with the metadata that `fresh` would write except for its times. Compares
+    /// sizes first, then hashes every file, and accepts no other files in a tree.
     ///
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
@@ -94,18 +93,17 @@ impl View {
 }
 
 impl View {
-    /// Whether what is in place has the number and the sizes of files that these contents have. A quick look: no
-    /// file is read through.
+    /// Whether the installed files have the number and the sizes of these contents. It reads no files, so it is fast.
     ///
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
     /// the directory; else the error of the system if a directory cannot be read.
     pub fn measures(&self, slot: &Slot, contents: &Contents) -> Result<bool, TargetError> {
         let Some(dir) = working::open_slot(&self.root, slot.path())? else { return Ok(false) };
-        // A database's metadata is written anew at import.
+        // An import rewrites the metadata of a database.
         for wanted in contents.files.iter().filter(|file| file.path.as_str() != slot.seal()) {
             let path = wanted.path.as_str();
-            let found = dir.find(path).at("look", dir.at(path))?;
+            let found = dir.find(path).at("look it up", dir.at(path))?;
             if !found.is_some_and(|found| found.is_file() && found.size == wanted.size) {
                 return Ok(false);
             }
@@ -123,7 +121,7 @@ impl View {
     }
 }
 
-/// A small file's bytes; `None` for whatever Trivy could not read either.
+/// Returns the bytes of a small file; `None` if Trivy could not read it either.
 fn small(dir: &Dir, name: &str) -> Result<Option<Vec<u8>>, TargetError> {
     unreadable_is_none(dir.read_small(name, MAX_METADATA)).at("read", dir.at(name))
 }
@@ -133,7 +131,7 @@ fn index(tree: &Dir) -> Result<Option<impl io::Read>, TargetError> {
     Ok(file.map(|file| io::Read::take(file, MAX_INDEX)))
 }
 
-/// A link, a device or a huge file is not metadata; that is no failure of the disk.
+/// Treats a link, a device or a huge file as missing, because it is not metadata. Other errors are kept.
 fn unreadable_is_none<T>(result: io::Result<Option<T>>) -> io::Result<Option<T>> {
     use rustix::io::Errno;
     match result {
@@ -149,7 +147,7 @@ fn unreadable_is_none<T>(result: io::Result<Option<T>>) -> io::Result<Option<T>>
     }
 }
 
-/// The files of a database but its metadata, which is rewritten at import and compared by field.
+/// Compares the files of a database, except its metadata, which an import rewrites and which is compared by field.
 fn files_match(dir: &Dir, slot: &Slot, contents: &Contents) -> Result<bool, TargetError> {
     let mut main = false;
     for wanted in contents.files.iter().filter(|file| file.path.as_str() != slot.seal()) {
@@ -186,7 +184,7 @@ fn tree_matches(dir: &Dir, slot: &Slot, contents: &Contents) -> Result<bool, Tar
         size = size.saturating_add(entry.size);
         Ok(())
     });
-    // Nothing that was signed is nested too deeply to be walked.
+    // Signed content is never nested too deeply to be walked.
     let walked = unreadable_is_none(walked.map(Some)).at("read", top.path())?;
     if walked.is_none() || !plain || (files, size) != (wanted.files, wanted.size) {
         return Ok(false);

@@ -1,8 +1,8 @@
-//! Sends a blob: whole, or in chunks if the registry or a proxy before it refuses a request of that size; from
-//! the first byte, or from where an upload broke off if the registry says how far it came (distribution
-//! specification v1.1, "Pushing blobs").
+//! Uploads a blob in one request, or in chunks if the registry or a proxy rejects a request of that size. An
+//! interrupted upload is resumed if the registry reports its offset (distribution specification v1.1, "Pushing blobs").
 //!
-//! The registry is asked to keep a blob only when all of its content has been read and has ended well.
+//! An upload is completed only after the content was read to its end without an error. The module does not know where
+//! the content comes from.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -22,15 +22,15 @@ use crate::util::redacted::Redacted;
 use crate::util::text::format_size;
 use crate::util::threads::lock;
 
-/// The smallest chunks that are sent, in bytes.
+/// The smallest chunk in bytes.
 pub const LEAST_CHUNK: u64 = 1 << 20;
-/// The chunks for a host that refuses more in one request, in bytes. CDNs let 100 MB pass, and nginx 1 MiB if
-/// nobody configures it.
+/// The sizes of chunks in bytes for a host that rejects larger requests. CDNs accept 100 MB, and nginx accepts 1 MiB by
+/// default.
 const CHUNK_SIZES: [u64; 4] = [64 << 20, 16 << 20, 4 << 20, LEAST_CHUNK];
-/// The least that a registry takes as a chunk which is not the last one, in bytes.
+/// The header with the smallest chunk that a registry accepts, except for the last one.
 const MIN_LENGTH: &str = "oci-chunk-min-length";
 
-/// A blob and where it goes.
+/// A blob and its repository.
 struct Pushed<'p> {
     repository: &'p Repository,
     digest: Digest,
@@ -39,14 +39,12 @@ struct Pushed<'p> {
 }
 
 impl Registry<'_> {
-    /// Pushes a blob that the repository may lack. `content` is read only if it has to be sent, and then to its
-    /// end: what it says there, that the bytes are the right ones, comes before the registry is asked to keep
-    /// them. It is read again if the upload fails in a way that may pass.
+    /// Pushes a blob if the repository does not have it. `content` is read only if it has to be sent. It is read to its
+    /// end, where it reports wrong bytes, before the upload is completed. It is opened again if the upload is retried.
     ///
     /// # Errors
-    /// [`PushError::Source`] if `content` fails; [`TargetError::DamagedBlob`] if the registry keeps other
-    /// bytes under the digest; [`TargetError::Remote`] if it cannot be reached, refuses the upload, or
-    /// claims to have it before it was sent.
+    /// [`PushError::Source`] if `content` fails; [`TargetError::DamagedBlob`] if the registry keeps a damaged blob;
+    /// [`TargetError::Remote`] if it cannot be reached, rejects the upload, or claims to have it before it was sent.
     pub fn push_blob(
         &self,
         repository: &Repository,
@@ -63,11 +61,11 @@ impl Registry<'_> {
         }
     }
 
-    /// As [`Registry::push_blob`], with content that can be read once. If it fails, ask
+    /// Does what [`Registry::push_blob`] does, with content that can be read only once. If it fails, call
     /// [`Registry::may_retry`].
     ///
     /// # Errors
-    /// As [`Registry::push_blob`].
+    /// The errors of [`Registry::push_blob`], for the first failure.
     pub(crate) fn push_blob_once(
         &self,
         repository: &Repository,
@@ -97,7 +95,7 @@ impl Registry<'_> {
                 return Err(error);
             }
         }
-        // Many take what they have under a digest for good, and throw away what is sent.
+        // Many registries do not check what they have under a digest, and discard the upload.
         if held == BlobState::Damaged && self.look(repository, digest, size)? == BlobState::Damaged {
             return Err(TargetError::DamagedBlob { blob: blob.subject, size }.into());
         }
@@ -106,7 +104,7 @@ impl Registry<'_> {
         Ok(PushOutcome::Sent)
     }
 
-    /// After a push of a blob that failed: waits until it may be tried again.
+    /// Waits after a failed push of a blob until it may be retried.
     ///
     /// # Errors
     /// The given error, if another attempt cannot help, or there were too many.
@@ -118,7 +116,7 @@ impl Registry<'_> {
     ) -> Result<(), PushError> {
         let key = (repository.to_string(), digest);
         let (host, request, least, renewed) = match lock(&self.unfinished).get(&key) {
-            // What failed before an upload has been retried already.
+            // Failures before the upload were retried already.
             None => return Err(error),
             Some(Unfinished::Nothing) => return Ok(()),
             Some(Unfinished::Upload(session)) => {
@@ -143,7 +141,7 @@ impl Registry<'_> {
                 let address = Redacted::from(&session.location).to_string();
                 Err(TargetError::UploadAddress { host: repository.host().to_owned(), address, why }.into())
             }
-            // Whom nobody reaches, nobody tells anything.
+            // A request to cancel would not reach the host either.
             error if error.is_unreachable() => Err(error),
             error => {
                 self.cancel(repository, session.location, &format!("blob {digest} of {repository}"));
@@ -152,7 +150,7 @@ impl Registry<'_> {
         }
     }
 
-    /// Keeps what is left of an upload that failed for another attempt, or has the registry drop it.
+    /// Keeps a failed upload for a retry, or cancels it.
     fn set_aside(&self, blob: &Pushed<'_>, session: Session, error: &PushError) {
         let key = (blob.repository.to_string(), blob.digest);
         let may_pass = error.retry() != Retry::Never || is_too_large(error) || session.renewed;
@@ -160,18 +158,19 @@ impl Registry<'_> {
             lock(&self.unfinished).insert(key, Unfinished::Upload(session));
             return;
         }
-        // What another attempt left may be the reason.
+        // The bytes of an earlier attempt may be the reason.
         if session.resumed && matches!(error, PushError::Target(_)) {
             lock(&self.unfinished).insert(key, Unfinished::Nothing);
         }
         self.cancel(blob.repository, session.location, &blob.subject);
     }
 
-    /// Makes the chunks for a registry smaller than a request that was refused, by it or at `host`, where it has the
-    /// upload sent; whether there are smaller ones. What is sent next is always smaller, so that this has an end.
+    /// Chooses smaller chunks for a registry after a rejected request. `host` rejected it: the registry, or the host that
+    /// it sends uploads to. Returns `false` if there are no smaller chunks. Each call chooses a smaller size, so retries
+    /// end.
     fn reduce(&self, registry: &str, host: &str, refused: u64, least: u64) -> bool {
         let mut chunks = lock(&self.chunks);
-        // Another upload may have been refused meanwhile.
+        // Another upload may have been rejected meanwhile.
         if chunks.get(registry).is_some_and(|chunk| (*chunk).max(least) < refused) {
             return true;
         }
@@ -179,7 +178,7 @@ impl Registry<'_> {
             return false;
         };
         self.policy.info(&format!(
-            "{host} takes no request of {} (status 413); sending chunks of {}",
+            "{host} rejects requests of {} (status 413); sending chunks of {}",
             format_size(refused),
             format_size(chunk)
         ));
@@ -187,13 +186,13 @@ impl Registry<'_> {
         true
     }
 
-    /// The largest request for an upload; `None` for no limit.
+    /// Returns the largest request for an upload; `None` for no limit.
     fn chunk(&self, registry: &str, session: &Session) -> Option<u64> {
         let chunk = lock(&self.chunks).get(registry).copied().or(self.chunk_size)?;
         Some(chunk.max(session.least).max(LEAST_CHUNK))
     }
 
-    /// The host of an upload, as failures are counted.
+    /// Returns the host of an upload, for which failures are counted.
     fn host_at(&self, repository: &Repository, location: &Url) -> String {
         match self.remote.registries.is_at(repository, location) {
             true => repository.host().to_owned(),
@@ -201,37 +200,37 @@ impl Registry<'_> {
         }
     }
 
-    /// Begins an upload; `None` if a mount made it needless.
+    /// Begins an upload; `None` if the blob was mounted instead.
     fn begin(&self, blob: &Pushed<'_>) -> Result<Option<Session>, TargetError> {
         let request = |url| Request {
             payload: Some((Vec::new(), "application/octet-stream".into())),
             ..Request::new(Method::POST, blob.subject.as_str(), url)
         };
         let mounted = self.elsewhere(blob.repository, blob.digest).map(|from| {
-            // Neither a digest nor a repository's name holds what a query must escape.
+            // Digests and names of repositories contain no characters that must be escaped in a query.
             let path = format!("blobs/uploads/?mount={}&from={from}", blob.digest);
             let access = Access::Mount { from };
             self.remote.registries.ask(&self.remote.http, blob.repository, &access, &path, &request)
         });
         let answer = match mounted {
             Some(Ok(answer)) if answer.response.status() == StatusCode::CREATED => return Ok(None),
-            // The registry does not mount this one, and has begun an upload instead.
+            // The registry did not mount it, and began an upload instead.
             Some(Ok(answer)) if answer.response.status() == StatusCode::ACCEPTED => answer,
-            // Not every registry mounts, and an account need not read everywhere.
+            // Some registries cannot mount, and the account may not read the other repository.
             _ => self.ask(blob.repository, "blobs/uploads/", &request)?,
         };
         if answer.response.status() != StatusCode::ACCEPTED {
             return Err(self.refusal(answer).into());
         }
         let location = self.location(&answer).map_err(|why| {
-            let why = format!("the registry does not say where to send it (no usable Location{why})");
+            let why = format!("the registry did not return a usable upload URL in Location{why}");
             RemoteError::Unusable { subject: blob.subject.clone(), why }
         })?;
         let least = answer.header(MIN_LENGTH).and_then(|length| length.trim().parse().ok()).unwrap_or(0);
         Ok(Some(Session { location, sent: 0, request: 0, least, resumed: false, renewed: false }))
     }
 
-    /// Takes up an upload that failed, if the registry says how far it came.
+    /// Resumes a failed upload, if the registry reports its offset.
     fn resume(&self, blob: &Pushed<'_>) -> Option<Session> {
         let left = lock(&self.unfinished).remove(&(blob.repository.to_string(), blob.digest))?;
         let Unfinished::Upload(session) = left else { return None };
@@ -246,7 +245,7 @@ impl Registry<'_> {
         Some(Session { location, sent, resumed: true, renewed: false, ..session })
     }
 
-    /// Sends what the registry lacks of a blob, and has it keep all of it.
+    /// Sends the rest of a blob, and completes the upload.
     fn transfer(
         &self,
         blob: &Pushed<'_>,
@@ -265,7 +264,8 @@ impl Registry<'_> {
             let length = chunk.unwrap_or(u64::MAX).min(blob.size - session.sent);
             session.request = length;
             self.patch(blob, session, content.by_ref().take(length))?;
-            // What failed before does not count any more, but an upload that begins again and again gets no further.
+            // Progress resets the count of failures, but only beyond the furthest offset so far: an upload that restarts
+            // again and again makes no progress.
             let mut furthest = lock(&self.furthest);
             let furthest = furthest.entry((blob.repository.to_string(), blob.digest)).or_default();
             if session.sent > *furthest {
@@ -273,9 +273,9 @@ impl Registry<'_> {
                 self.policy.succeeded(&host);
             }
         }
-        // At its end the content says whether it was the right one.
+        // The content reports wrong bytes only at its end.
         if io::copy(&mut content, &mut io::sink()).map_err(PushError::Source)? > 0 {
-            let why = "there is more than there should be";
+            let why = "it is longer than expected";
             return Err(PushError::Source(io::Error::new(io::ErrorKind::InvalidData, why)));
         }
         session.request = 0;
@@ -298,7 +298,7 @@ impl Registry<'_> {
         let got = received(&answer).filter(|_| answer.header(RANGE.as_str()).is_some()).unwrap_or(end);
         if !complete || got != end {
             let (subject, host) = (blob.subject.clone(), answer.host());
-            let why = format!("the registry has {got} of the {end} bytes that it was sent");
+            let why = format!("the registry received {got} of {end} bytes");
             return Err(RemoteError::Lost { subject, host, got, why }.into());
         }
         session.sent = end;
@@ -308,7 +308,7 @@ impl Registry<'_> {
         Ok(())
     }
 
-    /// What the answer to the last request of an upload says.
+    /// Checks the answer to the last request of an upload.
     fn kept(
         &self,
         blob: &Pushed<'_>,
@@ -317,17 +317,17 @@ impl Registry<'_> {
     ) -> Result<(), PushError> {
         match answer.response.status() {
             StatusCode::CREATED if complete => Ok(()),
-            // Whoever has not read it cannot have kept it.
+            // A registry that has not received all bytes cannot have stored them.
             status if status.is_success() && !complete => {
-                let why = "the registry says that it has it, before it was sent".into();
+                let why = "the registry claims to have it before it was sent".into();
                 Err(RemoteError::Unusable { subject: blob.subject.clone(), why }.into())
             }
             _ => Err(self.refused(blob, session, answer).into()),
         }
     }
 
-    /// What a refusal of an upload means, after a new login if that is what the registry wants. At another host, to
-    /// which the registry sends the upload, nobody can log in.
+    /// Returns the error for a rejected upload, after renewing the login if the registry asks for that. There is no login
+    /// for another host that the registry sends the upload to.
     fn refused(&self, blob: &Pushed<'_>, session: &mut Session, mut answer: Answer) -> RemoteError {
         let registries = &self.remote.registries;
         session.renewed = registries.renew(&self.remote.http, blob.repository, &answer);
@@ -338,10 +338,11 @@ impl Registry<'_> {
         self.refusal(answer)
     }
 
-    /// Where an answer says that an upload goes on. An error is the end of a sentence: what it says instead.
+    /// Returns the URL for the next request of an upload. An error is the reason, with a leading colon, or empty if there
+    /// is no Location.
     fn location(&self, answer: &Answer) -> Result<Url, String> {
         let asked = answer.response.url();
-        // Relative to what was asked, as any URL in HTTP may be (RFC 9110, 10.2.2).
+        // It may be relative to the requested URL (RFC 9110, 10.2.2).
         let named = answer.header(LOCATION.as_str()).ok_or_else(String::new)?;
         let location = asked.join(named).map_err(|_| ": it is not a URL".to_owned())?;
         let location = behind_tls(location, asked);
@@ -350,36 +351,36 @@ impl Registry<'_> {
             scheme if scheme == asked.scheme() => Ok(location),
             "http" if self.remote.options.insecure => Ok(location),
             "http" => Err(format!(
-                ": {} is plain HTTP, and the registry was asked over HTTPS; a proxy before it may have to send X-Forwarded-Proto",
+                ": {} is plain HTTP although the registry uses HTTPS; a proxy in front of it may have to send X-Forwarded-Proto",
                 Redacted::from(&location)
             )),
             _ => Err(format!(": {} is not an HTTP address", Redacted::from(&location))),
         }
     }
 
-    /// Begins the request that ends an upload.
+    /// Begins the request that completes an upload.
     fn put(&self, blob: &Pushed<'_>, mut location: Url, length: u64) -> Result<Upload, TargetError> {
         location.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
         let request = self.request_to(blob.repository, Method::PUT, &location, &blob.subject);
         Ok(self.remote.http.upload(request, length)?)
     }
 
-    /// Has the registry drop what it got of an upload that failed. Some keep it for a week, and a disk
-    /// that is full would be fuller with every attempt. Nothing depends on what it answers.
+    /// Cancels a failed upload. Some registries keep the received bytes for a week, so retries would fill the disk. The
+    /// answer is ignored.
     fn cancel(&self, repository: &Repository, location: Url, subject: &str) {
         let uploads = format!("/v2/{}/blobs/uploads/", repository.name());
         let ask = |method, url: Url| {
-            // On a registry's word nothing is deleted at other hosts, nor what is no upload.
+            // A registry must not make this program delete anything at other hosts, or anything except uploads.
             let is_upload =
                 self.remote.registries.is_at(repository, &url) && url.path().starts_with(&uploads);
             if is_upload { self.send_to(repository, method, &url, subject).ok() } else { None }
         };
-        // distribution names another place for each state of an upload, and cancels only at the last.
+        // distribution has another URL for each state of an upload, and cancels only at the latest one.
         let last = ask(Method::GET, location.clone()).and_then(|answer| self.location(&answer).ok());
         ask(Method::DELETE, last.unwrap_or(location));
     }
 
-    /// Asks once at a place that the registry named.
+    /// Sends one request to a URL that the registry named.
     fn send_to(
         &self,
         repository: &Repository,
@@ -390,7 +391,7 @@ impl Registry<'_> {
         self.remote.http.send(self.request_to(repository, method, url, subject))
     }
 
-    /// A request to a place that the registry named. Credentials go to the registry itself only.
+    /// Creates a request to a URL that the registry named. Credentials are sent only to the registry itself.
     fn request_to(&self, repository: &Repository, method: Method, url: &Url, subject: &str) -> Request {
         let registries = &self.remote.registries;
         let login = || registries.login_of(repository, &Access::Push);
@@ -401,12 +402,12 @@ impl Registry<'_> {
     }
 }
 
-/// Sends a content; the registry's answer to it, and whether it was sent to its end. The last piece goes
-/// out only when the content has ended well.
+/// Sends the content. Returns the answer, and whether all bytes were sent. The last piece is sent only after the
+/// content ended without an error.
 fn send(mut upload: Upload, mut content: impl Read) -> Result<(Answer, bool), PushError> {
     let (mut held, mut next) = (Vec::new(), vec![0; CHUNK]);
     loop {
-        // Dropping the upload on an error breaks the connection: nothing becomes a blob.
+        // Dropping the upload on an error closes the connection, so the registry does not store the blob.
         let count = match content.read(&mut next) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => other.map_err(PushError::Source)?,
@@ -423,7 +424,7 @@ fn send(mut upload: Upload, mut content: impl Read) -> Result<(Answer, bool), Pu
     }
 }
 
-/// Reads so many bytes that the registry has already.
+/// Skips the bytes that the registry has already.
 fn skip(content: &mut impl Read, count: u64) -> io::Result<()> {
     match io::copy(&mut content.by_ref().take(count), &mut io::sink())? {
         skipped if skipped == count => Ok(()),
@@ -431,18 +432,18 @@ fn skip(content: &mut impl Read, count: u64) -> io::Result<()> {
     }
 }
 
-/// How many bytes of an upload a registry says that it has.
+/// Returns the number of bytes of an upload that the registry has according to its answer.
 fn received(answer: &Answer) -> Option<u64> {
     let Some(range) = answer.header(RANGE.as_str()) else { return Some(0) };
     let (_, last) = range.trim().trim_start_matches("bytes=").split_once('-')?;
     match last.parse::<u64>().ok()? {
-        // So distribution says that it has nothing.
+        // distribution reports 0 if it has no bytes.
         0 => Some(0),
         last => last.checked_add(1),
     }
 }
 
-/// Whether the registry, or a proxy before it, does not take a request of this size.
+/// Whether the registry, or a proxy in front of it, rejected a request because of its size.
 fn is_too_large(error: &PushError) -> bool {
     matches!(error, PushError::Target(TargetError::Remote(RemoteError::Status { status: 413, .. })))
 }

@@ -1,9 +1,8 @@
-//! Pushes to an OCI registry (distribution specification v1.1, "Push"): the blobs that are missing, then
-//! the manifest, then its tags. At last it reads the manifest back.
+//! Pushes to an OCI registry (distribution specification v1.1, "Push"): the missing blobs, then the manifest, then its
+//! tags. At the end it reads the manifest back.
 //!
-//! The bytes are those that upstream published. Nothing is remembered between runs: the registry is asked
-//! what it has. Every request is retried if its failure may pass. Knows repositories and digests, and no
-//! bundles.
+//! The bytes are those that upstream published. The module stores nothing between runs: it asks the registry what it
+//! has. Transient failures are retried. The module knows repositories and digests, but not bundles.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -25,59 +24,59 @@ use crate::targets::error::TargetError;
 use crate::targets::registry::session::Unfinished;
 use crate::util::threads::lock;
 
-/// How long is waited between looks at a manifest that was pushed. Registries on object stores may take a second
-/// until they show it.
+/// The pauses between attempts to read a manifest back. Registries on object stores may take a second to show it.
 const READ_BACK_PAUSES: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
-/// What a tag may name: also what this program would not push, to see that it is there.
+/// The accepted types of a manifest, including types that trivy-ferry does not push, so that it sees any existing
+/// manifest.
 const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, \
     application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
-/// The registries that are pushed to in a run.
+/// The registries that a run pushes to.
 pub struct Registry<'r> {
     pub(super) remote: &'r Remote,
     access: Access,
     pub(super) policy: RetryPolicy<'r>,
-    /// The largest request that a blob is sent with, if the user says so.
+    /// The largest request for a blob, if the user sets one.
     pub(super) chunk_size: Option<u64>,
-    /// The registries where a larger request was refused, with the chunks that they are sent.
+    /// The registries that rejected a larger request, with the sizes of chunks for them.
     pub(super) chunks: Mutex<HashMap<String, u64>>,
-    /// What is left of uploads that failed and may be resumed, by repository and digest.
+    /// The failed uploads that may be resumed, by repository and digest.
     pub(super) unfinished: Mutex<HashMap<(String, Digest), Unfinished>>,
-    /// How much of a blob was ever sent in chunks, by repository and digest.
+    /// The number of bytes of a blob that were ever sent in chunks, by repository and digest.
     pub(super) furthest: Mutex<HashMap<(String, Digest), u64>>,
-    /// In which repository of a host a blob is known to be, so that another can mount it.
+    /// The repository of a host that has a blob, so that others can mount it.
     known: Mutex<HashMap<(String, Digest), String>>,
 }
 
-/// What a repository has of a blob.
+/// The state of a blob in a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BlobState {
     Complete,
-    /// Something of another length.
+    /// It has another length.
     Damaged,
     Nothing,
 }
 
-/// What became of a blob.
+/// The result of pushing a blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushOutcome {
-    /// It was there.
+    /// The repository had it.
     Present,
-    /// Another repository of the same registry had it.
+    /// It was mounted from another repository of the same registry.
     Mounted,
-    /// It was sent.
+    /// It was uploaded.
     Sent,
 }
 
-/// The bytes of a blob, which may have to be sent more than once.
+/// The content of a blob, which may have to be sent more than once.
 pub trait BlobContent {
-    /// The bytes, from the first one on.
+    /// Opens the content at its beginning.
     ///
     /// # Errors
-    /// If they cannot be had.
+    /// If the content cannot be opened.
     fn open<'s>(&'s mut self) -> io::Result<Box<dyn Read + 's>>;
 }
 
@@ -94,14 +93,14 @@ impl BlobContent for &mut SpooledTempFile {
     }
 }
 
-/// Why a blob was not pushed.
+/// The reason why a blob was not pushed.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    /// The registry did not take it.
+    /// The registry rejected it or failed.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// It could not be read.
-    #[error("reading: {0}")]
+    /// The content could not be read.
+    #[error("cannot read: {0}")]
     Source(io::Error),
 }
 
@@ -138,8 +137,8 @@ impl Retryable for PushError {
 }
 
 impl<'r> Registry<'r> {
-    /// Registries reached by `remote`, and retried within its limits. `chunk_size` is the largest request that blobs
-    /// are sent with, in bytes; without it, a blob is sent whole unless the registry refuses that.
+    /// Creates a client that uses `remote` and its retry policy. `chunk_size` is the largest request for a blob in bytes.
+    /// Without it, a blob is sent in one request unless the registry rejects that.
     pub fn new(remote: &'r Remote, chunk_size: Option<u64>, progress: &'r dyn Progress) -> Self {
         Registry {
             remote,
@@ -153,16 +152,16 @@ impl<'r> Registry<'r> {
         }
     }
 
-    /// Registries that are only asked what they hold: nobody has to be allowed to push for that.
+    /// Creates a client that only reads, and so needs no permission to push.
     pub fn to_read(remote: &'r Remote, progress: &'r dyn Progress) -> Self {
         Registry { access: Access::Pull, ..Registry::new(remote, None, progress) }
     }
 
-    /// The manifest that a reference names now; `None` where it names none.
+    /// Returns the manifest that a reference names now; `None` if there is none.
     ///
     /// # Errors
-    /// [`TargetError::Remote`] if the registry cannot be reached, refuses to answer, or gives a manifest
-    /// that is too large.
+    /// [`TargetError::Remote`] if the registry cannot be reached, rejects the request, or sends a manifest that is too
+    /// large.
     pub fn manifest(&self, reference: &Repository) -> Result<Option<Vec<u8>>, TargetError> {
         let subject = reference.to_string();
         let path = format!("manifests/{}", reference.asked_by());
@@ -174,16 +173,16 @@ impl<'r> Registry<'r> {
         }
         match status {
             StatusCode::OK => Ok(Some(self.remote.http.bytes(answer, oci::MAX_MANIFEST)?)),
-            // Registries answer 404 also for a repository that the first push will make.
+            // Registries also return 404 for a repository that does not exist before the first push.
             StatusCode::NOT_FOUND => Ok(None),
             _ => Err(self.refusal(answer).into()),
         }
     }
 
-    /// Whether a repository has a blob, and all of it as far as its length tells.
+    /// Whether a repository has a blob with this length.
     ///
     /// # Errors
-    /// [`TargetError::Remote`] if the registry cannot be reached or refuses to answer.
+    /// [`TargetError::Remote`] if the registry cannot be reached or rejects the request.
     pub fn has_blob(&self, repository: &Repository, digest: Digest, size: u64) -> Result<bool, TargetError> {
         let held = self.look(repository, digest, size)?;
         self.policy.succeeded(repository.host());
@@ -197,7 +196,7 @@ impl<'r> Registry<'r> {
         size: u64,
     ) -> Result<BlobState, TargetError> {
         let subject = format!("blob {digest} of {repository}");
-        // Not every registry, or what stands before it, tells lengths to HEAD.
+        // Some registries and proxies return no length for HEAD.
         for method in [Method::HEAD, Method::GET] {
             let request = |url| Request::new(method.clone(), subject.as_str(), url);
             let answer = self.ask(repository, &format!("blobs/{digest}"), &request)?;
@@ -216,11 +215,11 @@ impl<'r> Registry<'r> {
         Ok(BlobState::Damaged)
     }
 
-    /// Reads a blob to its end. `take` is given its bytes; whether they were the right ones is known after the
-    /// last, where anything else is an error. It is called again if the connection breaks.
+    /// Reads a blob to its end. `take` gets a reader that fails at the end if the length or the digest is wrong. `take` is
+    /// called again if the connection breaks.
     ///
     /// # Errors
-    /// [`TargetError::Remote`] if the registry cannot be reached, does not have the blob, or breaks off too
+    /// [`TargetError::Remote`] if the registry cannot be reached, does not have the blob, or closes the connection too
     /// often.
     pub fn read_blob<T>(
         &self,
@@ -246,11 +245,11 @@ impl<'r> Registry<'r> {
         }
     }
 
-    /// Whether a repository has all of these blobs, of these sizes: registries lose some to their cleaning, and
-    /// to disks that fail.
+    /// Whether a repository has all of these blobs with these sizes. Registries may lose blobs to garbage collection or to
+    /// failing disks.
     ///
     /// # Errors
-    /// [`TargetError::Remote`] if the registry cannot be reached or refuses to answer.
+    /// [`TargetError::Remote`] if the registry cannot be reached or rejects the request.
     pub fn has_all(
         &self,
         repository: &Repository,
@@ -267,8 +266,8 @@ impl<'r> Registry<'r> {
     /// Pushes a manifest under a tag, and reads it back.
     ///
     /// # Errors
-    /// [`TargetError::Remote`] if the registry cannot be reached or refuses the manifest;
-    /// [`TargetError::ReadBack`] if the tag then names something else.
+    /// [`TargetError::Remote`] if the registry cannot be reached or rejects the manifest; [`TargetError::ReadBack`] if the
+    /// tag then refers to another manifest.
     pub fn push_manifest(
         &self,
         reference: &Repository,
@@ -282,8 +281,8 @@ impl<'r> Registry<'r> {
             ..Request::new(Method::PUT, subject.as_str(), url)
         };
         let answer = self.ask(reference, &path, &request)?;
-        // The specification knows 201 alone. Some answer 202, or 200 (containers/image, issue 381): the read-back
-        // decides.
+        // The specification allows only 201. Some registries return 202 or 200 (containers/image, issue 381). Reading
+        // the manifest back decides.
         if !matches!(answer.response.status(), StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED) {
             return Err(self.refusal(answer).into());
         }
@@ -299,7 +298,7 @@ impl<'r> Registry<'r> {
         }
     }
 
-    /// Asks something of a repository; the answer may have any status that a retry does not change.
+    /// Sends a request to a repository with retries. The answer may have any status that is not transient.
     pub(super) fn ask(
         &self,
         repository: &Repository,
@@ -317,32 +316,32 @@ impl<'r> Registry<'r> {
     }
 
     pub(super) fn refusal(&self, answer: Answer) -> RemoteError {
-        // Whoever only asks needs no right to push.
+        // The hint for a reader must not ask for the permission to push.
         let service = if self.access == Access::Pull { Service::Registry } else { Service::Target };
         self.remote.http.refusal(answer, service)
     }
 
-    /// Another repository of the same host that has a blob.
+    /// Returns another repository of the same host that has a blob.
     pub(super) fn elsewhere(&self, repository: &Repository, digest: Digest) -> Option<String> {
         let known = lock(&self.known);
         known.get(&(repository.host().into(), digest)).filter(|name| *name != repository.name()).cloned()
     }
 
-    /// Keeps in mind that a repository has a blob, so that others can mount it.
+    /// Records that a repository has a blob, so that others can mount it.
     pub fn remember(&self, repository: &Repository, digest: Digest) {
         let mut known = lock(&self.known);
         known.entry((repository.host().into(), digest)).or_insert_with(|| repository.name().into());
     }
 }
 
-/// The bytes of a blob on their way from a registry. They end well only with the right length and digest.
+/// A reader of a blob from a registry. It fails at the end if the length or the digest is wrong.
 pub struct BlobBody {
     body: Body,
     piece: Bytes,
     hasher: Option<Hasher>,
     wanted: Digest,
     left: u64,
-    /// What the network said, if it broke.
+    /// The error of the connection, if it broke.
     lost: Option<RemoteError>,
 }
 
@@ -357,8 +356,7 @@ impl Read for BlobBody {
         if self.piece.is_empty() {
             match self.body.next() {
                 Ok(Some(piece)) => {
-                    let other =
-                        || io::Error::new(io::ErrorKind::InvalidData, "it is longer than it should be");
+                    let other = || io::Error::new(io::ErrorKind::InvalidData, "it is longer than expected");
                     self.left = self.left.checked_sub(piece.len() as u64).ok_or_else(other)?;
                     self.piece = piece;
                 }
@@ -366,7 +364,7 @@ impl Read for BlobBody {
                     let found = self.hasher.take().map(Hasher::finish);
                     return match found.is_none_or(|found| found == self.wanted) {
                         true => Ok(0),
-                        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it has another digest")),
+                        false => Err(io::Error::new(io::ErrorKind::InvalidData, "its digest is wrong")),
                     };
                 }
                 Err(error) => {
@@ -386,7 +384,7 @@ impl Read for BlobBody {
     }
 }
 
-/// Pushes a manifest under a repository's own tag and then under further ones.
+/// Pushes a manifest under the tag of the reference and then under further tags.
 ///
 /// # Errors
 /// The error of the first push that fails: see [`Registry::push_manifest`]. The tags before it are pushed,

@@ -1,7 +1,7 @@
 //! OCI registries as targets.
 //!
-//! - `client`: asks a registry, and pushes manifests.
-//! - `blob`: sends blobs, whole or in chunks; `session` is what it knows of an upload.
+//! - `client`: sends requests to a registry, and pushes manifests.
+//! - `blob`: uploads blobs, in one request or in chunks; `session` is the state of an upload.
 
 mod blob;
 mod client;

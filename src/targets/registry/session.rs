@@ -1,27 +1,27 @@
-//! Uploads that a registry has begun, and what is left of them.
+//! The state of uploads to a registry.
 
 use reqwest::Url;
 
-/// What is left of an upload that failed and may be tried again.
+/// A failed upload that may be retried.
 pub(super) enum Unfinished {
-    /// The registry may still have what it got.
+    /// The registry may still have the bytes that it received.
     Upload(Session),
-    /// What it had was of no use.
+    /// The bytes that it received are useless.
     Nothing,
 }
 
 /// An upload that the registry has begun.
 pub(super) struct Session {
-    /// Where the next bytes go.
+    /// The URL for the next bytes.
     pub(super) location: Url,
-    /// How many bytes the registry has.
+    /// The number of bytes that the registry has.
     pub(super) sent: u64,
-    /// How many bytes the last request had.
+    /// The number of bytes in the last request.
     pub(super) request: u64,
-    /// The least that is sent at once, but for the last bytes.
+    /// The smallest chunk that the registry accepts, except for the last one.
     pub(super) least: u64,
-    /// It was begun by an earlier attempt.
+    /// Whether an earlier attempt began it.
     pub(super) resumed: bool,
-    /// Its last request was refused, and there is another login now.
+    /// Whether its last request was rejected and the login was renewed since.
     pub(super) renewed: bool,
 }

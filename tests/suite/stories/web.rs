@@ -106,7 +106,8 @@ fn a_damaged_bundle_changes_nothing_in_a_web_root() {
     importer
         .ferry(&format!("import {first} --trust {public} --web-root {root}/none --web-url http://x"))
         .exits(7)
-        .warns("there is no folder");
+        .warns("the web root ")
+        .warns("does not exist");
     importer.ferry(&format!("import {first} --trust {public} --web-root {root}")).exits(2).warns("--web-url");
 }
 
