@@ -5,9 +5,9 @@ use crate::hint::Hint;
 
 /// The advice to run `repair`. The command `repair` removes it from its own errors.
 pub(crate) const REPAIR_ADVICE: [&str; 3] = [
-    ", or run `trivy-ferry repair` if its parity files are beside it",
-    ", or run `trivy-ferry repair` if there are parity files beside them",
-    ", or run `trivy-ferry repair` if there is enough parity",
+    " (`trivy-ferry repair` can rebuild it if its parity files are beside it)",
+    " (`trivy-ferry repair` can rebuild it if there are parity files beside them)",
+    " (`trivy-ferry repair` can rebuild them if there is enough parity)",
 ];
 /// The advice to run `verify`. The command `verify` removes it from its own errors.
 pub(crate) const VERIFY_ADVICE: [&str; 2] =

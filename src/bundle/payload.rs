@@ -38,7 +38,7 @@ pub struct Stream(String);
 
 /// A string that cannot name a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a name of a stream: use at most 32 lower-case letters, digits, '.', '_' and '-'")]
+#[error("not a valid stream name: use at most 32 lower-case letters, digits, '.', '_' and '-'")]
 pub struct InvalidStream;
 
 impl Stream {
@@ -195,7 +195,7 @@ impl Image {
             !host.is_empty() && rest.rsplit('/').next().is_some_and(|last| last.contains([':', '@']))
         });
         if !named || name.len() > 512 || !name.bytes().all(plain) {
-            return Err("is not a full name of an image".into());
+            return Err("is not a full image name".into());
         }
         if let Some((_, pinned)) = name.split_once('@')
             && pinned != self.manifest.digest.to_string()
@@ -458,7 +458,7 @@ impl Payload {
             let plain =
                 path.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'/' | b'-'));
             if !(plain || path == SUMS) || path.parse::<RelPath>().is_err() || path == MANIFEST {
-                return Err(format!("{path:?} is not a valid name of a member"));
+                return Err(format!("{path:?} is not a valid member name"));
             }
             if member.size > MAX_MEMBER || header::header(path, member.size).is_none() {
                 return Err(format!("{path} with {} bytes does not fit tar", member.size));
@@ -584,7 +584,7 @@ mod tests {
         for name in ["", "trivy", "trivy:1", "/a:1", "h/a", "h/a:1 x", "h:1/a", "h/\u{202e}:1"] {
             let bad = with_image(|p| p["images"][0]["name"] = name.into()).unwrap_err();
             assert!(
-                matches!(&bad, BadPayload::Rule(why) if why.raw().contains("not a full name")),
+                matches!(&bad, BadPayload::Rule(why) if why.raw().contains("not a full image name")),
                 "{name}: {bad:?}"
             );
         }

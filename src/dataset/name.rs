@@ -15,7 +15,7 @@ pub struct Name(String);
 
 /// A string that cannot name a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not a name of a dataset: use trivy-db, trivy-java-db, trivy-checks, vex-hub or vex-NAME")]
+#[error("not a valid dataset name: use trivy-db, trivy-java-db, trivy-checks, vex-hub or vex-NAME")]
 pub struct InvalidName;
 
 impl Name {

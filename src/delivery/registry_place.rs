@@ -203,7 +203,7 @@ mod tests {
             ("host/security/trivy-db:2", "has no tag"),
             ("trivy-db=host", "names no repository"),
             ("vex-hub=host/x", "over HTTP"),
-            ("trivy=host/x", "not a dataset's name"),
+            ("trivy=host/x", "not a valid dataset name"),
             ("trivy-db=host/x:a b", "not a usable address"),
         ] {
             let error = text.parse::<RegistryPlace>().unwrap_err().to_string();

@@ -553,7 +553,7 @@ fn a_directory_that_lacks_what_it_seems_to_hold_is_no_success() {
     host.bundle("inbox/one.tar", &bundle(days(-3)));
     host.file("inbox/two.tar", bundle(days(-1)).signed(&Host::new().key));
     for ran in [host.import(&host.path("inbox"), &[]), host.verify(&host.path("inbox"), &[])] {
-        ran.good().warns("warning: two.tar was passed over").warns("new key");
+        ran.good().warns("warning: two.tar was skipped").warns("new key");
     }
 }
 
@@ -945,7 +945,7 @@ fn many_names_and_many_copies_of_a_bundle_are_one() {
     ran.good()
         .prints("trivy-db        installed")
         .prints("link-1.tar: another name of a file that was read already")
-        .prints(" more: not named");
+        .prints(" more: skipped too");
     assert!(ran.out.lines().count() < 700, "{} lines", ran.out.lines().count());
 }
 

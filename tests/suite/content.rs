@@ -177,7 +177,7 @@ fn a_repository_without_a_date_arrives_in_every_target() {
         contents["updated_at"] = json!(days(-2));
     });
     let old = host.bundle("old.tar", &old);
-    host.verify(&old, &[]).fails_with(4, &["its date is", "was signed"]);
+    host.verify(&old, &[]).fails_with(4, &["its date is", "instead of the signed"]);
 }
 
 fn database(buckets: u16, filler: usize) -> Vec<u8> {
