@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::bundle::BundleError;
 use crate::util::fs::{self, Links, OpenError};
 
-/// How many volumes of a bundle are open at once. A bundle may have hundreds of volumes, and the system limits
+/// The number of volumes of a bundle that are open at once. A bundle may have hundreds of volumes, and the system limits
 /// the open files of a process. Several are open because layers in different volumes are read at once.
 const OPEN_AT_ONCE: usize = 8;
 

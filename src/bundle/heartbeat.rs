@@ -45,7 +45,7 @@ pub struct Heartbeat {
     /// The newest bundle of the stream, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<NewestBundle>,
-    /// What the export should have carried but could not get.
+    /// The items that the export should have carried but could not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingItem>,
 }

@@ -114,7 +114,7 @@ pub struct Payload {
     /// The volumes behind the head, if the bundle is split.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
-    /// What the exporter should have carried but could not get.
+    /// The items that the exporter should have carried but could not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingItem>,
 }
@@ -138,7 +138,7 @@ pub struct Dataset {
     /// Its tag: the schema version of a database, the major version of checks, the version of the
     /// VEX repository specification.
     pub tag: String,
-    /// Where it came from, for information only.
+    /// Its origin, for information only.
     pub source: String,
     /// Upstream's manifest.
     pub manifest: Blob,
@@ -161,7 +161,7 @@ pub struct Dataset {
 pub struct Image {
     /// Its full name, with host and tag or digest: `docker.io/aquasec/trivy:0.74.0`.
     pub name: String,
-    /// Where it came from, for information only.
+    /// Its origin, for information only.
     pub source: String,
     /// The manifest or index that its name refers to.
     pub manifest: Blob,

@@ -36,7 +36,7 @@ pub struct BundleInfo {
     pub previous: Option<Digest>,
     /// The largest file in bytes, if larger bundles should be split into volumes.
     pub volume_size: Option<u64>,
-    /// What should be in it but could not be fetched.
+    /// The items that should be in it but could not be fetched.
     pub missing: Vec<MissingItem>,
 }
 

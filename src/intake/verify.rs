@@ -85,7 +85,7 @@ pub struct ValidBundle {
     pub datasets: Vec<String>,
     /// The names of its images.
     pub images: Vec<String>,
-    /// What its exporter should have carried but could not get.
+    /// The items that its exporter should have carried but could not get.
     pub missing_items: Vec<MissingItem>,
     /// When it was checked.
     #[serde(skip)]

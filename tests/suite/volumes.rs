@@ -330,7 +330,7 @@ fn one_medium_comes_after_the_other() {
     host.import(&host.path("next"), &["--staging", "next"]).good();
     assert_eq!(host.files("next").iter().filter(|path| path.is_file()).count(), 2);
     let own = host.path("mine/trivy-ferry-staging");
-    host.import(&own, &["--staging", "mine"]).fails_with(2, &["imported from"]);
+    host.import(&own, &["--staging", "mine"]).fails_with(2, &["also an input of this import"]);
 }
 
 #[test]
