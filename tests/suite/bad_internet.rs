@@ -496,9 +496,11 @@ fn a_bad_layer_is_had_from_another_source() {
     ran.good();
     assert_eq!(row["source"], format!("{}/db:1", good.host), "{row:#}");
     let passed = row["passed_over"].to_string();
-    for (upstream, why) in
-        [(&rubbish, "does not contain metadata.json"), (&damaging, "but has sha256:"), (&forgetful, "status 404")]
-    {
+    for (upstream, why) in [
+        (&rubbish, "does not contain metadata.json"),
+        (&damaging, "but has sha256:"),
+        (&forgetful, "status 404"),
+    ] {
         assert!(passed.contains(&upstream.host) && passed.contains(why), "{why}: {passed}");
     }
     host.holds_good_bundles(1);

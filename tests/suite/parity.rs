@@ -308,7 +308,7 @@ fn parity_and_heads_of_other_names_find_each_other() {
         let head = host.path("out").join(rename(&named(&good, ".tar.000")));
         let _ = fs::remove_dir_all(host.path("state"));
         host.import(&head, &[]).good().warns("rebuilt from parity");
-        host.repair().good().prints("is whole again").prints(&lost);
+        host.repair().good().prints("is complete again").prints(&lost);
         assert!(host.out()[&lost] == good[&lost], "{what}");
         host.import_anew().good().does_not_say("from parity").does_not_say("ignored");
         fs::remove_file(&head).unwrap();
@@ -327,6 +327,6 @@ fn parity_and_heads_of_other_names_find_each_other() {
     let rename = |name: &String| if name.ends_with(".tar") { "A.BIN".into() } else { "B.BIN".to_owned() };
     host.put_out(&bad.iter().map(|(name, bytes)| (rename(name), bytes.clone())).collect());
     host.import_anew().good().warns("rebuilt from parity");
-    host.repair().good().prints("is whole again").prints("A.BIN");
+    host.repair().good().prints("is complete again").prints("A.BIN");
     host.import_anew().good().does_not_say("from parity");
 }

@@ -646,7 +646,7 @@ impl Diode {
             let why = fs::read_to_string(row["reason"].as_str().map(|path| self.host.path(path)).unwrap());
             // What was put away since is told in the report.
             let why = why.unwrap_or_else(|_| row.to_string());
-            self.repaired += usize::from(outcome == "processed" && why.contains("made again"));
+            self.repaired += usize::from(outcome == "processed" && why.contains("rebuilt from parity"));
             assert!(outcome == "processed" || row["why"].as_str().is_some_and(|why| why.len() > 20), "{at}");
             if outcome == "processed" && self.first.is_none() {
                 self.first = Some(bundle.into());
