@@ -1,5 +1,4 @@
-//! Admission: which bundles a target accepts, as far as the command line, the memory and the clock
-//! decide.
+//! Admission: which bundles a target accepts by the options, the ledger and the clock.
 
 use crate::bundle::VerifiedBundle;
 use crate::delivery::admitted::AdmittedBundle;
@@ -13,7 +12,7 @@ use crate::trust::Rejection;
 use crate::trust::acceptance::{Admission, admit, present, record};
 use crate::trust::state::TargetState;
 
-/// Judges every bundle for one target; what is refused stands in the report.
+/// Decides on every bundle for one target. Adds rejected bundles to the report.
 pub(crate) fn admit_all(
     bundles: &[VerifiedBundle],
     state: &TargetState,
@@ -23,7 +22,7 @@ pub(crate) fn admit_all(
     let DeliveryContext { host, keyring, policy, .. } = context;
     let mut admitted = Vec::new();
     let several = bundles.iter().any(|bundle| bundle.payload().stream.as_str() == policy.stream);
-    // Bundles of one folder are judged in the order of their creation, each after the one before.
+    // Each bundle is judged as if the ones created before it had been imported already.
     let before = state;
     let mut state = state.clone();
     let mut rejected = Vec::new();
@@ -31,13 +30,13 @@ pub(crate) fn admit_all(
         let candidate = candidate(bundle);
         match admit(&candidate, &state, policy, host.now) {
             Ok(mut admission) => {
-                // A second copy in the folder is not what earlier imports accepted.
+                // A second copy in the directory does not count as accepted by an earlier import.
                 admission.seen = before.seen.contains(&candidate.identity);
                 record(&mut state, &candidate, &admission, [], host.now);
                 report.bundles.push(AdmittedBundle::new(bundle, &admission, keyring, host.now));
                 admitted.push(Some(admission));
             }
-            // Another stream's bundle on the same medium is somebody else's.
+            // A medium may carry bundles of other streams for other hosts.
             Err(rejection @ Rejection::Stream { .. }) if several => {
                 report.ignored.push(SkippedFile { name: bundle.name(), why: rejection.to_string() });
                 admitted.push(None);
@@ -52,7 +51,7 @@ pub(crate) fn admit_all(
     let good = bundles.iter().zip(&admitted).filter(|(_, admission)| admission.is_some());
     let newest = good.map(|(bundle, _)| bundle.payload().created).max();
     for (bundle, rejection) in rejected {
-        // Last month's bundle may stay on the stick: what is in use is newer.
+        // An old bundle may stay on the medium if a newer one was accepted.
         let surpassed = newest.is_some_and(|newest| bundle.payload().created < newest);
         match rejection {
             Rejection::Rollback { .. } | Rejection::Expired { .. } if surpassed => {
@@ -69,7 +68,7 @@ pub(crate) fn admit_all(
     admitted
 }
 
-/// The end of an import into a target: what is remembered of it, and what is too old in it.
+/// Ends an import into a target: saves the ledger and warns of old data.
 pub(crate) fn conclude(ledger: TargetLedger<'_>, context: &DeliveryContext, report: &mut TargetReport) {
     watch_expiry(ledger.state(), context, report);
     if let Err(error) = ledger.finish(report.has_changed()) {
@@ -78,7 +77,7 @@ pub(crate) fn conclude(ledger: TargetLedger<'_>, context: &DeliveryContext, repo
     report.warn_of_old(context.host.now, NEWER_BUNDLE);
 }
 
-/// What is installed may have passed its exporter's date while nothing newer came.
+/// Reports an error if installed data has expired and no newer bundle came.
 pub(crate) fn watch_expiry(state: &TargetState, context: &DeliveryContext, report: &mut TargetReport) {
     let last = state.last.as_ref().and_then(|last| last.expires);
     let expires = state.expires.values().copied().chain(last).min();

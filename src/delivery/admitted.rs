@@ -1,4 +1,4 @@
-//! A bundle that was admitted, and who signed it: what every report says of it.
+//! An admitted bundle with its signers, as every report describes it.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ use crate::util::text::format_age;
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct AdmittedBundle {
-    /// Its file, or that of its head.
+    /// The bundle's file, or the file of its head volume.
     #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub path: PathBuf,
     /// The digest of its payload.
@@ -27,28 +27,28 @@ pub struct AdmittedBundle {
     pub signers: Vec<SignerInfo>,
     /// When it was created.
     pub created: Timestamp,
-    /// Its number in the stream, if its exporter keeps count.
+    /// Its number in the stream, if the exporter numbers its bundles.
     pub sequence: Option<u64>,
-    /// Nothing of its stream was accepted for this target before.
+    /// Whether it is the first bundle of its stream that this target accepted.
     pub first_import: bool,
-    /// This very bundle was accepted before.
+    /// Whether the same bundle was accepted before.
     pub seen_before: bool,
-    /// It came late: newer bundles of its stream came before it.
+    /// Whether a newer bundle of its stream was accepted before it.
     pub superseded: bool,
-    /// The numbers of bundles before it that never came, from and to, both included.
+    /// The first and the last number of the bundles before it that are missing.
     pub missing: Option<(u64, u64)>,
-    /// What its exporter was to carry and could not get.
+    /// The items that the exporter was asked for and could not fetch.
     pub missing_items: Vec<MissingItem>,
-    /// The number of the last bundle, if this newer one has a lower one.
+    /// The number of the last accepted bundle, if this newer bundle has a lower number.
     pub number_before: Option<u64>,
     /// The flags without which it would have been rejected.
     pub overrides: Vec<&'static str>,
-    /// The volumes behind its head.
+    /// The volumes that follow its head volume.
     pub volumes: Vec<Volume>,
     /// The name of its file.
     #[serde(skip)]
     pub name: String,
-    /// Its age, for people.
+    /// Its age as text.
     #[serde(skip)]
     pub age: String,
     /// The names of its datasets and images, and the digests of their manifests.
@@ -86,7 +86,7 @@ impl AdmittedBundle {
         }
     }
 
-    /// Whether a dataset or an image is its.
+    /// Whether the bundle contains a dataset or image of this name and digest.
     pub(crate) fn has(&self, name: &str, digest: Digest) -> bool {
         self.content.iter().any(|(other, of)| other == name && *of == digest)
     }

@@ -1,4 +1,4 @@
-//! The candidates for a target in the admitted bundles, and of what belongs into one place the newest.
+//! The datasets of the admitted bundles that are candidates for a target, and the newest candidate for each place.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +16,17 @@ pub(crate) struct DatasetCandidate {
     pub(crate) dataset: Dataset,
     /// The date that is compared with the floor.
     pub(crate) date: Timestamp,
-    /// Its bundle came after newer ones: that most of it is older is no news.
+    /// Whether a newer bundle was accepted before this one. If so, older data in it needs no warning.
     pub(crate) late: bool,
 }
 
-/// The date by which a dataset is older or newer than another. What carries none of its own, as
-/// checks do, is dated by its bundle: else a bundle seen long ago would put its old checks over
-/// the new ones.
+/// Returns the date by which a dataset is compared with another. Datasets without a date, such as checks, get
+/// the date of their bundle, so that an old bundle cannot replace newer checks.
 pub(crate) fn floor_date(dataset: &Dataset, created: Timestamp) -> Timestamp {
     dataset.contents.updated_at.unwrap_or(created)
 }
 
-/// The wanted datasets of the admitted bundles, in the order of the bundles.
+/// Returns the selected datasets of the admitted bundles, in the order of the bundles.
 pub(crate) fn candidates(
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
@@ -48,8 +47,8 @@ pub(crate) fn candidates(
     candidates
 }
 
-/// Of the candidates for one place the newest, in the order of the places; of equals the last. A place is
-/// given by its name and by what the caller knows of it.
+/// Returns the newest candidate for each place, in the order of the places' names. Of candidates with the same
+/// date, the last one is returned. Each place has a name and the caller's own data.
 pub(crate) fn newest<P>(
     placed: impl IntoIterator<Item = (String, P, DatasetCandidate)>,
 ) -> Vec<(P, DatasetCandidate)> {

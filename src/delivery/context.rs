@@ -1,4 +1,4 @@
-//! The context of a delivery: the host, the keyring and the rules, the same for all targets of a run.
+//! The context of a delivery: the host, the keyring and the policy, shared by all targets of a run.
 
 use std::path::PathBuf;
 
@@ -11,16 +11,16 @@ use crate::trust::acceptance::Policy;
 use crate::trust::keyring::Keyring;
 use crate::trust::max_age::MaxAge;
 
-/// Everything about this host that decides.
+/// The facts about this host that decisions depend on.
 pub(crate) struct HostContext {
     pub(crate) now: Timestamp,
     pub(crate) version: TrivyVersion,
     pub(crate) vex: VexConfig,
-    /// The scanner's XDG_DATA_HOME, where one was named; absolute.
+    /// The scanner's `XDG_DATA_HOME` as an absolute path, if one was given.
     pub(crate) data_home: Option<PathBuf>,
 }
 
-/// Everything that is the same for all targets of a run.
+/// The data that all targets of a run share.
 pub(crate) struct DeliveryContext {
     pub(crate) host: HostContext,
     pub(crate) keyring: Keyring,

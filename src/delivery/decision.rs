@@ -1,5 +1,6 @@
-//! The decision on one dataset at one target: accepted, or rejected and why. The same rules for every
-//! kind of target; what there is at the target was looked up before.
+//! The decision on one dataset at one target: accepted, or rejected and why.
+//!
+//! The rules are the same for every kind of target. The caller looks up what the target has.
 
 use jiff::Timestamp;
 
@@ -12,44 +13,44 @@ use crate::trust::acceptance::{DatasetDecision, believable, judge, present};
 use crate::trust::state::TargetState;
 use crate::util::text::{escape, format_distinct, format_minute};
 
-/// What decides about a dataset.
+/// The facts on which the decision on a dataset depends.
 pub(crate) struct DecisionInput<'d> {
     pub(crate) dataset: &'d Dataset,
-    /// The name that the scanner here has for a VEX repository in a cache.
+    /// The scanner's name for a VEX repository in a cache.
     pub(crate) repository: Option<String>,
-    /// How it is to appear in the report, with the date of what the target has.
+    /// The row of the report, with the date of the target's data.
     pub(crate) row: DatasetResult,
     /// The date that is compared with the floor.
     pub(crate) date: Option<Timestamp>,
-    /// The date of what the target has, where that must not be gone behind.
+    /// The date of the target's data, if older data must not replace it.
     pub(crate) floor: Option<Timestamp>,
-    /// The target has nothing in its place.
+    /// Whether the target has no such dataset.
     pub(crate) vacant: bool,
-    /// Its bundle came after newer ones: that most of it is older is no news.
+    /// Whether a newer bundle was accepted before this one. If so, older data in it needs no warning.
     pub(crate) late: bool,
-    /// What did not happen where it is too old: `left alone`, `not pushed`.
+    /// The words for a dataset that is too old: `left alone`, `not pushed`.
     pub(crate) otherwise: &'static str,
-    /// Upstream's version of what the target has. It decides about checks, which have no date, if
-    /// nothing is remembered of them, or others put that there.
+    /// Upstream's version of the target's data. It decides on checks, which have no date, if the ledger has no
+    /// floor for them or another program put them there.
     pub(crate) version: Option<String>,
-    /// The target has something that no import of this host put there, as far as is known.
+    /// Whether the target has data that no known import of this host put there.
     pub(crate) foreign: bool,
 }
 
 /// How a dataset is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AcceptedDataset {
-    /// It was accepted here before.
+    /// Whether the dataset was accepted here before.
     pub(crate) known: bool,
-    /// It is older than what was there, and taken all the same.
+    /// Whether it is older than the target's data and was accepted with an override.
     pub(crate) rollback: bool,
 }
 
-/// Judges a dataset, and reports it. `None`: it is left out. `same` says whether the target holds it
-/// already, which may take a while to find out.
+/// Decides on a dataset and adds it to the report. Returns `None` if the dataset is not to be installed. `same`
+/// tells whether the target already has the dataset. It is called only if needed, because it may be slow.
 ///
 /// # Errors
-/// Those of `same`.
+/// If `same` cannot read the target.
 pub(crate) fn decide(
     context: &DeliveryContext,
     state: &TargetState,
@@ -87,7 +88,7 @@ pub(crate) fn decide(
         return skip(row, DeliveryStatus::Unchanged);
     }
     let remembered = state.floors.get(&dataset.reference()).copied();
-    // What a stolen key may have put there is no floor.
+    // After a reset of the floors, the target's data may come from a stolen key and is no floor.
     let is_floor = state.floors_reset.is_none();
     let (floor, by_version) = (floor.filter(|_| is_floor), is_floor && (remembered.is_none() || foreign));
     let believed = believable(floor, now);
@@ -120,8 +121,8 @@ pub(crate) fn decide(
     Ok(Some(AcceptedDataset { known: remembered.is_some(), rollback: verdict != DatasetDecision::Accept }))
 }
 
-/// What is said of checks that are older than those of the version `have`, which the target has; `None` if they are
-/// not, or may be all the same.
+/// Returns the warning for checks that are older than the target's version `have`. Returns `None` if they are not
+/// older, or if a rollback is allowed.
 fn older_version(
     dataset: &Dataset,
     have: &str,
@@ -132,7 +133,7 @@ fn older_version(
     let is_older = dataset.contents.updated_at.is_none() && is_newer(have, candidate);
     (is_older && !context.policy.allow_rollback).then(|| {
         format!(
-            "{} {} was {otherwise}, because version {} was there already; --allow-rollback takes the older one",
+            "{} {} was {otherwise}, because the target has version {}; --allow-rollback accepts the older one",
             dataset.reference(),
             escape(candidate.unwrap_or_default()),
             escape(have)
@@ -140,7 +141,7 @@ fn older_version(
     })
 }
 
-/// What is said of a date at a target that is ahead of this host's clock.
+/// Returns the warning for a date at a target that is ahead of this host's clock.
 pub(crate) fn future_date_warning(dataset: &str, date: Timestamp) -> String {
     format!(
         "the date of {dataset} at the target, {}, is more than 24 h ahead of this host's clock and was ignored",
@@ -148,7 +149,8 @@ pub(crate) fn future_date_warning(dataset: &str, date: Timestamp) -> String {
     )
 }
 
-/// Whether a version is higher than another. Versions that are not numbers with dots compare as nothing.
+/// Whether the version `have` is higher than `candidate`. Returns `false` if one of them is not made of numbers
+/// and dots.
 fn is_newer(have: &str, candidate: Option<&str>) -> bool {
     let numbers = |version: &str| -> Option<Vec<u64>> {
         let version = version.strip_prefix('v').unwrap_or(version);
@@ -157,7 +159,7 @@ fn is_newer(have: &str, candidate: Option<&str>) -> bool {
     numbers(have).zip(candidate.and_then(numbers)).is_some_and(|(have, candidate)| have > candidate)
 }
 
-/// What is said of data that is older than what a target holds.
+/// Returns the warning for data that is older than the target's.
 pub(crate) fn older_data_warning(
     dataset: &str,
     otherwise: &str,
@@ -166,7 +168,7 @@ pub(crate) fn older_data_warning(
 ) -> String {
     let (date, floor) = format_distinct(date, floor);
     format!(
-        "{dataset} of {date} was {otherwise}, because {floor} was there already; --allow-rollback takes the older one, and newer vulnerabilities go unseen"
+        "{dataset} of {date} was {otherwise}, because the target has {floor}; --allow-rollback accepts the older data, and newer vulnerabilities go unseen"
     )
 }
 

@@ -1,5 +1,5 @@
-//! `--image` of `import`, `watch` and `serve`: which images of a bundle are requested, and where a
-//! requested image goes if the operator chooses its place.
+//! `--image` of `import`, `watch` and `serve`: which images of a bundle to import, and the place of each image if
+//! the operator chooses it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,31 +9,31 @@ use crate::digest::Digest;
 use crate::error::Error;
 use crate::remote::{RemoteError, Repository, is_tag};
 
-/// The tag that is meant if a name has none, as everywhere else with images.
+/// The default tag of an image's name.
 const TAG: &str = "latest";
 
-/// A string that names no image.
+/// A string that is not a valid pattern for images.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidPattern(String);
 
-/// The images whose name fits: `HOST/REPOSITORY[:TAG][@DIGEST]`, in which `*` stands for any number of any
-/// characters, `/` included. A pattern without a tag fits every tag.
+/// A pattern for names of images: `HOST/REPOSITORY[:TAG][@DIGEST]`. `*` matches any number of any characters,
+/// including `/`. A pattern without a tag matches every tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImagePattern {
-    /// As it was given, for messages.
+    /// The pattern as it was given, for messages.
     text: String,
-    /// Host and repository.
+    /// The host and the repository.
     name: String,
     tag: Option<String>,
     digest: Option<Digest>,
 }
 
 impl ImagePattern {
-    /// Whether an image of a bundle is requested by its name.
+    /// Whether the pattern matches the name of an image in a bundle.
     pub fn matches(&self, image: &str) -> bool {
         let Ok(image) = Repository::parse(image, TAG) else {
-            // Whoever requests everything hears of a name that cannot be used.
+            // `*` includes invalid names, so that an error reports them.
             return self.name == "*";
         };
         let name = format!("{}/{}", image.host().to_ascii_lowercase(), image.name());
@@ -46,7 +46,7 @@ impl ImagePattern {
         fits(&self.name, &name) && tag && digest
     }
 
-    /// Whether it names one repository, without `*`.
+    /// Whether the pattern has no `*`.
     fn is_exact(&self) -> bool {
         !self.name.contains('*') && !self.tag.as_ref().is_some_and(|tag| tag.contains('*'))
     }
@@ -74,7 +74,7 @@ impl FromStr for ImagePattern {
             None => (last, None),
         };
         if tag.as_ref().is_some_and(|tag| tag.is_empty() || !is_tag(&tag.replace('*', "x"))) {
-            return Err(wrong("its tag cannot be one"));
+            return Err(wrong("its tag is not valid"));
         }
         let name = if path.is_empty() { last.to_owned() } else { format!("{path}/{last}") };
         let name = canonical(&name).map_err(|why| wrong(&why))?;
@@ -82,11 +82,11 @@ impl FromStr for ImagePattern {
     }
 }
 
-/// The host and the repository as images of a bundle have them, with Docker Hub's host if none is named.
+/// Returns the host and the repository as names of images in a bundle have them. The default host is Docker Hub's.
 fn canonical(name: &str) -> Result<String, String> {
     if !name.contains('*') {
         if !name.is_empty() && !name.contains('/') {
-            return Err(format!("for an image of Docker Hub's own, write library/{name}"));
+            return Err(format!("for an official image of Docker Hub, write library/{name}"));
         }
         let name = Repository::parse(name, TAG).map_err(|error| match error {
             RemoteError::Address { why, .. } => why,
@@ -96,7 +96,7 @@ fn canonical(name: &str) -> Result<String, String> {
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:[]*".contains(c);
     if !name.chars().all(plain) {
-        return Err("it has characters that no name has".into());
+        return Err("it has characters that are not allowed in names".into());
     }
     let name = name.to_ascii_lowercase();
     Ok(match name.split_once('/') {
@@ -107,7 +107,7 @@ fn canonical(name: &str) -> Result<String, String> {
     })
 }
 
-/// Whether a text fits a pattern in which `*` stands for any number of any characters.
+/// Whether a text matches a pattern in which `*` stands for any number of any characters.
 fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
@@ -120,7 +120,7 @@ fn fits(pattern: &str, text: &str) -> bool {
         if parts.peek().is_none() {
             return rest.ends_with(part);
         }
-        // The earliest place leaves the most for the parts behind it.
+        // The earliest match leaves the most text for the parts that follow.
         let Some(at) = rest.find(part) else { return false };
         rest = rest.get(at + part.len()..).unwrap_or_default();
     }
@@ -133,12 +133,12 @@ impl fmt::Display for ImagePattern {
     }
 }
 
-/// What one `--image` of an import requests.
+/// The value of one `--image` of an import.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedImage {
-    /// Which images.
+    /// The images to import.
     pub pattern: ImagePattern,
-    /// The place that the operator chose; without it, the one that follows from the image's name.
+    /// The place that the operator chose. If `None`, the image's name decides.
     pub place: Option<ChosenPlace>,
 }
 
@@ -151,7 +151,7 @@ impl FromStr for WantedImage {
         };
         let pattern: ImagePattern = pattern.parse()?;
         if !pattern.is_exact() {
-            return Err(InvalidPattern("a place is for one image, and * names many".into()));
+            return Err(InvalidPattern("a place is for one image, but * matches many".into()));
         }
         Ok(WantedImage { pattern, place: Some(place.parse()?) })
     }
@@ -169,20 +169,20 @@ impl fmt::Display for WantedImage {
 pub struct ChosenPlace {
     host: String,
     name: String,
-    /// The tag, if it is not the image's own.
+    /// The tag, if the operator chose one.
     tag: Option<String>,
 }
 
 impl ChosenPlace {
-    /// The registry's host with its port.
+    /// Returns the registry's host with its port.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Where an image goes.
+    /// Returns the reference under which an image is pushed.
     ///
     /// # Errors
-    /// A name or a tag that no repository can have.
+    /// If the name or the tag is not valid for a repository.
     pub fn of(&self, image: &Repository) -> Result<Repository, RemoteError> {
         let at = Repository::at(&self.host, &self.name, self.tag.as_deref().or(image.tag()).unwrap_or(TAG))?;
         Ok(match (&self.tag, image.tag(), image.digest()) {
@@ -222,7 +222,7 @@ impl fmt::Display for ChosenPlace {
     }
 }
 
-/// What is to be said of patterns that fit no image of the bundles: an error for a name, which may be
+/// Returns errors and warnings for patterns that match no image of the bundles: an error for a name, which may be
 /// misspelled, and a warning for a pattern with `*`.
 pub(crate) fn unmatched<'p>(
     patterns: impl IntoIterator<Item = &'p ImagePattern>,
@@ -243,7 +243,7 @@ pub(crate) fn unmatched<'p>(
             continue;
         }
         let hint = match held.join(", ") {
-            names if names.is_empty() => "The bundles hold no image: export it with --image.".into(),
+            names if names.is_empty() => "The bundles hold no images. Export the image with --image.".into(),
             names => format!("The bundles hold {names}."),
         };
         errors.push(Error::usage(what, hint));
@@ -321,7 +321,7 @@ mod tests {
             ("ghcr.io/a/b:a b", "tag"),
             ("ghcr.io/a b*", "characters"),
             ("ghcr.io/a/b@sha256:1", "digest"),
-            ("ghcr.io/a/*=r.example/x:1", "* names many"),
+            ("ghcr.io/a/*=r.example/x:1", "* matches many"),
             ("ghcr.io/a/b=r.example", "names no repository"),
             ("ghcr.io/a/b=https://r.example/x", "no scheme"),
             ("ghcr.io/a/b=r.example/x@sha256:1", "no digest"),

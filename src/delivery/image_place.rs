@@ -1,16 +1,16 @@
-//! The place of an image at a target: below its source's host, so that it meets no repository that the
-//! site made itself and no dataset.
+//! The place of an image at a target. The path begins with the host of the image's source, so that it cannot
+//! collide with a dataset or with a repository that exists there already.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use crate::remote::Repository;
 
-/// The path of an image at a target, `<source host>/<repository>`.
+/// Returns the path of an image at a target, `<source host>/<repository>`.
 ///
 /// The host becomes one component of a repository's name (distribution specification v1.1, "Pulling
-/// manifests"): lower case, and `-` before the port. An IPv6 address is written in full, since a component
-/// begins with neither `[` nor `-`.
+/// manifests"): lower case, and `-` before the port. An IPv6 address is written in full, because a component
+/// cannot begin with `[` or `-`.
 pub(crate) fn path_of(image: &Repository) -> String {
     format!("{}/{}", component(image.host()), image.name())
 }
@@ -25,7 +25,7 @@ fn component(host: &str) -> String {
     groups.join("-") + &port.replace(':', "-")
 }
 
-/// The repositories of datasets, with what has them: no image may go into one, under any tag.
+/// The repositories of datasets. No image may be pushed to one, under any tag.
 #[derive(Debug, Default)]
 pub(crate) struct DatasetPlaces(BTreeMap<(String, String), String>);
 
@@ -35,13 +35,13 @@ impl DatasetPlaces {
         self.0.entry(key(repository)).or_insert_with(|| dataset.to_owned());
     }
 
-    /// The dataset whose repository this is.
+    /// Returns the dataset whose repository this is.
     pub(crate) fn dataset_at(&self, reference: &Repository) -> Option<&str> {
         self.0.get(&key(reference)).map(String::as_str)
     }
 }
 
-/// Host and name, with one spelling for a registry whose port may be left out.
+/// Returns host and name. Removes the default ports, so that a registry has one spelling.
 fn key(repository: &Repository) -> (String, String) {
     let host = repository.host().to_ascii_lowercase();
     let host = host.strip_suffix(":443").or(host.strip_suffix(":80")).unwrap_or(&host);

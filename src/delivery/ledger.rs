@@ -1,7 +1,7 @@
-//! The ledger of a run: what this host accepted of one stream, by target, and when that is written down.
+//! The ledger of a run: what this host accepted of one stream, by target, and when it is saved.
 //!
-//! `trust::state` has the files; this is one run's view of them. It records what is in place and by which bundle;
-//! it knows nothing of what a report says.
+//! `trust::state` has the files; this is one run's view of them. It records which data is in place and which bundle
+//! it came from. It knows nothing of reports.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -28,16 +28,16 @@ use crate::trust::state::{
 use crate::util::fs;
 use crate::util::redacted::Redacted;
 
-/// What the keys of images begin with. Behind it stands where the target has the image; an older program
-/// wrote its name without the host there.
+/// The prefix of the keys of images. The image's place at the target follows. Older versions wrote its name without
+/// the host.
 pub(crate) const IMAGE: &str = "image:";
 
-/// The key of an image's floor: where the target has it.
+/// Returns the key of an image's floor, which names its place at the target.
 pub(crate) fn image_key(place: impl Display) -> String {
     format!("{IMAGE}{place}")
 }
 
-/// What is in place at a target of the bundles of a run, whether it is new or was there before.
+/// The items from the bundles of a run that are in place at a target, new or unchanged.
 #[derive(Debug, Default)]
 pub(crate) struct InstalledItems {
     datasets: Vec<InstalledDataset>,
@@ -48,9 +48,9 @@ pub(crate) struct InstalledItems {
 #[derive(Debug)]
 struct InstalledDataset {
     dataset: Dataset,
-    /// The name that the scanner here has for a VEX repository in a cache.
+    /// The scanner's name for a VEX repository in a cache.
     repository: Option<String>,
-    /// The further tags that a registry has for it.
+    /// The extra tags that name it in a registry.
     tags: Vec<String>,
 }
 
@@ -65,14 +65,14 @@ pub(crate) struct InstalledImage {
     pub(crate) in_place: Digest,
     /// The key of its floor.
     pub(crate) key: String,
-    /// The reference under which it is to be had.
+    /// The reference under which it can be pulled.
     pub(crate) reference: String,
-    /// Where its exporter had it from.
+    /// The source from which the exporter fetched it.
     pub(crate) source: String,
 }
 
 impl InstalledImage {
-    /// An image that is in place under `reference`.
+    /// Creates the record of an image that is in place under `reference`.
     pub(crate) fn new(image: &Image, key: String, reference: String) -> Self {
         let (name, digest, source) = (image.name.clone(), image.manifest.digest, image.source.clone());
         InstalledImage { name, digest, in_place: digest, key, reference, source }
@@ -80,8 +80,8 @@ impl InstalledImage {
 }
 
 impl InstalledItems {
-    /// Adds a dataset. `repository` is the name that the scanner here has for a VEX repository in a cache, `tags` are the
-    /// further tags that a registry has for it.
+    /// Adds a dataset. `repository` is the scanner's name for a VEX repository in a cache. `tags` are the extra tags
+    /// that name the dataset in a registry.
     pub(crate) fn add(&mut self, dataset: &Dataset, repository: Option<String>, tags: Vec<String>) {
         self.datasets.push(InstalledDataset { dataset: dataset.clone(), repository, tags });
     }
@@ -100,24 +100,25 @@ impl InstalledItems {
         self.datasets.iter().find(|installed| installed.dataset == *dataset)
     }
 
-    /// Returns every place at which an image is.
+    /// Returns every place of an image.
     fn places_of(&self, image: &Image) -> impl Iterator<Item = &InstalledImage> {
         let is = |have: &&InstalledImage| have.name == image.name && have.digest == image.manifest.digest;
         self.images.iter().filter(is)
     }
 }
 
-/// What was accepted of one stream. Others wait as long as it lives.
+/// The record of what was accepted of one stream. It holds the lock on the state: other runs wait until it is
+/// dropped.
 pub(crate) struct Ledger {
     dir: StateDir,
     stream: String,
     imports: ImportState,
-    /// A command is to be told of changes.
+    /// Whether the operator has a command that runs after changes.
     has_hook: bool,
 }
 
 impl Ledger {
-    /// Reads what was accepted of a stream.
+    /// Opens the ledger of a stream.
     ///
     /// # Errors
     /// If the state cannot be read.
@@ -126,11 +127,11 @@ impl Ledger {
         Ok(Ledger { dir, stream: stream.to_owned(), imports, has_hook })
     }
 
-    /// Returns the directory for files of this run alone. Files that a killed run left there are removed: no
-    /// other run is at work here.
+    /// Returns the directory for this run's temporary files. Removes leftover files of killed runs first, which is
+    /// safe because of the lock.
     ///
     /// # Errors
-    /// If they cannot be removed.
+    /// If the directory cannot be read or a leftover file cannot be removed.
     pub(crate) fn scratch(&self) -> Result<&Path, Error> {
         let failed = || Error::unexpected(format!("clearing {}", self.dir.path().display()));
         for entry in std::fs::read_dir(self.dir.path()).map_err(failed())? {
@@ -142,25 +143,26 @@ impl Ledger {
         Ok(self.dir.path())
     }
 
-    /// Returns what is worth a warning about the place of the state.
+    /// Returns the warnings about the state directory.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.dir.warnings()
     }
 
-    /// Returns the part that is about one target.
+    /// Returns the ledger of one target.
     pub(crate) fn for_target(&mut self, target: &TargetId) -> TargetLedger<'_> {
         let key = target.in_ledger().to_string();
         let was_due = self.imports.targets.get(&key).and_then(|state| state.hook_due);
         TargetLedger { ledger: self, key, was_due }
     }
 
-    /// Returns the targets of which the operator's command has not been told yet, and since when.
+    /// Returns the targets with changes for which the operator's command has not run yet, and the time of the change.
     pub(crate) fn due(&self) -> Vec<(String, Timestamp)> {
         let targets = self.imports.targets.iter();
         targets.filter_map(|(target, state)| Some((target.clone(), state.hook_due?))).collect()
     }
 
-    /// Records that the command was told. If another run has changed something since, its own is due.
+    /// Records that the command ran for these targets. If another run changed a target since, the command is still
+    /// due for it.
     ///
     /// # Errors
     /// If the state cannot be written.
@@ -175,8 +177,8 @@ impl Ledger {
         self.save()
     }
 
-    /// Writes down on which targets a run has worked, and how it failed there. Returns for each whether its
-    /// failure is worth a line in the log.
+    /// Records the targets of a run and their failures. Returns for each target whether its failure is new and needs
+    /// a line in the log.
     ///
     /// # Errors
     /// If the state cannot be written.
@@ -204,11 +206,11 @@ impl Ledger {
     }
 }
 
-/// What one target accepted of a stream.
+/// The record of what one target accepted of a stream.
 pub(crate) struct TargetLedger<'l> {
     ledger: &'l mut Ledger,
     key: String,
-    /// Since when the command had not been told when this was opened.
+    /// The time since which the command was due when this was opened.
     was_due: Option<Timestamp>,
 }
 
@@ -223,8 +225,8 @@ impl TargetLedger<'_> {
         self.ledger.imports.targets.entry(self.key.clone()).or_default()
     }
 
-    /// Writes down that something is about to change: if the run is killed between the change and the operator's
-    /// command, the next run calls it.
+    /// Records that the target is about to change. If the run is killed before it calls the operator's command, the
+    /// next run calls it.
     ///
     /// # Errors
     /// If the state cannot be written.
@@ -236,7 +238,7 @@ impl TargetLedger<'_> {
         Ok(())
     }
 
-    /// When data was built that the target has, if that is recorded: it came from here, or was read before.
+    /// Returns when the target's data was built, if this host imported it or has read its date before.
     pub(crate) fn date_of(&self, dataset: &str, layers: &[Digest]) -> Option<Timestamp> {
         let state = self.state();
         let own = state.origins.get(dataset).filter(|origin| origin.layers == layers);
@@ -244,7 +246,7 @@ impl TargetLedger<'_> {
         own.and_then(|origin| origin.contents.as_ref()?.updated_at).or(others.map(|others| others.updated_at))
     }
 
-    /// Records when data was built that somebody else put in a dataset's place.
+    /// Records when data was built that another program put in a dataset's place.
     ///
     /// # Errors
     /// If the state cannot be written.
@@ -253,13 +255,16 @@ impl TargetLedger<'_> {
         self.ledger.save()
     }
 
-    /// Whether trivy-ferry set this tag of the target, for this image, to what it names now.
+    /// Whether trivy-ferry set this tag of the target to the manifest that it names now, for this image.
     pub(crate) fn has_set(&self, reference: &str, image: &str, found: Digest) -> bool {
         let set = self.state().images.get(reference);
         set.is_some_and(|set| set.is(found) && set.image.as_deref().is_none_or(|of| of == image))
     }
 
-    /// Written down before a tag is set: a run that is killed after it still knows the tag as its own.
+    /// Records that a tag is about to be set. If the run is killed, the next one still knows the tag as its own.
+    ///
+    /// # Errors
+    /// If the state cannot be written.
     pub(crate) fn about_to_set(
         &mut self,
         reference: &str,
@@ -274,7 +279,7 @@ impl TargetLedger<'_> {
         self.ledger.save()
     }
 
-    /// The tag names what it was set to: nothing else is its own any more.
+    /// Records that the tag was set. Its former manifest then no longer counts as trivy-ferry's.
     pub(crate) fn has_now_set(&mut self, reference: &str) {
         if let Some(set) = self.state_mut().images.get_mut(reference) {
             set.before = None;
@@ -296,7 +301,7 @@ impl TargetLedger<'_> {
         Ok(places)
     }
 
-    /// Records a bundle. Only what is in place counts as accepted.
+    /// Records a bundle. Only items that are in place count as accepted.
     pub(crate) fn accept(
         &mut self,
         bundle: &VerifiedBundle,
@@ -349,10 +354,10 @@ impl TargetLedger<'_> {
         forget_oldest_images(state);
     }
 
-    /// Writes down what became of the target. `has_changed` says whether the operator's command has to be told.
+    /// Saves the record of the target. `has_changed` tells whether the operator's command is due.
     ///
     /// # Errors
-    /// If the state cannot be written. The data is in place all the same.
+    /// If the state cannot be written. The data is in place nevertheless.
     pub(crate) fn finish(self, has_changed: bool) -> Result<(), Error> {
         if let Some(state) = self.ledger.imports.targets.get_mut(&self.key).filter(|_| !has_changed) {
             state.hook_due = self.was_due;
@@ -361,7 +366,8 @@ impl TargetLedger<'_> {
     }
 }
 
-/// A signer, if it lies in a directory of trusted keys: whether a key that a run named is trusted later, nobody knows.
+/// Returns a signer's key if its file is in a directory of trusted keys. A key that was given for one run may not be
+/// trusted later.
 fn kept_key(id: KeyId, keyring: &Keyring) -> Option<KeptKey> {
     let path = &keyring.find(id)?.path;
     let is_kept = directories().iter().any(|directory| path.parent() == Some(directory));
@@ -379,8 +385,8 @@ fn add_datasets(places: &mut DatasetPlaces, imports: &ImportState) {
     }
 }
 
-/// Forgets the images that were imported longest ago, so that a site that imports new tags every day never fills the
-/// state. Their tags then count as somebody else's.
+/// Removes the images that were imported longest ago, so that daily imports of new tags do not grow the state without
+/// limit. trivy-ferry then no longer treats their tags as its own.
 fn forget_oldest_images(state: &mut TargetState) {
     /// About 800 bytes each.
     const MOST: usize = 2000;
@@ -397,8 +403,7 @@ fn forget_oldest_images(state: &mut TargetState) {
     }
 }
 
-/// Images that an older program pushed or served lie at places that this one does not use: it neither
-/// replaces them there nor keeps them up to date.
+/// Removes images of older versions from the state. They are at places that this version does not use or update.
 fn forget_former_images(state: &mut TargetState) {
     let origins = &state.origins;
     let is_former = |key: &String| {

@@ -1,4 +1,4 @@
-//! What `import`, `mirror` and `serve` share: which targets there are, what each takes, and what is reported of it.
+//! Code that `import`, `mirror` and `serve` share: targets, decisions on bundles and datasets, and reports.
 
 pub(crate) mod admission;
 pub(crate) mod admitted;

@@ -9,39 +9,40 @@ use crate::remote::{RemoteOptions, RetryLimits};
 use crate::trust::acceptance::Policy;
 use crate::trust::max_age::MaxAge;
 
-/// Registries that are pushed to.
+/// The registries to push to.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct RegistryOptions {
-    /// Where in which registry.
+    /// The places in registries.
     pub places: Vec<RegistryPlace>,
-    /// Further tags for each dataset.
+    /// Extra tags for each dataset.
     pub extra_tag: Vec<String>,
-    /// Rewrites manifests for registries that refuse those of upstream.
+    /// Rewrites manifests for registries that reject upstream's.
     pub compat: bool,
     /// How the registries are reached.
     pub remote: RemoteOptions,
     /// How long registries are retried.
     pub limits: RetryLimits,
-    /// How long a registry may take to store a blob that it has received whole; `None` for 5 minutes.
+    /// How long a registry may take to store a completely received blob. `None` for 5 minutes.
     pub store_timeout: Option<Duration>,
-    /// Sends blobs in chunks of this size, in bytes, and of 1 MiB at least; `None` to send them whole, unless a registry refuses that.
+    /// Sends blobs in chunks of this size in bytes, at least 1 MiB. `None` to send each blob in one request, unless a
+    /// registry rejects that.
     pub chunk_size: Option<u64>,
 }
 
-/// Which bundles are accepted.
+/// The rules by which bundles are accepted.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AcceptanceOptions {
-    /// The stream.
+    /// The stream to import.
     pub stream: Stream,
-    /// Rejects data that is older.
+    /// Rejects data that is older than this.
     pub max_age: Option<MaxAge>,
-    /// Accepts a bundle or dataset older than the last one.
+    /// Accepts a bundle or dataset that is older than the last accepted one.
     pub allow_rollback: bool,
-    /// Accepts a bundle that was created after the time of this host's clock.
+    /// Accepts a bundle whose creation time is ahead of this host's clock.
     pub allow_future: bool,
-    /// Accepts a bundle past the date that its exporter gave it.
+    /// Accepts a bundle that has expired.
     pub allow_expired: bool,
 }
 
@@ -58,7 +59,7 @@ impl AcceptanceOptions {
         }
     }
 
-    /// The rules as the trust module knows them.
+    /// Returns the policy for the trust module.
     pub(crate) fn policy(&self) -> Policy {
         Policy {
             stream: self.stream.to_string(),
@@ -69,15 +70,15 @@ impl AcceptanceOptions {
     }
 }
 
-/// Where scanner settings are written.
+/// The files to which scanner settings are written.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SettingsOptions {
     /// A file for environment variables.
     pub write_env: Option<PathBuf>,
-    /// A directory for trivy.yaml and what belongs to it.
+    /// A directory for `trivy.yaml` and the files that it needs.
     pub write_config: Option<PathBuf>,
-    /// Overwrites files in that directory that others wrote.
+    /// Overwrites files in that directory that trivy-ferry did not write.
     pub force: bool,
 }
 

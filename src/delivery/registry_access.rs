@@ -1,4 +1,4 @@
-//! The registries of a run: how they are reached, and what is asked of each before anything is pushed.
+//! Access to the registries of a run, and the requests that find out what a registry has.
 //!
 //! Knows tags and dates; nothing of where the data comes from.
 
@@ -22,18 +22,22 @@ use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 use crate::trust::state::OthersData;
 
-/// How patiently a registry is only asked what it has: whoever asks waits for the answer, and other registries too.
+/// The retry limits for reads. They are short, because the user and the other registries wait for the answer.
 const ASKING: RetryLimits =
     RetryLimits { retries: 2, deadline: None, stall: Duration::from_secs(20), pause: Duration::from_secs(5) };
 
-/// The way to the registries of a run; none where no `--registry` is given.
+/// Access to the registries of a run. Empty if no `--registry` is given.
 pub(crate) struct RegistryAccess {
     remote: Option<Remote>,
     chunk_size: Option<u64>,
 }
 
 impl RegistryAccess {
-    /// Prepares the way for pushing, in a run that began at this moment.
+    /// Prepares access for pushing, in a run that began at `began`.
+    ///
+    /// # Errors
+    /// If an extra tag is not valid, if one login is given for several registries, or if the HTTP client cannot be
+    /// created.
     pub(crate) fn new(flags: &RegistryOptions, began: Instant) -> Result<Self, Error> {
         for tag in &flags.extra_tag {
             Repository::at("localhost", "x", &tag.replace(DATE, "2026-01-01")).map_err(|_| {
@@ -51,7 +55,10 @@ impl RegistryAccess {
         Ok(access)
     }
 
-    /// Prepares the way to some places that are only asked.
+    /// Prepares read-only access to some places.
+    ///
+    /// # Errors
+    /// If one login is given for several registries, or if the HTTP client cannot be created.
     pub(crate) fn to(places: &[RegistryPlace], options: &RemoteOptions) -> Result<Self, Error> {
         RegistryAccess::within(places, options, ASKING.begin())
     }
@@ -64,17 +71,17 @@ impl RegistryAccess {
         hosts.dedup();
         if options.login.is_some() && hosts.len() > 1 {
             return Err(Error::usage(
-                "--username is for one registry, and several are named",
+                "--username is for one registry, but several are given",
                 "Log in to each with `docker login HOST` instead.",
             ));
         }
         Ok(RegistryAccess { remote: Some(Remote::new(options.clone(), limits)?), chunk_size: None })
     }
 
-    /// The way; there is one where a place was named.
+    /// Returns the client.
     ///
     /// # Errors
-    /// Only the unexpected.
+    /// If no place was given.
     pub(crate) fn remote(&self) -> Result<&Remote, Error> {
         let none = || Error::unexpected("pushing")(std::io::Error::other("no registry was prepared"));
         self.remote.as_ref().ok_or_else(none)
@@ -90,27 +97,25 @@ impl RegistryAccess {
         self.remote.as_ref().is_some_and(|remote| remote.has_login(host))
     }
 
-    /// What is pushed with, the same for all places: a blob that one of them has is mounted in the
-    /// next.
+    /// Returns the client for pushing. All places share it, so that a blob of one place is mounted in the next.
     pub(crate) fn to_push<'a>(&'a self, progress: &'a dyn Progress) -> Option<Registry<'a>> {
         let remote = self.remote.as_ref()?;
         Some(Registry::new(remote, self.chunk_size, progress))
     }
 
-    /// What is only read with.
+    /// Returns the client for reading.
     pub(crate) fn to_read<'a>(&'a self, progress: &'a dyn Progress) -> Option<Registry<'a>> {
         Some(Registry::to_read(self.remote.as_ref()?, progress))
     }
 
-    /// The remarks since they were last taken: credentials that were not accepted, a helper that
-    /// failed.
+    /// Returns the warnings since the last call, such as rejected credentials or a failed credential helper.
     pub(crate) fn take_warnings(&self) -> Vec<String> {
         self.remote.as_ref().map(Remote::take_warnings).unwrap_or_default()
     }
 }
 
-/// Whether a registry cannot be talked to at all, or lets nobody in: to ask it again would only take
-/// time. What it forbids (403) is for one repository.
+/// Whether a registry is unreachable or rejects the login, so that further requests would only take time. A 403 is
+/// about one repository.
 pub(crate) fn is_out(error: &TargetError) -> bool {
     matches!(
         error,
@@ -127,7 +132,7 @@ pub(crate) fn is_out(error: &TargetError) -> bool {
     )
 }
 
-/// What a place has from before, beside what a run brought: what scanners pull from there.
+/// Returns the datasets for scanners that a place has from before this run.
 pub(crate) fn existing_datasets(
     place: &RegistryPlace,
     registry: &Registry<'_>,
@@ -143,14 +148,17 @@ pub(crate) fn existing_datasets(
         let reference = place.repository(&dataset.name, &dataset.tag).ok()??;
         let text = reference.to_string();
         let brought = report.in_place().any(|row| row.reference.as_ref() == Some(&text));
-        // A registry that does not say has been reported where it mattered.
+        // If the registry fails here, an earlier request has reported it.
         let has = !brought && registry.manifest(&reference).ok()?.is_some();
         has.then_some(ExistingDataset { dataset, reference: text })
     };
     all.into_iter().filter_map(stands).collect()
 }
 
-/// Whether each of some further tags of a repository names a manifest.
+/// Whether all these tags of a repository name the manifest.
+///
+/// # Errors
+/// If the registry cannot be read.
 pub(crate) fn name_all(
     registry: &Registry<'_>,
     reference: &Repository,
@@ -165,11 +173,11 @@ pub(crate) fn name_all(
     Ok(true)
 }
 
-/// What stands for the day of the data in a further tag.
+/// The placeholder for the day of the data in an extra tag.
 const DATE: &str = "{date}";
 
-/// The further tags of a dataset: `{date}` in them is the day on which it was built, or if its content does not
-/// say so, on which its manifest was made. Without either, those tags are not set.
+/// Returns the extra tags of a dataset. `{date}` becomes the day on which the dataset was built. If its content has no
+/// date, the caller passes the date of its manifest. Without a date, tags with `{date}` are skipped.
 pub(crate) fn dated(tags: &[String], built: Option<Timestamp>) -> Vec<String> {
     let day = built.map(|built| built.to_zoned(TimeZone::UTC).date().to_string());
     let dated = |tag: &String| match (tag.contains(DATE), &day) {
@@ -179,36 +187,36 @@ pub(crate) fn dated(tags: &[String], built: Option<Timestamp>) -> Vec<String> {
     tags.iter().filter_map(dated).collect()
 }
 
-/// Whether a further tag has the day of the data in it.
+/// Whether an extra tag contains the day of the data.
 pub(crate) fn is_dated(tag: &str) -> bool {
     tag.contains(DATE)
 }
 
-/// What is said if further tags were not set, because no date is known.
+/// Returns the warning for extra tags that were skipped because the date is unknown.
 pub(crate) fn undated(dataset: &str, tags: &[String], built: Option<Timestamp>) -> Option<String> {
     let unset: Vec<&str> = tags.iter().map(String::as_str).filter(|tag| is_dated(tag)).collect();
     (built.is_none() && !unset.is_empty()).then(|| {
         format!(
-            "{dataset} does not get the tag {}: neither its content nor its manifest says when it was built",
+            "{dataset} does not get the tag {}: neither its content nor its manifest has a date",
             unset.join(", ")
         )
     })
 }
 
-/// What a registry has under a manifest that nobody here pushed.
+/// The content that a registry has under a manifest that this host did not push.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ExistingContent {
     /// Data of this date, in this layer.
     Built(OthersData),
-    /// Trivy could not use it, or it has no date.
+    /// Content that Trivy cannot use or that has no date.
     Unusable,
 }
 
-/// Reads the layer of a database that a registry has: it alone says when it was built. A manifest says when it
-/// was made, which is later, and tools give it the time of their push.
+/// Reads the layer of a database in a registry, because only the layer has the date on which the data was built. The
+/// date of a manifest is later, and some tools set it to the time of their push.
 ///
 /// # Errors
-/// [`TargetError::Remote`] if the layer cannot be read, and not if it is none.
+/// [`TargetError::Remote`] if the layer cannot be read. A layer that is missing or invalid is no error.
 pub(crate) fn read_content(
     registry: &Registry<'_>,
     reference: &Repository,
@@ -222,7 +230,7 @@ pub(crate) fn read_content(
         return Ok(ExistingContent::Unusable);
     }
     progress.info(&format!(
-        "reading the date of what {reference} has: its manifest is not one of this program's"
+        "reading the date of the data at {reference}, because trivy-ferry did not push its manifest"
     ));
     let unpacked = registry.read_blob(reference, layer.digest, layer.size, |body| {
         let step = progress.begin(&format!("the date of {reference}"), layer.size, reference.host());
@@ -237,24 +245,24 @@ pub(crate) fn read_content(
     }
 }
 
-/// What is said if the layer of existing data cannot be read: then its manifest's date is the floor.
+/// Returns the warning for existing data whose layer cannot be read. The date of its manifest is the floor then.
 pub(crate) fn unread(reference: &Repository, error: &TargetError) -> String {
     format!(
-        "when the data of {reference} was built could not be read ({error}); the date of its manifest counts"
+        "cannot read when the data at {reference} was built ({error}); the date of its manifest is used instead"
     )
 }
 
-/// When a manifest was made, as far as it says so: a while after its content was built.
+/// Returns the creation date of a manifest, if it has one. It is later than the date of its content.
 pub(crate) fn date_of(manifest: &[u8]) -> Option<Timestamp> {
     Manifest::parse(manifest).ok()?.annotations.get(oci::CREATED)?.parse().ok()
 }
 
-/// Upstream's version of what a manifest describes, if the manifest says so.
+/// Returns upstream's version from a manifest, if it has one.
 pub(crate) fn version_of(manifest: &[u8]) -> Option<String> {
     Manifest::parse(manifest).ok()?.annotations.get(oci::VERSION).cloned()
 }
 
-/// The digests of the layers that a manifest names.
+/// Returns the digests of the layers of a manifest.
 pub(crate) fn layers_of(manifest: &[u8]) -> Option<Vec<Digest>> {
     Some(Manifest::parse(manifest).ok()?.layers.iter().map(|layer| layer.digest).collect())
 }

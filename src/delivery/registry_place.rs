@@ -1,4 +1,4 @@
-//! `--registry`: where in a registry each dataset goes.
+//! `--registry`: the place of each dataset in a registry.
 //!
 //! Knows how places are written on the command line; nothing of pushing.
 
@@ -9,17 +9,17 @@ use crate::dataset::{Kind, Name};
 use crate::delivery::image_place::path_of;
 use crate::remote::{RemoteError, Repository};
 
-/// What one `--registry` names.
+/// The value of one `--registry`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegistryPlace {
     /// `HOST[:PORT][/PREFIX]`: every dataset under its own name and tag.
     Registry {
         /// The host with its port.
         host: String,
-        /// What stands before each dataset's name; may be empty.
+        /// The path before each dataset's name; may be empty.
         prefix: String,
     },
-    /// `DATASET=HOST/PATH[:TAG]`: one dataset, in a repository of its site's own naming.
+    /// `DATASET=HOST/PATH[:TAG]`: one dataset, in a repository that the operator named.
     Repository {
         /// The dataset.
         dataset: Name,
@@ -27,21 +27,21 @@ pub enum RegistryPlace {
         host: String,
         /// The repository's name.
         name: String,
-        /// The tag, where it is not the dataset's own.
+        /// The tag, if the operator chose one.
         tag: Option<String>,
     },
 }
 
-/// A string that is no place.
+/// A string that is not a valid place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidPlace(String);
 
 impl RegistryPlace {
-    /// The repository with the tag under which a dataset goes here; `None` where it does not.
+    /// Returns the repository and tag of a dataset here. Returns `None` if the place is for another dataset.
     ///
     /// # Errors
-    /// A name or a tag that no repository can have.
+    /// If the name or the tag is not valid for a repository.
     pub fn repository(&self, dataset: &Name, tag: &str) -> Result<Option<Repository>, RemoteError> {
         match self {
             RegistryPlace::Registry { host, prefix } => {
@@ -55,10 +55,10 @@ impl RegistryPlace {
         }
     }
 
-    /// Where an image goes; `None` where only one dataset does.
+    /// Returns the reference of an image here. Returns `None` if the place is for one dataset.
     ///
     /// # Errors
-    /// A name that no repository can have, such as one that is too long.
+    /// If the name is not valid for a repository, for example because it is too long.
     pub(crate) fn image(&self, image: &Repository) -> Option<Result<Repository, RemoteError>> {
         let RegistryPlace::Registry { host, prefix } = self else { return None };
         let separator = if prefix.is_empty() { "" } else { "/" };
@@ -70,7 +70,7 @@ impl RegistryPlace {
         })
     }
 
-    /// The one dataset that goes here; `None` where all do.
+    /// Returns the dataset that the place is for. Returns `None` if it is for all.
     pub fn dataset(&self) -> Option<&Name> {
         match self {
             RegistryPlace::Registry { .. } => None,
@@ -78,7 +78,7 @@ impl RegistryPlace {
         }
     }
 
-    /// The registry's host with its port.
+    /// Returns the registry's host with its port.
     pub fn host(&self) -> &str {
         match self {
             RegistryPlace::Registry { host, .. } | RegistryPlace::Repository { host, .. } => host,
@@ -99,7 +99,7 @@ impl FromStr for RegistryPlace {
             None => {
                 let (host, prefix) = text.split_once('/').unwrap_or((text, ""));
                 if host.contains('@') {
-                    return Err(wrong("it holds a login, which `docker login` is for"));
+                    return Err(wrong("it holds a login; use `docker login` instead"));
                 }
                 if prefix.contains([':', '@']) {
                     return Err(wrong("a prefix has no tag"));

@@ -1,4 +1,4 @@
-//! What an import or a mirror says of a target at its end, for people and for programs.
+//! The report on a target at the end of an import or a mirror, printed as text or JSON.
 
 use std::path::PathBuf;
 
@@ -21,40 +21,40 @@ use crate::trust::Rejection;
 use crate::trust::acceptance::Admission;
 use crate::util::text::{escape, format_age};
 
-/// What helps an importing host whose data is old.
+/// The remedy for old data on an importing host.
 pub(crate) const NEWER_BUNDLE: &str = "bring a newer bundle";
 
-/// What became of a dataset.
+/// The result for a dataset or an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DeliveryStatus {
-    /// It is new here.
+    /// It was installed in a cache.
     Installed,
-    /// It is new in this registry.
+    /// It was pushed to a registry.
     Pushed,
-    /// It is handed out from now on.
+    /// It is served from now on.
     Served,
-    /// It would be, were this no dry run.
+    /// It would be pushed without `--dry-run`.
     WouldPush,
-    /// It would be new here, were this no dry run.
+    /// It would be installed without `--dry-run`.
     WouldInstall,
-    /// It was in place.
+    /// It was in place already.
     Unchanged,
-    /// It was accepted before, was missing or different, and is back.
+    /// It was accepted before, was missing or different, and was installed again.
     Restored,
     /// The target failed.
     Failed,
-    /// Something newer was there already.
+    /// The target has newer data.
     Older,
-    /// It is older than `--max-age` allows.
+    /// It is older than `--max-age` allows, or older than accepted data that is missing now.
     #[serde(rename = "refused")]
     Rejected,
     /// The layout has no place for it.
     NoPlace,
-    /// The Trivy here wants another one.
+    /// The Trivy of this host needs another one.
     NotWanted,
-    /// No `--image` names it.
+    /// No `--image` matches it.
     NotRequested,
     /// Not yet decided.
     #[serde(rename = "failed")]
@@ -78,7 +78,7 @@ impl DeliveryStatus {
         )
     }
 
-    /// The word for programs.
+    /// Returns the word in JSON.
     pub(crate) fn key(self) -> String {
         match serde_json::to_value(self) {
             Ok(serde_json::Value::String(key)) => key,
@@ -86,7 +86,7 @@ impl DeliveryStatus {
         }
     }
 
-    /// Returns the word for people.
+    /// Returns the word in text.
     pub fn word(self) -> &'static str {
         match self {
             DeliveryStatus::Installed => "installed",
@@ -106,36 +106,36 @@ impl DeliveryStatus {
     }
 }
 
-/// A dataset and what became of it.
+/// A dataset with its result.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct DatasetResult {
     /// Its name.
     pub name: Name,
-    /// Its tag; empty for one that went back to its kept generation.
+    /// Its tag; empty for a dataset that was set back to its kept generation.
     pub tag: String,
-    /// What became of it.
+    /// Its result.
     pub status: DeliveryStatus,
     /// Upstream's version, if it has one.
     pub version: Option<String>,
-    /// When upstream built it, if it says so.
+    /// When upstream built it, if known.
     #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub updated_at: Option<Timestamp>,
-    /// When upstream will have a newer one, if it says so.
+    /// When upstream will publish the next version, if known.
     #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub next_update: Option<Timestamp>,
-    /// When upstream built what the target had before.
+    /// When upstream built the target's former data.
     #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub was: Option<Timestamp>,
-    /// How it took its place in a cache: `atomic`, `two-step` or `per-file`.
+    /// How it replaced the old data in a cache: `atomic`, `two-step` or `per-file`.
     pub switch: Option<&'static str>,
-    /// The reference under which a registry has it, or the URL under which a web server does.
+    /// Its reference in a registry, or its URL on a web server.
     pub reference: Option<String>,
-    /// The further tags there that name it.
+    /// The extra tags that name it there.
     pub extra_tags: Vec<String>,
     /// The digest of its manifest.
     pub digest: Option<Digest>,
-    /// Where it was fetched from, if it comes from no bundle.
+    /// Where it was fetched from, if it does not come from a bundle.
     #[serde(flatten)]
     pub fetched: Option<Fetched>,
 }
@@ -146,7 +146,7 @@ pub struct DatasetResult {
 pub struct Fetched {
     /// The source.
     pub source: String,
-    /// The bytes of its manifest, configuration and layers.
+    /// The size of its manifest, configuration and layers in bytes.
     pub size: u64,
 }
 
@@ -168,7 +168,7 @@ impl DatasetResult {
         }
     }
 
-    /// A dataset that comes from its source. `announced` is the date that its manifest has.
+    /// Creates the row of a dataset that comes from its source. `announced` is the date of its manifest.
     pub(crate) fn fetched(dataset: &Dataset, announced: Option<Timestamp>, reference: String) -> Self {
         let size = dataset.blobs().map(|blob| blob.size).sum();
         DatasetResult {
@@ -179,13 +179,13 @@ impl DatasetResult {
         }
     }
 
-    /// A dataset that no source has.
+    /// Creates the row of a dataset that no source has.
     pub(crate) fn missing(dataset: &DatasetRef, reference: String) -> Self {
         let (tag, reference) = (dataset.tag.clone(), Some(reference));
         DatasetResult { tag, status: DeliveryStatus::Failed, reference, ..DatasetResult::bare(&dataset.name) }
     }
 
-    /// Whether the row is of this dataset.
+    /// Whether the row is for this dataset.
     pub(crate) fn is(&self, dataset: &DatasetRef) -> bool {
         self.name == dataset.name && self.tag == dataset.tag
     }
@@ -207,7 +207,7 @@ impl DatasetResult {
         }
     }
 
-    /// A dataset that went back to its kept generation.
+    /// Creates the row of a dataset that was set back to its kept generation.
     pub(crate) fn went_back(
         name: &Name,
         now: Option<Timestamp>,
@@ -224,17 +224,17 @@ impl DatasetResult {
     }
 }
 
-/// An image beside the datasets and what became of it.
+/// An image with its result.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct ImageResult {
     /// Its name.
     pub name: String,
-    /// What became of it.
+    /// Its result.
     pub status: DeliveryStatus,
     /// The digest of its manifest.
     pub digest: Digest,
-    /// The reference under which a registry has it.
+    /// Its reference in a registry.
     pub reference: Option<String>,
 }
 
@@ -248,7 +248,7 @@ impl ImageResult {
         }
     }
 
-    /// An image that no `--image` names.
+    /// Creates the row of an image that no `--image` matches.
     pub(crate) fn not_requested(image: &Image) -> Self {
         ImageResult { status: DeliveryStatus::NotRequested, ..ImageResult::new(image) }
     }
@@ -262,11 +262,11 @@ pub(crate) struct ExistingDataset {
     pub(crate) reference: String,
 }
 
-/// The settings of some subcommands of Trivy that take the same.
+/// Settings, and the subcommands of Trivy that share them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubcommandSettings {
-    /// What stands before the command, such as `XDG_DATA_HOME=/srv/trivy`; may be empty.
+    /// The assignments before the command, such as `XDG_DATA_HOME=/srv/trivy`; may be empty.
     pub environment: String,
     /// The subcommands.
     pub subcommands: Vec<&'static str>,
@@ -274,7 +274,7 @@ pub struct SubcommandSettings {
     pub flags: String,
 }
 
-/// What became of one target.
+/// The report on one target.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct TargetReport {
@@ -284,7 +284,7 @@ pub struct TargetReport {
     pub trivy_version: String,
     /// The bundles that were admitted.
     pub bundles: Vec<AdmittedBundle>,
-    /// The bundles that were rejected, and why: the errors say the same without who made them.
+    /// The rejected bundles with the reasons. The errors say the same without the signers.
     #[serde(skip)]
     pub rejected: Vec<(AdmittedBundle, String)>,
     /// The datasets.
@@ -293,9 +293,9 @@ pub struct TargetReport {
     pub images: Vec<ImageResult>,
     /// The files that were skipped.
     pub ignored: Vec<SkippedFile>,
-    /// What the operator has to know.
+    /// The warnings for the operator.
     pub warnings: Vec<String>,
-    /// What went wrong.
+    /// The errors.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
     /// The settings that keep Trivy offline, as a command line for each subcommand.
@@ -303,25 +303,25 @@ pub struct TargetReport {
     /// The same settings as flags, with the subcommands that take them.
     #[serde(skip)]
     pub settings: Vec<SubcommandSettings>,
-    /// What the settings are for, in a sentence.
+    /// A sentence that introduces the settings.
     #[serde(skip)]
     pub heading: String,
-    /// Somebody asks for the settings: they are told also if nothing has changed.
+    /// Whether the user requested the settings. They are shown then even if nothing has changed.
     #[serde(skip)]
     pub(crate) on_request: bool,
-    /// The text shows the settings of every subcommand, and not only those of the first.
+    /// Whether the text shows the settings of every subcommand and not only those of the first.
     #[serde(skip)]
     pub shows_all_settings: bool,
-    /// What the target has from before, and this run did not bring.
+    /// The datasets that the target has from before this run.
     #[serde(skip)]
     pub(crate) existing: Vec<ExistingDataset>,
-    /// What is in place of the bundles of this run.
+    /// The items from the bundles of this run that are in place.
     #[serde(skip)]
     pub(crate) installed: InstalledItems,
-    /// The target failed as a whole: nobody looked at what it has.
+    /// Whether the target failed before its content was read.
     #[serde(skip)]
     pub failed: bool,
-    /// How the target failed, if that is worth a line in the log.
+    /// The failure of the target, if it is new and needs a line in the log.
     #[serde(skip)]
     pub(crate) new_failure: Option<String>,
     /// The same settings as environment variables.
@@ -329,11 +329,11 @@ pub struct TargetReport {
     /// The files that were written beside the target.
     #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub written: Vec<PathBuf>,
-    /// What the operator may want to do next.
+    /// Recommended next steps.
     pub advice: Vec<String>,
-    /// What only some scanners need beside the settings.
+    /// Advice that applies only to some scanners.
     pub settings_advice: Vec<String>,
-    /// From when Trivy would try to download, and fail, without these settings.
+    /// The time from which Trivy tries to download, and fails, without these settings.
     pub fails_from: Option<Timestamp>,
 }
 
@@ -342,7 +342,7 @@ impl TargetReport {
         TargetReport { ignored, ..TargetReport::of(target, context.host.version) }
     }
 
-    /// The report of a target that no bundle goes to.
+    /// Creates the report on a target without skipped files.
     pub(crate) fn of(target: TargetId, version: TrivyVersion) -> Self {
         TargetReport {
             target,
@@ -371,14 +371,13 @@ impl TargetReport {
         }
     }
 
-    /// Writes down that something of a bundle is older than what was there, and taken all the same: that
-    /// shows only after it was admitted.
+    /// Records that a bundle rolled back a dataset by an override. This is known only after admission.
     pub(crate) fn rolls_back(&mut self, bundle: &VerifiedBundle, admission: &mut Admission) {
         admission.rolls_back();
         self.overrides(bundle, admission);
     }
 
-    /// Writes down that an image of a bundle replaces a tag that trivy-ferry did not set.
+    /// Records that an image of a bundle replaces a tag that trivy-ferry did not set.
     pub(crate) fn replaces_tags(&mut self, bundle: &VerifiedBundle, admission: &mut Admission) {
         admission.replaces_tags();
         self.overrides(bundle, admission);
@@ -390,7 +389,7 @@ impl TargetReport {
         }
     }
 
-    /// Writes down a dataset that the target refuses.
+    /// Adds a dataset that could not be installed, with its error.
     pub(crate) fn fails(&mut self, dataset: &Dataset, reference: String, error: Error) {
         let mut row = DatasetResult::new(dataset, None, DeliveryStatus::Failed);
         row.reference = Some(reference);
@@ -398,8 +397,8 @@ impl TargetReport {
         self.errors.push(error);
     }
 
-    /// Sets what became of a dataset that is in place now. `repository` is the name that the scanner here has for
-    /// a VEX repository in a cache.
+    /// Sets the result of a dataset that is in place now. `repository` is the scanner's name for a VEX repository in a
+    /// cache.
     pub(crate) fn installs(
         &mut self,
         dataset: &Dataset,
@@ -413,7 +412,7 @@ impl TargetReport {
         self.installed.add(dataset, repository, tags);
     }
 
-    /// Sets what became of a dataset.
+    /// Sets the result of a dataset.
     pub(crate) fn set(&mut self, dataset: &Dataset, status: DeliveryStatus, how: Option<Switch>) {
         let dataset = dataset.dataset_ref();
         if let Some(row) = self.datasets.iter_mut().find(|row| row.is(&dataset)) {
@@ -422,7 +421,7 @@ impl TargetReport {
         }
     }
 
-    /// Sets the further tags that name a dataset.
+    /// Sets the extra tags that name a dataset.
     pub(crate) fn names(&mut self, dataset: &Dataset, tags: Vec<String>) {
         let dataset = dataset.dataset_ref();
         if let Some(row) = self.datasets.iter_mut().find(|row| row.is(&dataset)) {
@@ -430,7 +429,7 @@ impl TargetReport {
         }
     }
 
-    /// Sets what the content of a dataset was found to be.
+    /// Sets the dates of a dataset from its content.
     pub(crate) fn found(&mut self, dataset: &Dataset, contents: &Contents) {
         let dataset = dataset.dataset_ref();
         if let Some(row) = self.datasets.iter_mut().find(|row| row.is(&dataset)) {
@@ -438,19 +437,19 @@ impl TargetReport {
         }
     }
 
-    /// Warns of what the newest bundle came without.
+    /// Warns of items that are missing from the newest bundle.
     pub(crate) fn warn_of_missing(&mut self) {
         let Some(bundle) = self.bundles.last() else { return };
         let warning = |item: &MissingItem| {
             let (name, why) = (&bundle.name, escape(&item.why));
-            format!("{name} came without {item}, which its exporter could not get: {why}")
+            format!("{name} came without {item}, which its exporter could not fetch: {why}")
         };
         let warnings: Vec<String> = bundle.missing_items.iter().map(warning).collect();
         self.warnings.extend(warnings);
     }
 
-    /// Warns of databases that are old, each time, and says what would help: a stick that nobody
-    /// refreshes must not stay green for ever. VEX documents and checks stay true for long.
+    /// Warns of old databases at every run and adds the remedy, so that outdated data is noticed even if every run
+    /// succeeds. VEX documents and checks age more slowly and are not included.
     pub(crate) fn warn_of_old(&mut self, now: Timestamp, remedy: &str) {
         let is_old = |row: &&DatasetResult| {
             row.name.kind().is_large()
@@ -464,17 +463,17 @@ impl TargetReport {
         self.warnings.extend(old);
     }
 
-    /// The datasets that are in place now.
+    /// Returns the datasets that are in place now.
     pub fn in_place(&self) -> impl Iterator<Item = &DatasetResult> {
         self.datasets.iter().filter(|row| row.status.is_in_place())
     }
 
-    /// The datasets that changed.
+    /// Returns the datasets that changed.
     pub fn changed(&self) -> impl Iterator<Item = &DatasetResult> {
         self.datasets.iter().filter(|row| row.status.is_change())
     }
 
-    /// Whether the settings are worth telling: something changed, or somebody asks for them.
+    /// Whether to show the settings: something changed, or the user requested them.
     pub(crate) fn tells_settings(&self) -> bool {
         self.on_request || self.changed().count() > 0
     }
@@ -484,21 +483,20 @@ impl TargetReport {
         self.changed().next().is_some() || self.images.iter().any(|row| row.status.is_change())
     }
 
-    /// How the target itself failed, if it did: not what is wrong with a bundle, or not acceptable.
+    /// Returns the first error of the target itself. Damaged and rejected bundles do not count.
     pub(crate) fn failure(&self) -> Option<&Error> {
         let is_of_target =
             |error: &&Error| !matches!(error.original(), Error::Bundle(_) | Error::Rejected(_));
         self.errors.iter().find(is_of_target)
     }
 
-    /// Whether the run brought nothing but bundles of other streams: it says nothing of what the target has of its
-    /// own.
+    /// Whether all bundles of the run are of other streams, so that the run says nothing about the target's data.
     pub(crate) fn is_of_other_streams(&self) -> bool {
         let is_other = |error: &Error| matches!(error, Error::Rejected(Rejection::Stream { .. }));
         self.bundles.is_empty() && !self.errors.is_empty() && self.errors.iter().all(is_other)
     }
 
-    /// Whether anything is in place, be it new or not.
+    /// Whether anything is in place, new or unchanged.
     pub fn has_something_in_place(&self) -> bool {
         let nothing = |row: &DatasetResult| {
             matches!(
@@ -510,7 +508,7 @@ impl TargetReport {
     }
 }
 
-/// What `--compat` did to a manifest.
+/// Describes how `--compat` rewrote a manifest.
 pub(crate) fn rewritten(dataset: &Dataset, compat: &Compat) -> String {
     format!(
         "{}: its manifest was rewritten for this registry: {}; the layers keep their digests.",

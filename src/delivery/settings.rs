@@ -1,5 +1,4 @@
-//! The settings for scanners that fetch from a site's own registry and web server: what the targets of
-//! one run have together.
+//! The settings for scanners that use an internal registry and web server, combined from the targets of one run.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use crate::scanner::settings::{Settings, may_write_config};
 use crate::scanner::vex_entry::CarriedRepository;
 use crate::scanner::vex_scanner::{self, repository_yaml};
 
-/// Whether the targets of a run can share settings: no scanner would have to choose between two of them.
+/// Whether the targets of a run can share settings. They cannot if two of them have the same dataset.
 pub(crate) fn can_share_settings(places: &[RegistryPlace], has_cache: bool) -> bool {
     let registries = places.iter().filter(|place| matches!(place, RegistryPlace::Registry { .. })).count();
     let datasets: Vec<_> = places.iter().filter_map(RegistryPlace::dataset).collect();
@@ -26,19 +25,19 @@ pub(crate) fn can_share_settings(places: &[RegistryPlace], has_cache: bool) -> b
     !has_cache && registries + usize::from(!datasets.is_empty()) <= 1 && distinct.len() == datasets.len()
 }
 
-/// What is known of the registries of a run, as far as scanners have to be told.
+/// The facts about the registries of a run that scanner settings depend on.
 pub(crate) struct ScannerAccess<'a> {
-    /// Whether they must accept plain HTTP or any certificate to reach a host.
+    /// Tells whether scanners must accept plain HTTP or any certificate to reach a host.
     pub(crate) insecure: &'a dyn Fn(&str) -> bool,
-    /// Whether a host asked for a login.
+    /// Tells whether a host asked for a login.
     pub(crate) login: &'a dyn Fn(&str) -> bool,
-    /// A CA of the site's own was given.
+    /// Whether an internal CA was given.
     pub(crate) own_ca: bool,
-    /// Where the settings are written as files.
+    /// The directory into which the settings are written, if any.
     pub(crate) config: Option<&'a Path>,
 }
 
-/// Puts the settings into the reports, and writes them where that was asked for.
+/// Puts the settings into the reports, and writes them to files if requested.
 pub(crate) fn settings(
     shared_settings: bool,
     write: &SettingsOptions,
@@ -60,7 +59,7 @@ pub(crate) fn settings(
     }
     let all: Vec<&TargetReport> = targets.iter().map(|report| &**report).collect();
     let pulled = pulled(version, access.insecure, &all);
-    // They are said once, where something has changed.
+    // Shared settings are shown once, in the last report with changes.
     let changed = targets.iter().rposition(|report| report.tells_settings());
     let last = changed.or(targets.len().checked_sub(1));
     let Some(report) = last.and_then(|last| targets.get_mut(last)) else { return };
@@ -70,9 +69,9 @@ pub(crate) fn settings(
             report.settings_advice.push(MORE.into());
         }
     } else if !failed.is_empty() {
-        // What is there may be whole, and this is not.
+        // Existing files may be complete, and these settings are not.
         report.warnings.push(format!(
-            "no settings were written, because {} failed and they would lack what is there",
+            "no settings were written, because {} failed and the settings would be incomplete",
             failed.join(" and ")
         ));
     } else if pulled != PullLocations::default() {
@@ -85,7 +84,7 @@ pub(crate) fn settings(
 
 const MORE: &str = "--write-config DIR also writes Helm values for trivy-operator and a Trivy server, and the environment of Harbor's adapter.";
 
-/// Says what scanners must be told.
+/// Puts the settings for scanners and the advice on them into a report.
 pub(crate) fn say(
     version: TrivyVersion,
     pulled: &PullLocations,
@@ -97,9 +96,9 @@ pub(crate) fn say(
     }
     show(&registry_settings(version, pulled), report);
     report.heading = match (pulled.is_in_registry(), pulled.vex.is_empty()) {
-        (true, true) => format!("Scan with these settings, and Trivy {version} asks this registry:"),
-        (true, false) => format!("Scan with these settings, and Trivy {version} asks this site's servers:"),
-        (false, _) => "For VEX, scanners need this beside their other settings:".into(),
+        (true, true) => format!("With these settings, Trivy {version} uses this registry:"),
+        (true, false) => format!("With these settings, Trivy {version} uses these servers:"),
+        (false, _) => "For VEX, scanners need this in addition to their other settings:".into(),
     };
     if !report.tells_settings() {
         return;
@@ -113,27 +112,27 @@ pub(crate) fn say(
     }
     if access.own_ca {
         report.advice.push(
-            "Each scanner needs the CA that was given here: as --cacert FILE (TRIVY_CACERT), before Trivy 0.74 as SSL_CERT_FILE."
+            "Each scanner needs the CA that you gave here: as --cacert FILE (TRIVY_CACERT), or as SSL_CERT_FILE before Trivy 0.74."
                 .into(),
         );
     }
     if let (Some(dir), false) = (access.config, pulled.vex.is_empty()) {
         let file = dir.join(vex_scanner::FILE);
         report.advice.push(format!(
-            "Copy {} to .trivy/vex/repository.yaml in each scanner's XDG_DATA_HOME, else HOME; without it --vex repo asks the internet and fails.",
+            "Copy {} to .trivy/vex/repository.yaml in each scanner's XDG_DATA_HOME (default: HOME). Without it, --vex repo asks the internet and fails.",
             file.display()
         ));
     } else if !pulled.vex.is_empty() {
         let text = repository_yaml(&pulled.vex);
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# Written")).collect();
         report.advice.push(format!(
-            "Each scanner needs this as .trivy/vex/repository.yaml in its XDG_DATA_HOME, else HOME; without it --vex repo asks the internet and fails:\n{}",
+            "Each scanner needs this as .trivy/vex/repository.yaml in its XDG_DATA_HOME (default: HOME). Without it, --vex repo asks the internet and fails:\n{}",
             lines.join("\n")
         ));
     }
 }
 
-/// Where scanners find what is in place in these targets, or was before.
+/// Returns the locations from which scanners pull the datasets of these targets.
 pub(crate) fn pulled(
     version: TrivyVersion,
     insecure: &dyn Fn(&str) -> bool,
@@ -153,7 +152,7 @@ pub(crate) fn pulled(
     let (db, java_db) = (there("trivy-db", None), there("trivy-java-db", None));
     let checks = there("trivy-checks", Some(version.checks_tag()));
     let served = all.iter().filter_map(|(name, _, reference)| {
-        // `default` stays the one on the internet, and disabled.
+        // The name `default` stays with the repository on the internet, which is disabled.
         let known = name.vex_repository()?;
         let known = if known == "default" { name.as_str() } else { known };
         Some(CarriedRepository { name: known.to_owned(), url: (*reference).clone(), origin: None })
@@ -163,12 +162,15 @@ pub(crate) fn pulled(
     PullLocations { vex: served.collect(), db, java_db, checks, insecure }
 }
 
-/// The settings are for one site.
+/// Checks that settings can be written.
+///
+/// # Errors
+/// If the targets need different settings.
 pub(crate) fn check(shared_settings: bool, write: &SettingsOptions, targets: usize) -> Result<(), Error> {
     if write.is_asked_for() && targets > 1 && !shared_settings {
         return Err(Error::usage(
-            "the settings differ from target to target, and several are named",
-            "Import into one target at a time where --write-env or --write-config is given.",
+            "the given targets need different settings, which cannot be written together",
+            "Import into one target at a time with --write-env or --write-config.",
         ));
     }
     Ok(())
@@ -195,7 +197,10 @@ pub(crate) fn show(settings: &Settings, report: &mut TargetReport) {
     }
 }
 
-/// Writes settings where they were asked for.
+/// Writes the settings to the requested files.
+///
+/// # Errors
+/// If a file cannot be written.
 pub(crate) fn write_files(
     options: &SettingsOptions,
     settings: &Settings,
@@ -214,7 +219,10 @@ pub(crate) fn write_files(
     Ok(())
 }
 
-/// The folders for the settings must be there: better to hear of it before than after.
+/// Checks before an import that the settings can be written.
+///
+/// # Errors
+/// If a directory does not exist, or if it contains files that trivy-ferry did not write.
 pub(crate) fn places_for_settings(options: &SettingsOptions) -> Result<(), Error> {
     let parent =
         |file: &PathBuf| file.parent().filter(|dir| !dir.as_os_str().is_empty()).map(Path::to_path_buf);
@@ -223,8 +231,8 @@ pub(crate) fn places_for_settings(options: &SettingsOptions) -> Result<(), Error
     {
         if !directory.is_dir() {
             return Err(Error::usage(
-                format!("there is no folder {} to write settings to", directory.display()),
-                "Make it first, or name another.",
+                format!("the directory {} for the settings does not exist", directory.display()),
+                "Create it first, or give another.",
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! The name of a target: what the state knows it by, and what reports and the log call it.
+//! The name of a target in the state, in reports and in the log.
 //!
 //! Knows how names are written; nothing of what a target holds.
 
@@ -25,7 +25,7 @@ pub enum TargetId {
     WebRoot(PathBuf),
     /// A server of trivy-ferry, by the address that it listens on.
     Server {
-        /// The address; `None` in the ledger, because scanners know a server by its port.
+        /// The address; `None` in the ledger, which identifies a server by its port.
         address: Option<IpAddr>,
         /// The TCP port.
         port: u16,
@@ -35,7 +35,7 @@ pub enum TargetId {
 }
 
 impl TargetId {
-    /// Returns the target under which the ledger keeps what was accepted.
+    /// Returns the name of the target in the ledger.
     pub(crate) fn in_ledger(&self) -> TargetId {
         match self {
             TargetId::Server { port, .. } => TargetId::Server { address: None, port: *port },
@@ -43,8 +43,8 @@ impl TargetId {
         }
     }
 
-    /// Whether somebody means this target by a name: as `status` prints it, or without its kind. A directory may be
-    /// named in any way that leads to it.
+    /// Whether the user's name means this target: the name that `status` prints, with or without its kind. A directory
+    /// may be given by any path that leads to it.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         let whole = self.to_string();
         let kind = whole.split_once(':').map_or("", |(kind, _)| kind);
@@ -77,7 +77,7 @@ impl TargetId {
             },
             _ => return None,
         };
-        // A name that would be written differently is the name of something else.
+        // Only a name that is written in exactly this form is this target.
         (id.to_string() == text).then_some(id)
     }
 }
@@ -106,7 +106,7 @@ impl fmt::Display for TargetId {
 impl FromStr for TargetId {
     type Err = Infallible;
 
-    /// Understands every name: one that this version does not know is [`TargetId::Other`].
+    /// Parses every name. A name that this version does not know becomes [`TargetId::Other`].
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(TargetId::understood(text).unwrap_or_else(|| TargetId::Other(text.to_owned())))
     }
@@ -126,7 +126,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// A name that changed on its way would be a target of which nothing is known: no floor holds there.
+    /// A name that changed would count as a new target without floors.
     #[test]
     fn names_of_state_files_come_back_as_they_were() {
         for text in [

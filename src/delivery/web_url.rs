@@ -1,4 +1,4 @@
-//! `--web-url`: under which URL a web server hands out what lies in a web root.
+//! `--web-url`: the URL under which a web server serves a web root.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,23 +11,23 @@ use crate::dataset::Name;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebUrl(String);
 
-/// A string that is none.
+/// A string that is not a valid URL of a web root.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}; write it as https://HOST[:PORT][/PATH]")]
 pub struct InvalidWebUrl(&'static str);
 
 impl WebUrl {
-    /// The URL of a VEX repository, as Trivy's repository.yaml has it.
+    /// Returns the URL of a VEX repository for Trivy's `repository.yaml`.
     pub fn of(&self, name: &Name) -> String {
         format!("{}/{name}", self.0)
     }
 
-    /// Whether it is more than a host.
+    /// Whether the URL has a path after its host.
     pub fn has_path(&self) -> bool {
         self.0.split_once("://").is_some_and(|(_, rest)| rest.contains('/'))
     }
 
-    /// Whether anybody on the way can change what is handed out.
+    /// Whether the URL is plain HTTP, so that data can be changed in transit.
     pub fn is_plain(&self) -> bool {
         self.0.starts_with("http:")
     }
@@ -37,19 +37,19 @@ impl FromStr for WebUrl {
     type Err = InvalidWebUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidWebUrl> {
-        let url = Url::parse(text).map_err(|_| InvalidWebUrl("this is no URL"))?;
+        let url = Url::parse(text).map_err(|_| InvalidWebUrl("this is not a URL"))?;
         if !matches!(url.scheme(), "https" | "http") || url.host_str().is_none() {
-            return Err(InvalidWebUrl("only http and https have web servers"));
+            return Err(InvalidWebUrl("its scheme must be http or https"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(InvalidWebUrl("a login belongs into the scanners' configuration"));
+            return Err(InvalidWebUrl("a login belongs in the scanners' configuration"));
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(InvalidWebUrl("it must end with its path"));
+            return Err(InvalidWebUrl("it must not have a query or a fragment"));
         }
-        // Trivy splits a location at its first double slash, and escapes mean other things to others.
+        // Trivy splits a location at its first double slash. Programs differ in how they decode escapes.
         if url.path().contains("//") || url.path().contains('%') {
-            return Err(InvalidWebUrl("its path must be plain"));
+            return Err(InvalidWebUrl("its path must not have // or %"));
         }
         Ok(WebUrl(url.as_str().trim_end_matches('/').to_owned()))
     }
