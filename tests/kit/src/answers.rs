@@ -1,4 +1,4 @@
-//! Answers of a web server, good and bad.
+//! Responses of a web server, good and bad.
 
 use std::convert::Infallible;
 use std::io::Error;
@@ -10,67 +10,67 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-/// How long a server waits before it breaks a connection, so that what it sent is on its way.
+/// How long a server waits before it closes a connection, so that the client receives the data before.
 const BEFORE_THE_BREAK: Duration = Duration::from_millis(50);
 
-/// 200 with a body.
+/// Returns 200 with a body.
 pub fn ok(body: impl Into<Body>) -> Response {
     Response::new(body.into())
 }
 
-/// A status without a body.
+/// Returns a status without a body.
 #[must_use]
 pub fn status(code: u16) -> Response {
     with(Response::new(Body::empty()), code)
 }
 
-/// The same answer with another status.
+/// Returns a response with another status.
 ///
 /// # Panics
-/// If there is no such status.
+/// If the status is invalid.
 #[must_use]
 pub fn with(mut response: Response, code: u16) -> Response {
     *response.status_mut() = StatusCode::from_u16(code).unwrap();
     response
 }
 
-/// The same answer with a further header.
+/// Returns a response with another header.
 ///
 /// # Panics
-/// If no header can look like this.
+/// If the header is invalid.
 #[must_use]
 pub fn header(mut response: Response, name: &str, value: &str) -> Response {
     response.headers_mut().insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
     response
 }
 
-/// 307 to another place.
+/// Returns 307 with a location.
 #[must_use]
 pub fn redirect(to: &str) -> Response {
     header(status(307), "location", to)
 }
 
-/// 401 with a challenge.
+/// Returns 401 with a challenge.
 #[must_use]
 pub fn challenge(challenge: &str) -> Response {
     header(status(401), "www-authenticate", challenge)
 }
 
-/// A body in pieces, whose length is not announced.
+/// Returns a body in chunks, without a length.
 pub fn chunked(pieces: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Response {
     let copy = |piece: &[u8]| Bytes::copy_from_slice(piece);
     let pieces: Vec<Bytes> = pieces.into_iter().map(|piece| copy(piece.as_ref())).collect();
     ok(Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>))))
 }
 
-/// A body that announces `length`, sends `start`, and then nothing more for ever.
+/// Returns a body with the length `length` that sends `start` and then stalls forever.
 pub fn stalling(start: impl AsRef<[u8]>, length: usize) -> Response {
     let start = Bytes::copy_from_slice(start.as_ref());
     let start = stream::once(async move { Ok::<_, Infallible>(start) });
     header(ok(Body::from_stream(start.chain(stream::pending()))), "content-length", &length.to_string())
 }
 
-/// A body that announces `length`, sends so many bytes at once and then a byte every 10 ms.
+/// Returns a body with the length `length` that sends some bytes at once and then a byte every 10 ms.
 #[must_use]
 pub fn dripping(start: usize, length: usize) -> Response {
     let first = stream::once(async move { Ok::<_, Infallible>(Bytes::from(vec![b'x'; start])) });
@@ -81,7 +81,7 @@ pub fn dripping(start: usize, length: usize) -> Response {
     header(ok(Body::from_stream(first.chain(drops))), "content-length", &length.to_string())
 }
 
-/// A body that announces `length`, sends `start`, and then breaks the connection.
+/// Returns a body with the length `length` that sends `start` and then closes the connection.
 pub fn breaking(start: impl AsRef<[u8]>, length: usize) -> Response {
     let start = Bytes::copy_from_slice(start.as_ref());
     let start = stream::once(async move { Ok(start) });

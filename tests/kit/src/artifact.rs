@@ -9,13 +9,13 @@ use crate::host::{Host, read};
 use crate::process::Run;
 use crate::sha256::{digest, hex};
 
-/// A file of the sample data.
+/// Returns a file of the sample data.
 #[must_use]
 pub fn sample(path: &str) -> String {
     format!("{}/../../fixtures/sample/{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// All four datasets with one status.
+/// Returns all four datasets with one status.
 pub fn all_four(status: &str) -> Vec<String> {
     ["trivy-checks", "trivy-db", "trivy-java-db", "vex-hub"]
         .iter()
@@ -23,12 +23,12 @@ pub fn all_four(status: &str) -> Vec<String> {
         .collect()
 }
 
-/// The forms that upstream's manifests have had over the years.
+/// The forms of upstream's manifests over the years.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// A configuration of no bytes.
+    /// An empty configuration.
     ZeroByteConfig,
-    /// The artifact's type as the configuration's, whose body is `{}`.
+    /// A configuration `{}` whose media type is the artifact's type.
     TypedConfig,
     /// The empty configuration of OCI 1.1, and an artifactType.
     ArtifactType,
@@ -54,42 +54,42 @@ impl Artifact {
         Artifact { dataset, tag: tag.into(), layer, form: Form::ArtifactType, created: None }
     }
 
-    /// The sample of trivy-db.
+    /// Returns the sample of trivy-db.
     pub fn db() -> Artifact {
         Artifact::new("trivy-db", "2", read(sample("trivy-db/db.tar.gz")))
     }
 
-    /// The older sample of trivy-db.
+    /// Returns the older sample of trivy-db.
     pub fn older_db() -> Artifact {
         Artifact::new("trivy-db", "2", read(sample("trivy-db/db-older.tar.gz")))
     }
 
-    /// The sample of trivy-java-db.
+    /// Returns the sample of trivy-java-db.
     pub fn java_db() -> Artifact {
         Artifact::new("trivy-java-db", "1", read(sample("trivy-java-db/javadb.tar.gz")))
     }
 
-    /// The older sample of trivy-java-db.
+    /// Returns the older sample of trivy-java-db.
     pub fn older_java_db() -> Artifact {
         Artifact::new("trivy-java-db", "1", read(sample("trivy-java-db/javadb-older.tar.gz")))
     }
 
-    /// The sample of trivy-checks, under a tag.
+    /// Returns the sample of trivy-checks, under a tag.
     pub fn checks(major: &str) -> Artifact {
         Artifact::new("trivy-checks", major, read(sample("trivy-checks/bundle.tar.gz")))
     }
 
-    /// The same artifact with a manifest of another form.
+    /// Returns the same artifact with a manifest of another form.
     pub fn in_form(self, form: Form) -> Artifact {
         Artifact { form, ..self }
     }
 
-    /// The same artifact with a date in its manifest.
+    /// Returns the same artifact with a date in its manifest.
     pub fn created(self, date: &'static str) -> Artifact {
         Artifact { created: Some(date), ..self }
     }
 
-    /// The artifact's type, the layer's type, and the layer's file name.
+    /// Returns the artifact's type, the layer's type, and the layer's file name.
     pub(crate) fn types(&self) -> [&'static str; 3] {
         let aquasec = "application/vnd.aquasec.trivy.config.v1+json";
         match self.dataset {
@@ -109,7 +109,7 @@ impl Artifact {
         if self.form == Form::ZeroByteConfig { b"" } else { b"{}" }
     }
 
-    /// Made by hand, so that each form is what it is said to be.
+    /// Returns the manifest. It is written by hand, so that each form is exact.
     pub fn manifest(&self) -> Vec<u8> {
         let [artifact_type, layer_type, title] = self.types();
         let descriptor = |media_type: &str, bytes: &[u8]| json!({ "mediaType": media_type, "digest": digest(bytes), "size": bytes.len() });
@@ -136,12 +136,12 @@ impl Artifact {
         serde_json::to_vec(&manifest).unwrap()
     }
 
-    /// The digest of its manifest.
+    /// Returns the digest of its manifest.
     pub fn digest(&self) -> String {
         digest(self.manifest())
     }
 
-    /// Puts it into an OCI layout below a folder, as another tool would have fetched it.
+    /// Writes it into an OCI layout below a directory, as another tool would have downloaded it.
     pub fn lay_out(&self, upstream: &str) {
         let directory = format!("{upstream}/{}", self.dataset);
         fs::create_dir_all(format!("{directory}/blobs/sha256")).unwrap();
@@ -168,7 +168,7 @@ impl Artifact {
     }
 }
 
-/// The flags that name upstream: `oci-layout:FOLDER`, or `HOST:PORT/aquasec`.
+/// Returns the flags that name upstream: `oci-layout:DIRECTORY`, or `HOST:PORT/aquasec`.
 pub fn from_upstream(prefix: &str) -> String {
     let mut flags = String::new();
     for (flag, repository) in [
@@ -181,7 +181,7 @@ pub fn from_upstream(prefix: &str) -> String {
     flags
 }
 
-/// The sample datasets in OCI layouts, and the flags that export them with the VEX repository.
+/// Writes the sample datasets into OCI layouts, and returns the flags that export them with the VEX repository.
 /// Needs no tool.
 pub fn laid_out(host: &Host) -> String {
     let upstream = host.dir("upstream");
@@ -191,12 +191,12 @@ pub fn laid_out(host: &Host) -> String {
     flags_of(&upstream)
 }
 
-/// The flags for layouts in a folder.
+/// Returns the flags for layouts in a directory.
 pub fn flags_of(upstream: &str) -> String {
     format!("{} --vex default={}", from_upstream(&format!("oci-layout:{upstream}")), sample("vex-hub"))
 }
 
-/// What a scan found, sorted: identifiers, and `suppressed CVE-…` for what VEX took away.
+/// Returns the findings of a scan, sorted: identifiers, and `suppressed CVE-…` for those that VEX suppresses.
 #[track_caller]
 pub fn findings(run: &Run) -> Vec<String> {
     let report = run.json();

@@ -1,4 +1,4 @@
-//! A private certificate authority, as companies have one.
+//! A private certificate authority, such as that of a company.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-/// The name under which a proxy of the tests knows 127.0.0.1, and no resolver does.
+/// The name under which a proxy of the tests knows 127.0.0.1. No resolver knows it.
 pub const NAME: &str = "upstream.test";
 
-/// An authority with a key of its own.
+/// A certificate authority with its own key.
 #[derive(Debug)]
 pub struct Authority {
     /// Its own certificate.
@@ -19,7 +19,7 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes one.
+    /// Creates an authority.
     ///
     /// # Panics
     /// If the system has no random numbers.
@@ -33,16 +33,16 @@ impl Authority {
         Authority { pem, issuer: rcgen::Issuer::new(params, key) }
     }
 
-    /// Its certificate and its key, for a proxy that issues certificates itself.
+    /// Returns its certificate and its key, for a proxy that issues certificates itself.
     #[must_use]
     pub fn with_key(&self) -> String {
         self.pem.clone() + &self.issuer.key().serialize_pem()
     }
 
-    /// A certificate and its key, in PEM.
+    /// Issues a certificate, and returns it with its key, in PEM.
     ///
     /// # Panics
-    /// If a name cannot stand in a certificate.
+    /// If a name is invalid in a certificate.
     #[must_use]
     pub fn issue(&self, names: &[&str]) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
@@ -51,7 +51,7 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
-    /// What a server on 127.0.0.1 needs; if `mutual`, it asks its clients for a certificate of this authority.
+    /// Returns the configuration of a server on 127.0.0.1. If `mutual`, it requires a client certificate of this authority.
     ///
     /// # Panics
     /// If rustls and rcgen disagree about certificates.

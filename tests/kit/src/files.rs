@@ -1,4 +1,4 @@
-//! A server of files whose answers a test can spoil: a source of an export behind a bad network.
+//! A file server whose responses a test can break: a source of an export behind a bad network.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,48 +16,48 @@ use serde_json::json;
 use crate::answers::{header, ok, status, with};
 use crate::http::{Serving, serve};
 
-/// The pieces in which bodies are sent, in bytes.
+/// The size of the chunks of bodies, in bytes.
 const PIECE: usize = 16 << 10;
 
-/// How long a server stalls: longer than the limits that tests of stalls set.
+/// How long a server stalls. This is longer than the limits in tests of stalls.
 pub const LONG: Duration = Duration::from_secs(4);
 
-/// What becomes of one answer.
+/// A fault of a response.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fault {
-    /// A status without a body, and a header.
+    /// A status without a body, with a header.
     Status(u16, Option<(&'static str, String)>),
     /// 429 with this message, in ghcr.io's form.
     Words(String),
-    /// The connection breaks after so many bytes.
+    /// The connection is closed after this many bytes.
     Cut(usize),
-    /// So many bytes, as if they were all; no length is announced.
+    /// Only this many bytes are sent, without a length.
     Short(usize),
-    /// The byte at this place, modulo the length, is changed.
+    /// The byte at this offset, modulo the length, is changed.
     Flip(usize),
-    /// A Content-Range other than the one that was asked for.
+    /// Another Content-Range than the requested one.
     WrongRange,
-    /// All of it, whatever range was asked for.
+    /// The complete file, whatever range was requested.
     NoRange,
     /// A redirect to the second host. For blobs only.
     Elsewhere,
-    /// All, and so many bytes more; no length is announced.
+    /// The complete file and this many more bytes, without a length.
     Long(usize),
     /// A login page.
     Page,
-    /// So many bytes, and then nothing for [`LONG`], and then the connection breaks.
+    /// This many bytes, then nothing for [`LONG`], and then the connection is closed.
     Stall(usize),
-    /// Nothing at all for [`LONG`], and then a 504.
+    /// Nothing for [`LONG`], and then a 504.
     Silence,
 }
 
-/// Decides what becomes of the answer to the request of this number, counted from 0, for this path.
+/// Returns the fault of the response to the request with this number, counted from 0, for this path.
 type Faults = dyn Fn(u64, &str) -> Option<Fault> + Send + Sync;
 
 /// Files by path.
 type Shared = Arc<Mutex<HashMap<String, Bytes>>>;
 
-/// What a server did so far.
+/// The counters of a server.
 #[derive(Debug, Clone, Default)]
 struct Counts {
     sent: Arc<AtomicU64>,
@@ -79,7 +79,7 @@ pub struct Files {
 }
 
 impl Files {
-    /// A server without files that speaks HTTPS if TLS is set up.
+    /// Starts a server without files. It uses HTTPS if TLS is configured.
     pub fn over(
         tls: Option<Arc<ServerConfig>>,
         faults: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static,
@@ -93,7 +93,7 @@ impl Files {
                 slowly(answer)
             })
         };
-        // What the second host is asked does not count.
+        // Requests to the second host do not count.
         let quiet = Counts { sent: counts.sent.clone(), ..Counts::default() };
         let second = start(Arc::new(|_, _| None), quiet, String::new());
         let elsewhere = second.host.clone();
@@ -102,37 +102,37 @@ impl Files {
         Files { host, scheme, elsewhere, files, counts, _serving: [first, second] }
     }
 
-    /// Puts a file at a path.
+    /// Adds a file.
     pub fn put(&self, path: &str, bytes: impl Into<Bytes>) {
         self.files.lock().unwrap().insert(path.into(), bytes.into());
     }
 
-    /// All files, by path.
+    /// Returns all files, by path.
     #[must_use]
     pub fn files(&self) -> HashMap<String, Bytes> {
         self.files.lock().unwrap().clone()
     }
 
-    /// The bytes of all files.
+    /// Returns the size of all files in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.files.lock().unwrap().values().map(|bytes| bytes.len() as u64).sum()
     }
 
-    /// The bytes of bodies that both hosts have sent.
+    /// Returns the bytes of bodies that both hosts have sent.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.counts.sent.load(Relaxed)
     }
 
-    /// How many requests the first host has had.
+    /// Returns the number of requests to the first host.
     #[must_use]
     pub fn asked(&self) -> u64 {
         self.counts.asked.load(Relaxed)
     }
 }
 
-/// Gives an answer when it is time.
+/// Returns a response after its pause.
 async fn slowly(answer: Response) -> Response {
     if let Some(pause) = answer.extensions().get::<Duration>() {
         tokio::time::sleep(*pause).await;
@@ -166,14 +166,14 @@ fn answer(request: &Request, files: &Shared, counts: &Counts, faults: &Faults, e
     answer
 }
 
-/// The range of bytes that is asked for.
+/// Returns the requested range of bytes.
 fn range(request: &Request) -> Option<(usize, usize)> {
     let range = request.headers().get("range")?.to_str().ok()?;
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     Some((first.parse().ok()?, last.parse::<usize>().ok()? + 1))
 }
 
-/// The answer that a fault gives in place of the file; `None` if it gives the file, whole or not.
+/// Returns the response of a fault that replaces the file; `None` for faults that send the file or a part of it.
 fn instead(fault: &Fault, path: &str, elsewhere: &str) -> Option<Response> {
     match fault {
         Fault::Status(code, more) => {
@@ -197,12 +197,12 @@ fn instead(fault: &Fault, path: &str, elsewhere: &str) -> Option<Response> {
     }
 }
 
-/// What is sent of a file.
+/// The part of a file that is sent.
 struct Sent {
     body: Bytes,
-    /// Whether the length of the file is announced.
+    /// Whether the response has a length.
     is_announced: bool,
-    /// After which pause the connection breaks, if it does.
+    /// The pause before the connection is closed, if it is.
     breaks: Option<Duration>,
 }
 
@@ -211,7 +211,7 @@ impl Sent {
         let length = body.len();
         let whole = Sent { body: body.clone(), is_announced: true, breaks: None };
         match fault {
-            // A pause, so that the start is on its way before the connection breaks.
+            // The pause lets the client receive the start before the connection is closed.
             Some(Fault::Cut(at)) => {
                 Sent { body: body.slice(..length.min(*at)), breaks: Some(Duration::from_millis(20)), ..whole }
             }
@@ -233,7 +233,7 @@ impl Sent {
         }
     }
 
-    /// Sends it in pieces, and counts the bytes as they go.
+    /// Sends it in chunks, and counts the sent bytes.
     fn into_body(self, count: Arc<AtomicU64>) -> Body {
         let Sent { body, breaks, .. } = self;
         let pieces: Vec<Bytes> =

@@ -1,4 +1,4 @@
-//! A computer of one of the users.
+//! The host of a user.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,22 +10,22 @@ use tempfile::TempDir;
 
 use crate::process::Run;
 
-/// Where a system has its own programs.
+/// The directories of the system's own programs.
 const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A directory that is a user's home, with an environment that holds nothing of the machine that runs the
-/// tests. Paths are strings without spaces, so that command lines can be written as people type them.
+/// A directory that is a user's home, with an environment that is independent of the machine that runs the
+/// tests. Paths are strings without spaces, so that tests can write command lines as users type them.
 #[derive(Debug)]
 pub struct Host {
     home: TempDir,
     program: PathBuf,
     tools: Option<String>,
-    /// How many seconds the clock of trivy-ferry is ahead.
+    /// The seconds by which the clock of trivy-ferry is ahead.
     ahead: AtomicI64,
 }
 
 impl Host {
-    /// A host that has trivy-ferry, the program at this path, and no other tool.
+    /// Creates a host that has trivy-ferry (the program at this path) and no other tool.
     #[must_use]
     pub fn bare(program: impl Into<PathBuf>) -> Host {
         let home = tempfile::Builder::new().prefix("host").tempdir().unwrap();
@@ -33,25 +33,25 @@ impl Host {
         Host { home, program: program.into(), tools: None, ahead: AtomicI64::new(0) }
     }
 
-    /// A host that has the real tools of a directory on its PATH as well.
+    /// Creates a host that also has the real tools of a directory on its PATH.
     #[must_use]
     pub fn with(program: impl Into<PathBuf>, tools: &str) -> Host {
         Host { tools: Some(tools.into()), ..Host::bare(program) }
     }
 
-    /// A host with the real tools, which never runs trivy-ferry.
+    /// Creates a host with the real tools and without trivy-ferry.
     #[must_use]
     pub fn only_with(tools: &str) -> Host {
         Host::with("/nonexistent/trivy-ferry", tools)
     }
 
-    /// A path in its home.
+    /// Returns a path in its home.
     #[must_use]
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.home.path().join(name)
     }
 
-    /// The same, as an argument of a command.
+    /// Returns a path in its home as an argument of a command.
     #[must_use]
     pub fn at(&self, name: impl AsRef<Path>) -> String {
         let path = self.path(name).into_os_string().into_string().unwrap();
@@ -59,13 +59,13 @@ impl Host {
         path
     }
 
-    /// Makes a directory in its home, with all above it, and says where.
+    /// Creates a directory in its home with its parents, and returns its path.
     pub fn dir(&self, name: &str) -> String {
         fs::create_dir_all(self.path(name)).unwrap();
         self.at(name)
     }
 
-    /// Writes a file in its home, makes the directories above it, and says where.
+    /// Writes a file in its home, creates its parent directories, and returns its path.
     pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -73,14 +73,14 @@ impl Host {
         path
     }
 
-    /// Copies a program into its home, and says where.
+    /// Copies a program into its home, and returns its path.
     #[track_caller]
     pub fn install(&self, from: impl AsRef<Path>, name: &str) -> String {
         install(from, self.path(name));
         self.at(name)
     }
 
-    /// Writes a script that can be run, and says where.
+    /// Writes an executable script, and returns its path.
     #[track_caller]
     pub fn script(&self, name: &str, text: &str) -> String {
         let text = self.file(&format!("{name}.text"), text);
@@ -89,38 +89,38 @@ impl Host {
         script
     }
 
-    /// A command with this host's environment and nothing of this machine's.
+    /// Returns a command with the environment of this host only.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let path =
             self.tools.as_ref().map_or_else(|| SYSTEM_PATH.into(), |tools| format!("{tools}:{SYSTEM_PATH}"));
         let mut command = Command::new(program);
         command.env_clear().env("HOME", self.home.path()).env("TMPDIR", self.path("tmp")).env("PATH", path);
-        // Root's default is the system's, which all hosts here would share.
+        // Root's default state directory is the system's, which all hosts would share.
         command.env("TRIVY_FERRY_STATE_DIR", self.path("state"));
-        // What fails here fails on purpose.
+        // Tests provoke failures on purpose, so more retries would only take time.
         command.env("TRIVY_FERRY_RETRIES", "1");
         command.current_dir(self.home.path()).stdin(Stdio::null());
         command
     }
 
-    /// trivy-ferry, without arguments yet. It finds a `trivy`, whose version would decide things, only on a
-    /// host with tools.
+    /// Returns trivy-ferry without arguments. It finds a `trivy`, whose version changes its results, only on a host
+    /// with tools.
     #[must_use]
     pub fn program(&self) -> Command {
         let mut command = self.command(&self.program);
         command.env("PATH", self.tools.as_deref().unwrap_or("/nonexistent"));
-        // A debug build shifts its clock.
+        // A debug build reads this variable.
         command.env("TRIVY_FERRY_TEST_CLOCK", format!("{}s", self.ahead.load(Relaxed)));
         command
     }
 
-    /// Lets time pass for all further runs of trivy-ferry.
+    /// Advances the clock of all further runs of trivy-ferry.
     pub fn wait(&self, seconds: i64) {
         self.ahead.fetch_add(seconds, Relaxed);
     }
 
-    /// trivy-ferry with the arguments of a command line.
+    /// Returns trivy-ferry with the arguments of a command line.
     #[must_use]
     pub fn ferry_command(&self, line: &str) -> Command {
         let mut command = self.program();
@@ -140,7 +140,7 @@ impl Host {
         Run::of(self.program().args(args), &format!("trivy-ferry {}", args.join(" ")))
     }
 
-    /// A shell line.
+    /// Returns a shell line as a command.
     #[must_use]
     pub fn shell(&self, line: &str) -> Command {
         let mut command = self.command("sh");
@@ -154,7 +154,7 @@ impl Host {
         Run::of(&mut self.shell(line), line)
     }
 
-    /// A shell line as root in mounts of its own, which go with it. Its `"$@"` is what is added.
+    /// Returns a shell line as a command that runs as root in a private mount namespace. Arguments become its `"$@"`.
     ///
     /// # Panics
     /// As [`crate::mounts::needs_mounts`].
@@ -166,7 +166,7 @@ impl Host {
         command
     }
 
-    /// Runs a shell line without network: not even loopback is up.
+    /// Runs a shell line without a network, not even loopback.
     #[track_caller]
     pub fn offline(&self, line: &str) -> Run {
         let mut command = self.command("unshare");
@@ -176,20 +176,20 @@ impl Host {
         Run::of(command.args(["--net", "sh", "-c", line]), line)
     }
 
-    /// A key pair; the names of the private and the public file.
+    /// Creates a key pair, and returns the paths of the private and the public file.
     #[track_caller]
     pub fn keygen(&self) -> (String, String) {
         self.ferry("keygen --name ferry").exits(0);
         (self.at("ferry.key"), self.at("ferry.pub"))
     }
 
-    /// Exports into a directory, which is made, with the key of [`Host::keygen`] and returns the bundle's path.
+    /// Exports into a new directory with the key of [`Host::keygen`], and returns the bundle's path.
     #[track_caller]
     pub fn export(&self, dir: &str, flags: &str) -> String {
         self.export_with(&self.at("ferry.key"), dir, flags)
     }
 
-    /// The same with another key.
+    /// Exports into a new directory with this key, and returns the bundle's path.
     #[track_caller]
     pub fn export_with(&self, key: &str, dir: &str, flags: &str) -> String {
         self.dir(dir);
@@ -198,10 +198,10 @@ impl Host {
     }
 }
 
-/// Copies a program, and makes the directories above it.
+/// Copies a program, and creates its parent directories.
 ///
-/// Another program does the copying: a file that any process has open for writing cannot be run, and what another
-/// test starts in that moment would inherit our descriptor.
+/// A separate program copies it: a file that is open for writing cannot be executed, and a process that another test
+/// starts at that moment would inherit our descriptor.
 ///
 /// # Panics
 /// If it cannot be copied.
@@ -212,7 +212,7 @@ pub fn install(from: impl AsRef<Path>, to: impl AsRef<Path>) {
     assert!(install.status().unwrap().success(), "{install:?}");
 }
 
-/// A file's bytes.
+/// Reads a file.
 ///
 /// # Panics
 /// If it cannot be read.
@@ -221,25 +221,25 @@ pub fn read(path: impl AsRef<Path>) -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.as_ref().display()))
 }
 
-/// A file's text.
+/// Reads a text file.
 ///
 /// # Panics
-/// If it cannot be read or is no UTF-8.
+/// If it cannot be read or is not UTF-8.
 #[track_caller]
 pub fn text(path: impl AsRef<Path>) -> String {
     String::from_utf8(read(path)).unwrap()
 }
 
-/// A file's JSON.
+/// Reads a JSON file.
 ///
 /// # Panics
-/// If it cannot be read or is no JSON.
+/// If it cannot be read or is not JSON.
 #[track_caller]
 pub fn json_file(path: impl AsRef<Path>) -> serde_json::Value {
     serde_json::from_slice(&read(path)).unwrap()
 }
 
-/// The paths of all files below a directory, relative and sorted.
+/// Returns the relative paths of all files below a directory, sorted.
 pub fn files(dir: impl AsRef<Path>) -> Vec<String> {
     let entries = walkdir::WalkDir::new(&dir).into_iter().map(Result::unwrap);
     let files = entries.filter(|entry| !entry.file_type().is_dir());
@@ -249,7 +249,7 @@ pub fn files(dir: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
-/// The names in a directory, sorted.
+/// Returns the names in a directory, sorted.
 ///
 /// # Panics
 /// If it cannot be read.
@@ -262,10 +262,10 @@ pub fn names(dir: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
-/// The files of a directory by name, with their bytes.
+/// Reads the files of a directory, by name.
 ///
 /// # Panics
-/// If one cannot be read.
+/// If a file cannot be read.
 #[track_caller]
 pub fn contents(dir: impl AsRef<Path>) -> BTreeMap<String, Vec<u8>> {
     let dir = dir.as_ref();

@@ -1,4 +1,4 @@
-//! A web server on a free port of loopback that answers as a test says, and remembers what it was asked.
+//! A web server on a free port of loopback that responds as a test says, and records its requests.
 
 use std::future::Future;
 use std::io::Read;
@@ -19,39 +19,39 @@ pub use axum::extract::Request;
 pub use axum::http::Method;
 pub use axum::response::Response;
 
-/// The largest body that a server takes, in bytes.
+/// The largest request body that a server accepts, in bytes.
 pub const LARGEST_BODY: usize = 64 << 20;
 
-/// One request, as the server saw it.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// GET, PUT and so on; it compares with `&str`.
     pub method: Method,
     /// Path and query.
     pub target: String,
-    /// The path alone.
+    /// The path without the query.
     pub path: String,
     /// The query without its question mark; empty if there is none.
     pub query: String,
     /// The server's host as the client wrote it, with the port.
     pub host: String,
-    /// What the client logs in with.
+    /// The value of the Authorization header.
     pub authorization: Option<String>,
-    /// The range that was asked for.
+    /// The requested range.
     pub range: Option<String>,
-    /// Which part of an upload is sent.
+    /// The range of an upload's chunk.
     pub content_range: Option<String>,
-    /// The length of the body, if the client announces it.
+    /// The Content-Length of the body, if the client sends one.
     pub length: Option<u64>,
-    /// The body, if the server reads bodies before it answers.
+    /// The body, if the server reads bodies before it responds.
     pub body: Bytes,
 }
 
 impl Seen {
-    /// A request without its body.
+    /// Returns a request without its body.
     ///
     /// # Panics
-    /// If a header that it holds is no text.
+    /// If a recorded header is not text.
     #[must_use]
     pub fn of(request: &Request) -> Seen {
         let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
@@ -69,17 +69,17 @@ impl Seen {
         }
     }
 
-    /// The body as text.
+    /// Returns the body as text.
     ///
     /// # Panics
-    /// If it is none.
+    /// If it is not UTF-8.
     #[must_use]
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
-/// A server that reads each request as a whole and answers it. It ends when dropped.
+/// A server that reads each request completely before it responds. It ends when dropped.
 #[derive(Debug)]
 pub struct Server {
     /// `127.0.0.1:PORT`.
@@ -89,12 +89,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// One that speaks HTTP.
+    /// Starts a server that uses HTTP.
     pub fn new(answer: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> Server {
         Server::over(None, answer)
     }
 
-    /// One that speaks HTTPS if TLS is set up.
+    /// Starts a server that uses HTTPS if TLS is configured.
     pub fn over(
         tls: Option<Arc<ServerConfig>>,
         answer: impl Fn(&Seen) -> Response + Send + Sync + 'static,
@@ -113,20 +113,20 @@ impl Server {
         Server { host: serving.host.clone(), seen, _serving: serving }
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// A URL on this server, over plain HTTP.
+    /// Returns a URL on this server, over plain HTTP.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.host)
     }
 }
 
-/// A server that is running. It ends when dropped.
+/// A running server. It ends when dropped.
 #[derive(Debug)]
 pub struct Serving {
     /// `127.0.0.1:PORT`.
@@ -134,7 +134,7 @@ pub struct Serving {
     _stop: oneshot::Sender<()>,
 }
 
-/// Serves requests as they come: the handler reads the body or does not. HTTPS if TLS is set up.
+/// Starts a server whose handler may read the body. It uses HTTPS if TLS is configured.
 ///
 /// # Panics
 /// If no port can be bound.
@@ -164,7 +164,7 @@ where
     Serving { host, _stop: stop }
 }
 
-/// The connections of a listener whose TLS handshake succeeded. A client that says nothing keeps nobody out.
+/// The connections of a listener whose TLS handshake succeeded. A silent client does not block others.
 struct Handshakes {
     done: mpsc::Receiver<(TlsStream<TcpStream>, SocketAddr)>,
     address: SocketAddr,
@@ -195,7 +195,7 @@ impl axum::serve::Listener for Handshakes {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         match self.done.recv().await {
             Some(connection) => connection,
-            // The listener is gone, and with it every further connection.
+            // The listener was closed, so there are no further connections.
             None => std::future::pending().await,
         }
     }
@@ -205,8 +205,8 @@ impl axum::serve::Listener for Handshakes {
     }
 }
 
-/// Serves connections below HTTP: each gets a thread with `handle`. Says where. It accepts connections for as
-/// long as the test program runs.
+/// Serves TCP connections, each in a thread with `handle`, and returns the address. It accepts connections as long as
+/// the test program runs.
 ///
 /// # Panics
 /// If no port can be bound.
@@ -222,10 +222,10 @@ pub fn each_connection(handle: impl Fn(std::net::TcpStream) + Clone + Send + 'st
     address
 }
 
-/// Reads the head of a message, with the empty line at its end; `None` if the connection ends before that, or
-/// speaks TLS.
+/// Reads the head of a message, with the empty line at its end. Returns `None` if the connection ends before that, or
+/// uses TLS.
 pub fn read_head(peer: &mut impl Read) -> Option<Vec<u8>> {
-    /// What TLS begins with.
+    /// The first byte of TLS.
     const HANDSHAKE: u8 = 0x16;
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -237,10 +237,10 @@ pub fn read_head(peer: &mut impl Read) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// Hands on what both sides of a tunnel say, until the server has ended.
+/// Forwards the data of both sides of a tunnel, until the server closes its side.
 ///
 /// # Panics
-/// If the system gives no further file descriptor.
+/// If the system has no free file descriptor.
 pub fn relay(mut client: std::net::TcpStream, mut server: std::net::TcpStream) {
     let (mut from, mut to) = (client.try_clone().unwrap(), server.try_clone().unwrap());
     std::thread::spawn(move || {
@@ -251,16 +251,16 @@ pub fn relay(mut client: std::net::TcpStream, mut server: std::net::TcpStream) {
     let _ = client.shutdown(std::net::Shutdown::Both);
 }
 
-/// A port of loopback that refuses connections for as long as this is kept: bound, so that no other process
-/// gets it, and not listening.
+/// A port of loopback that refuses connections as long as this value exists. It is bound, so that no other process
+/// gets it, but not listening.
 #[derive(Debug)]
 pub struct ClosedPort(#[allow(dead_code)] rustix::fd::OwnedFd, SocketAddr);
 
 impl ClosedPort {
-    /// Takes a free port.
+    /// Reserves a free port.
     ///
     /// # Panics
-    /// If none can be bound.
+    /// If no port can be bound.
     #[must_use]
     pub fn new() -> ClosedPort {
         use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
@@ -277,8 +277,8 @@ impl ClosedPort {
     }
 }
 
-/// An address for a server that has to be told its port: one of loopback's 16 million addresses that no other
-/// process uses, and a port that is free there.
+/// Returns an address for a server that needs a port argument: one of loopback's 16 million addresses that no other
+/// process uses, with a free port.
 ///
 /// # Panics
 /// If none can be bound.

@@ -1,8 +1,8 @@
-//! What the tests of trivy-ferry share, unit tests and integration tests alike.
+//! Common code of the unit tests and integration tests of trivy-ferry.
 //!
-//! - [`host`]: a computer of one of the users, with a home and an environment of its own;
-//!   [`process`]: a command that has ended, and a process that ends with its test; [`mounts`]: tests that mount.
-//! - [`http`]: a web server that answers as a test says, and [`answers`]: answers good and bad;
+//! - [`host`]: the host of a user, with its own home and environment; [`process`]: a command that has ended, and a
+//!   process that ends with its test; [`mounts`]: tests that mount file systems.
+//! - [`http`]: a web server that responds as a test says, and [`answers`]: good and bad responses;
 //!   [`registry`]: an OCI registry in memory; [`files`]: a server of files with faults;
 //!   [`authority`]: a private certificate authority for all of them.
 //! - [`real`]: real registries; [`squid`]: a real proxy; [`artifact`]: OCI artifacts as upstream publishes
@@ -10,8 +10,8 @@
 //! - [`peak`]: the peak of a command's memory; [`noise`]: bytes and choices that look random and repeat;
 //!   [`sha256`]: digests.
 //!
-//! The kit knows the formats of Trivy and OCI, and nothing of trivy-ferry's code: what it asserts with is
-//! made independently of what is tested.
+//! The kit knows the formats of Trivy and OCI, and nothing of trivy-ferry's code, so that its assertions are
+//! independent of the tested code.
 
 pub mod answers;
 pub mod artifact;
@@ -33,7 +33,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-/// The directory of the real tools: Trivy, crane, regctl, registry, actionlint, the OCI conformance suite, kube and rules.
+/// Returns the directory of the real tools: Trivy, crane, regctl, registry, actionlint, the OCI conformance suite, kube and rules.
 ///
 /// # Panics
 /// If `TRIVY_FERRY_TOOLS` is not set, a tool is missing there, or the test that calls this is not marked
@@ -51,10 +51,10 @@ pub fn tools() -> String {
     tools
 }
 
-/// What Go's libraries decide, case by case, by the rules of a table: see tests/tools/rules.
+/// Returns the decisions of Go's libraries for the cases of a table. See tests/tools/rules.
 ///
 /// # Panics
-/// As [`tools`] does, or if the cases are not those of the table.
+/// If the tools are missing, the test is not marked, or the decisions do not match the cases of the table.
 #[must_use]
 pub fn decided_by_go(table: &str, cases: &[serde_json::Value]) -> Vec<serde_json::Value> {
     let mut command = Command::new(format!("{}/rules", tools()));
@@ -66,18 +66,18 @@ pub fn decided_by_go(table: &str, cases: &[serde_json::Value]) -> Vec<serde_json
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Fails a test that needs tools, root or mounts, and that a plain `cargo test` runs all the same.
+/// Fails a test that needs tools, root or mounts, but is not marked, so that a plain `cargo test` would run it.
 fn is_marked() {
     static ALL: LazyLock<Vec<String>> = LazyLock::new(|| listed(&[]));
     static MARKED: LazyLock<Vec<String>> = LazyLock::new(|| listed(&["--ignored"]));
-    // The harness names a thread after its test. A test's own threads have other names.
+    // The harness names a thread after its test. Threads that a test starts have other names.
     let thread = std::thread::current();
     if let Some(test) = thread.name().filter(|name| ALL.iter().any(|test| test == name)) {
         assert!(MARKED.iter().any(|marked| marked == test), "mark {test} with #[ignore = \"tools\"]");
     }
 }
 
-/// The names of the tests in this program.
+/// Returns the names of the marked tests in this program.
 fn listed(flags: &[&str]) -> Vec<String> {
     let mut list = Command::new(std::env::current_exe().unwrap());
     list.args(["--list", "--format", "terse"]).args(flags).stdin(Stdio::null());
@@ -94,18 +94,18 @@ pub fn needs_root() {
     assert!(rustix::process::geteuid().is_root(), "this test needs root");
 }
 
-/// Whether counts are raised and seeds are random, as `tests/run --nightly` asks for by
+/// Whether tests run with more repetitions and random seeds. `tests/run --nightly` sets
 /// `TRIVY_FERRY_NIGHTLY=1`.
 #[must_use]
 pub fn nightly() -> bool {
     std::env::var_os("TRIVY_FERRY_NIGHTLY").is_some_and(|value| value == "1")
 }
 
-/// How often a test repeats something: `usual` times, `nightly` times in a nightly run, and
-/// `TRIVY_FERRY_RUNS` times if that is set.
+/// Returns the number of repetitions of a test: `usual`, `nightly` in a nightly run, and
+/// `TRIVY_FERRY_RUNS` if that is set.
 ///
 /// # Panics
-/// If `TRIVY_FERRY_RUNS` is no number.
+/// If `TRIVY_FERRY_RUNS` is not a number.
 #[must_use]
 pub fn runs(usual: u64, nightly: u64) -> u64 {
     let asked = std::env::var("TRIVY_FERRY_RUNS").ok().map(|runs| runs.parse().unwrap());

@@ -1,4 +1,4 @@
-//! Tests that mount file systems, in mounts that they alone see.
+//! Tests that mount file systems, in private mount namespaces.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use crate::needs_root;
 
-/// Names the directory of the mounts to a test that [`again_in_mounts`] runs once more.
+/// The variable with the directory of the mounts, for a test that [`again_in_mounts`] runs again.
 const MOUNTS: &str = "TRIVY_FERRY_TEST_MOUNTS";
 
 /// Fails a test that mounts file systems. Such tests are marked `#[ignore = "tools"]` as well.
@@ -23,8 +23,8 @@ pub fn needs_mounts() {
     assert!(*MAY_MOUNT, "this test mounts file systems, which needs CAP_SYS_ADMIN");
 }
 
-/// Runs the calling test once more in mounts of its own, which go with it, after a shell script. The script finds a
-/// file system in memory at `$D`. Returns whether this is that run; if not, it has passed.
+/// Runs the calling test again in a private mount namespace, after a shell script that finds a file system in memory at
+/// `$D`. Returns true in that run, and false in the first run after that run has passed.
 ///
 /// # Panics
 /// If that run fails, or the test may not mount.
@@ -52,10 +52,10 @@ pub fn again_in_mounts(script: &str) -> bool {
     false
 }
 
-/// The directory of the mounts, in that run.
+/// Returns the directory of the mounts.
 ///
 /// # Panics
-/// Elsewhere.
+/// If the test was not started by [`again_in_mounts`].
 #[must_use]
 pub fn mounts() -> PathBuf {
     PathBuf::from(std::env::var_os(MOUNTS).unwrap())

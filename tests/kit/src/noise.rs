@@ -1,26 +1,26 @@
-//! Bytes and choices that look random and are the same in every run.
+//! Pseudorandom bytes and choices that are the same in every run.
 
 use std::fs::File;
 use std::io::Read;
 
-/// A xorshift64 generator: spreads well, and repeats for a seed. Not for secrets.
+/// A xorshift64 generator. Not for secrets.
 #[derive(Debug, Clone)]
 pub struct Noise(u64);
 
 impl Noise {
-    /// The sequence of a seed.
+    /// Returns the generator of a seed.
     #[must_use]
     pub fn new(seed: u64) -> Noise {
         Noise(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// The sequence of [`seed`].
+    /// Returns the generator of [`seed`].
     #[must_use]
     pub fn seeded() -> Noise {
         Noise::new(seed())
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     #[allow(clippy::should_implement_trait)] // It never ends, and an iterator would make each use longer.
     pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
@@ -29,12 +29,12 @@ impl Noise {
         self.0
     }
 
-    /// A number below `end`.
+    /// Returns a number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         (self.next() >> 11) % end
     }
 
-    /// So many bytes, which do not compress.
+    /// Returns bytes that do not compress.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(count + 8);
         while bytes.len() < count {
@@ -45,11 +45,11 @@ impl Noise {
     }
 }
 
-/// The seed of this run: 1, or `TRIVY_FERRY_SEED`. A nightly run draws one. It is printed, so that a
-/// failure can be repeated.
+/// Returns the seed of this run: 1, `TRIVY_FERRY_SEED`, or a random one in a nightly run. It is printed, so that a
+/// failure can be reproduced.
 ///
 /// # Panics
-/// If `TRIVY_FERRY_SEED` is no number.
+/// If `TRIVY_FERRY_SEED` is not a number.
 #[must_use]
 pub fn seed() -> u64 {
     let given = std::env::var("TRIVY_FERRY_SEED").ok().map(|seed| seed.parse().unwrap());

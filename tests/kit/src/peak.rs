@@ -1,18 +1,18 @@
-//! The peak of a command's memory, as the kernel accounts for it.
+//! Measures the peak memory of a command with the kernel's accounting.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// The promised limit for every command, in bytes.
+/// The memory limit for every command, in bytes.
 pub const MAX: u64 = 64 << 20;
-/// GNU time. The shell's keyword of this name does not measure memory.
+/// GNU time. The shell keyword `time` does not measure memory.
 const TIME: &str = "/usr/bin/time";
 
 /// A command that has ended.
 #[derive(Debug)]
 pub struct Measured {
-    /// The peak of its resident memory in bytes.
+    /// Its peak resident memory in bytes.
     pub peak: u64,
     /// The exit code; -1 after a signal.
     pub code: i32,
@@ -22,8 +22,8 @@ pub struct Measured {
     pub err: String,
 }
 
-/// Runs a command to its end and measures the peak of its memory. It gets the environment that the command
-/// sets, as [`crate::host::Host::program`] does, and nothing else.
+/// Runs a command to its end and measures its peak memory. Its environment has only the variables that the command
+/// sets, as [`crate::host::Host::program`] does.
 pub fn peak(command: &Command) -> Measured {
     assert!(Path::new(TIME).exists(), "{TIME} is missing: install the package `time`");
     let scratch = tempfile::tempdir().unwrap();
@@ -43,7 +43,7 @@ pub fn peak(command: &Command) -> Measured {
     Measured { peak: kibibytes * 1024, code: status.code().unwrap_or(-1), out: text(&out), err: text(&err) }
 }
 
-/// Runs a command to its end and asserts that it keeps to the limit.
+/// Runs a command to its end and asserts that it stays below the limit.
 ///
 /// # Panics
 /// If it does not.
@@ -61,7 +61,7 @@ pub fn bounded(command: &Command) -> Measured {
     measured
 }
 
-/// The peak so far of a process that is still running, in bytes: the kernel's high-water mark.
+/// Returns the peak memory so far of a running process, in bytes.
 pub fn high_water(process: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();

@@ -1,4 +1,4 @@
-//! Commands that have ended, and processes that end with their test.
+//! Commands that have ended, and processes that end with their tests.
 
 use std::fs;
 use std::io::{Read, Seek};
@@ -10,10 +10,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
-/// No command may take longer, on however slow a machine: hostile input must not keep one busy.
+/// The time limit for any command, even on a slow machine.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// How long a command may run between two looks at its memory.
+/// The interval at which the memory of a command is measured.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 /// A command that has ended. Its assertions return it, so that they can be chained.
@@ -22,22 +22,22 @@ pub struct Run {
     line: String,
     /// The exit code; -1 after a signal.
     pub code: i32,
-    /// What it wrote to stdout.
+    /// Its output on stdout.
     pub out: String,
-    /// What it wrote to stderr.
+    /// Its output on stderr.
     pub err: String,
-    /// The peak of its resident memory in KiB, as far as it was seen in time.
+    /// Its peak resident memory in KiB, as measured while it ran.
     pub peak: u64,
-    /// How long it kept a processor busy, in steps of 10 ms. Unlike the time on the clock, that does not
-    /// depend on what else the machine does.
+    /// Its processor time, in steps of 10 ms. Unlike the elapsed time, this does not depend on the load of the
+    /// machine.
     pub busy: Duration,
 }
 
 impl Run {
-    /// Runs a command to its end, and looks at its memory meanwhile. `line` names it in failures.
+    /// Runs a command to its end, and measures its memory meanwhile. `line` names it in failures.
     ///
     /// # Panics
-    /// If it cannot be started, is still running after five minutes, or writes no UTF-8.
+    /// If it cannot be started, runs longer than 5 minutes, or its output is not UTF-8.
     #[track_caller]
     pub fn of(command: &mut Command, line: &str) -> Run {
         let (mut out, mut err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
@@ -51,7 +51,7 @@ impl Run {
             let pause = Timespec::try_from(BETWEEN_LOOKS).unwrap();
             let has_ended = poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&pause)).unwrap() > 0;
             if has_ended {
-                // Until it is waited for, the kernel still knows.
+                // The kernel forgets the time when `try_wait` reaps the process.
                 busy = busy_so_far(child.id());
             }
             if has_ended && let Some(status) = child.try_wait().unwrap() {
@@ -73,27 +73,27 @@ impl Run {
         Run { line: line.into(), code, out: text(&mut out), err: text(&mut err), peak, busy }
     }
 
-    /// The exit code is this one.
+    /// Asserts the exit code.
     #[track_caller]
     pub fn exits(&self, code: i32) -> &Run {
         assert!(self.code == code, "exit {}, not {code}\n{self}", self.code);
         self
     }
 
-    /// It succeeded.
+    /// Asserts that it succeeded.
     #[track_caller]
     pub fn good(&self) -> &Run {
         self.exits(0)
     }
 
-    /// It failed.
+    /// Asserts that it failed.
     #[track_caller]
     pub fn fails(&self) -> &Run {
         assert!(self.code != 0, "this should have failed\n{self}");
         self
     }
 
-    /// Stdout holds these words: results and reports.
+    /// Asserts that stdout, which has results and reports, contains these words.
     #[track_caller]
     pub fn prints(&self, what: &str) -> &Run {
         assert!(!what.is_empty(), "no words");
@@ -101,7 +101,7 @@ impl Run {
         self
     }
 
-    /// Stderr holds these words: progress, warnings and errors.
+    /// Asserts that stderr, which has progress, warnings and errors, contains these words.
     #[track_caller]
     pub fn warns(&self, what: &str) -> &Run {
         assert!(!what.is_empty(), "no words");
@@ -109,7 +109,7 @@ impl Run {
         self
     }
 
-    /// Neither stdout nor stderr holds these words.
+    /// Asserts that neither stdout nor stderr contains these words.
     #[track_caller]
     pub fn does_not_say(&self, what: &str) -> &Run {
         assert!(!what.is_empty(), "no words");
@@ -117,16 +117,16 @@ impl Run {
         self
     }
 
-    /// It was refused with this exit code, in two sentences on stderr that hold these words. An unknown flag
-    /// is not refused in this way: the command line is not the program's own words.
+    /// Asserts that it failed with this exit code, and an error and a hint on stderr that contain these words. Errors
+    /// of the command line parser have another form.
     #[track_caller]
     pub fn fails_with(&self, code: i32, words: &[&str]) -> &Run {
         self.exits(code);
         let at = self.err.find("error: ").unwrap_or_else(|| panic!("no error on stderr: {self}"));
         let lines: Vec<&str> = self.err[at..].lines().collect();
-        assert_eq!(lines.len(), 2, "two sentences: {self}");
+        assert_eq!(lines.len(), 2, "not an error and a hint: {self}");
         for line in &lines {
-            assert!(line.len() > 20 && line.ends_with(['.', ')']), "a whole sentence: {line:?}");
+            assert!(line.len() > 20 && line.ends_with(['.', ')']), "not a complete sentence: {line:?}");
         }
         for word in words {
             assert!(!word.is_empty(), "no words");
@@ -135,7 +135,7 @@ impl Run {
         self
     }
 
-    /// Nothing that a terminal would act on.
+    /// Asserts that the output has no control characters for a terminal.
     #[track_caller]
     pub fn harmless(&self) -> &Run {
         let control = |c: char| c.is_control() && c != '\n' || ('\u{202a}'..='\u{202e}').contains(&c);
@@ -143,10 +143,10 @@ impl Run {
         self
     }
 
-    /// Stdout as JSON.
+    /// Returns stdout as JSON.
     ///
     /// # Panics
-    /// If it is none.
+    /// If it is not JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
         match serde_json::from_str(&self.out) {
@@ -155,13 +155,13 @@ impl Run {
         }
     }
 
-    /// What an import with `--format json` says of one of its targets.
+    /// Returns the result of a target in the output of `import --format json`.
     #[track_caller]
     pub fn target(&self, index: usize) -> Value {
         self.json()["targets"][index].clone()
     }
 
-    /// What became of each dataset in an import with `--format json`, as `name status`.
+    /// Returns the results of the datasets in the output of `import --format json`, as `name status`.
     #[track_caller]
     pub fn statuses(&self) -> Vec<String> {
         let target = self.target(0);
@@ -184,9 +184,9 @@ impl std::fmt::Display for Run {
     }
 }
 
-/// The kernel's own high-water mark in KiB, which is gone once the process has ended.
+/// Returns the peak memory of a running process in KiB.
 fn peak_so_far(pid: u32) -> u64 {
-    // Until it has become the program, it has this one's memory.
+    // Before `exec`, the child has the memory of this process.
     let exe = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
     if exe(&pid.to_string()) == exe("self") {
         return 0;
@@ -196,7 +196,7 @@ fn peak_so_far(pid: u32) -> u64 {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
-/// The processor time of a process and its threads: fields 14 and 15 of proc_pid_stat(5).
+/// Returns the processor time of a process and its threads: fields 14 and 15 of proc_pid_stat(5).
 fn busy_so_far(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, behind_the_name) = stat.rsplit_once(')').unwrap();
@@ -205,10 +205,10 @@ fn busy_so_far(pid: u32) -> Duration {
     Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
-/// How long this thread has kept a processor busy so far.
+/// Returns the processor time of this thread.
 ///
 /// # Panics
-/// If the kernel has no clock for that.
+/// If the kernel does not provide it.
 #[must_use]
 pub fn busy_here() -> Duration {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -220,7 +220,7 @@ pub fn busy_here() -> Duration {
 pub struct Process(Child);
 
 impl Process {
-    /// Starts it.
+    /// Starts a process.
     ///
     /// # Panics
     /// If it cannot be started.
@@ -228,23 +228,23 @@ impl Process {
         Process(command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", command.get_program())))
     }
 
-    /// Whether it has not ended yet.
+    /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         self.0.try_wait().unwrap().is_none()
     }
 
-    /// The process itself.
+    /// Returns the process.
     pub fn child(&mut self) -> &mut Child {
         &mut self.0
     }
 
-    /// Its number.
+    /// Returns its process ID.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.0.id()
     }
 
-    /// Tells it to end, and waits for its exit code.
+    /// Sends SIGTERM, and waits for the exit code.
     pub fn terminate(mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
@@ -259,13 +259,13 @@ impl Drop for Process {
     }
 }
 
-/// How long [`wait_for`] waits: longer than any limit of the program.
+/// How long [`wait_for`] waits. This is longer than any time limit of the program.
 const TIME_LIMIT: Duration = Duration::from_secs(150);
 
-/// Waits until something is there, for as long as a slow machine may need.
+/// Waits until `look` returns a value.
 ///
 /// # Panics
-/// If it is not there after 150 s; `what` is named then.
+/// If it returns none for 150 s. The message contains `what`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
     wait(look, || format!("{what}: not after {TIME_LIMIT:?}"))
@@ -292,7 +292,7 @@ fn wait<T>(mut look: impl FnMut() -> Option<T>, missed: impl FnOnce() -> String)
     }
 }
 
-/// A line with these words in a log. A line that is still written, whose end is not there, is none.
+/// Returns a line with these words in a log. A line without an end is ignored, because it is still being written.
 fn line_of(log: &Path, words: &str) -> Option<String> {
     let text = fs::read_to_string(log).unwrap();
     let lines = &text[..text.rfind('\n')?];
@@ -302,16 +302,16 @@ fn line_of(log: &Path, words: &str) -> Option<String> {
 /// Waits for a line with these words in a log that another process writes.
 ///
 /// # Panics
-/// If it is not there after 150 s.
+/// If there is no such line after 150 s.
 #[track_caller]
 pub fn wait_for_line(log: &Path, words: &str) -> String {
     wait(|| line_of(log, words), || format!("{words:?} is not in\n{}", fs::read_to_string(log).unwrap()))
 }
 
-/// Waits until a server says in its log that it serves, and returns its address on loopback, `HOST:PORT`.
+/// Waits until a server's log has its loopback address, and returns it as `HOST:PORT`.
 ///
 /// # Panics
-/// If it ends before, or does not say so within 150 s.
+/// If it ends before, or the log has no address after 150 s.
 #[track_caller]
 pub fn wait_for_address(server: &mut Child, log: &Path) -> String {
     let said = || format!("it does not serve:\n{}", fs::read_to_string(log).unwrap());

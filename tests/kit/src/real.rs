@@ -15,18 +15,18 @@ pub use distribution::{Distribution, write_certificates};
 pub struct Registry {
     /// `127.0.0.1:PORT`.
     pub address: String,
-    /// Who pushes, with regctl.
+    /// The host that pushes with regctl.
     pub publisher: Host,
     _process: Process,
 }
 
 impl Registry {
-    /// CNCF distribution v3. `users` are lines of an htpasswd file.
+    /// Starts CNCF distribution v3. `users` are lines of an htpasswd file.
     pub fn distribution(tools: &str, users: Option<&str>) -> Registry {
         Distribution { users, ..Distribution::default() }.start(tools)
     }
 
-    /// crane's registry: another make, in memory.
+    /// Starts crane's registry, another implementation that keeps its content in memory.
     pub fn crane(tools: &str) -> Registry {
         Registry::start_with(tools, "disabled", "serving on port ", |host| {
             let mut command = host.command(format!("{tools}/crane"));
@@ -35,8 +35,8 @@ impl Registry {
         })
     }
 
-    /// Starts one that listens on a port that the system gives it, and reads which from its log: the word after
-    /// `said`. `tls` is how regctl is to speak to it.
+    /// Starts a registry on a free port, and reads the address from its log: the word after `said`. `tls` is regctl's
+    /// TLS setting for it.
     fn start_with(tools: &str, tls: &str, said: &str, command: impl FnOnce(&Host) -> Command) -> Registry {
         let publisher = Host::only_with(tools);
         let log = fs::File::create(publisher.path("log")).unwrap();
@@ -53,18 +53,18 @@ impl Registry {
         Registry { address, publisher, _process: process }
     }
 
-    /// The address of a repository, as all tools take it.
+    /// Returns the address of a repository, as tools accept it.
     pub fn repository(&self, artifact: &Artifact) -> String {
         format!("{}/aquasec/{}", self.address, artifact.dataset)
     }
 
-    /// The digest of a manifest, as another client reads it.
+    /// Returns the digest of a manifest, as another client reads it.
     pub fn digest_of(&self, reference: &str) -> String {
         let line = format!("crane digest --insecure {}/{reference}", self.address);
         self.publisher.sh(&line).exits(0).out.trim().to_owned()
     }
 
-    /// Publishes with regctl's own idea of an artifact, and returns the manifest's digest.
+    /// Publishes an artifact with regctl's own manifest, and returns the manifest's digest.
     pub fn publish(&self, artifact: &Artifact) -> String {
         let [artifact_type, layer_type, title] = artifact.types();
         fs::write(self.publisher.path(title), &artifact.layer).unwrap();
@@ -81,7 +81,7 @@ impl Registry {
         self.publisher.sh(&format!("crane digest --insecure {reference}")).exits(0).out.trim().to_owned()
     }
 
-    /// Publishes the very bytes of a manifest, with regctl.
+    /// Publishes the exact bytes of a manifest with regctl.
     pub fn publish_as_it_is(&self, artifact: &Artifact) {
         let repository = self.repository(artifact);
         for bytes in [artifact.config(), &artifact.layer] {
@@ -96,7 +96,7 @@ impl Registry {
         self.publisher.sh(&put).exits(0);
     }
 
-    /// The flags that name it as upstream.
+    /// Returns the flags that name it as upstream.
     pub fn flags(&self) -> String {
         from_upstream(&format!("{}/aquasec", self.address))
     }

@@ -1,4 +1,4 @@
-//! An OCI registry in memory that does what it must, unless a test says otherwise.
+//! An OCI registry in memory whose responses a test can change.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -14,26 +14,26 @@ use crate::answers::{header, ok, status};
 use crate::http::{LARGEST_BODY, Seen, Serving, serve};
 use crate::sha256;
 
-/// What a test answers in the registry's place, before the request's body is read.
+/// Returns a response instead of the registry, before the request's body is read.
 type Change = dyn Fn(&Seen) -> Option<Response> + Send + Sync;
 
 #[derive(Default)]
 struct Content {
-    /// By repository and digest.
+    /// Blobs, by repository and digest.
     blobs: HashMap<(String, String), Bytes>,
-    /// By path: `/v2/NAME/manifests/REFERENCE`.
+    /// Manifests, by path: `/v2/NAME/manifests/REFERENCE`.
     manifests: HashMap<String, Bytes>,
-    /// How it answers when it has taken a manifest; 201 if this is none.
+    /// The status after it has stored a manifest; `None` for 201.
     taken: Option<u16>,
-    /// Uploads that were begun, by path.
+    /// Running uploads, by path.
     uploads: HashMap<String, Vec<u8>>,
-    /// The bodies that break off next.
+    /// The next bodies that break off.
     breaks: VecDeque<Break>,
-    /// It never answers the request that ends an upload.
+    /// Whether it never responds to the request that ends an upload.
     silent: bool,
-    /// The least that it takes as a chunk, as it says.
+    /// The minimum chunk size that it announces.
     least: Option<u64>,
-    /// Where the rest of an upload is to be sent after its first chunk.
+    /// The location for the rest of an upload after its first chunk.
     elsewhere: Option<String>,
     seen: Vec<Seen>,
 }
@@ -41,9 +41,9 @@ struct Content {
 /// A body of an upload that breaks off: the connection is reset.
 #[derive(Debug, Clone, Copy)]
 pub struct Break {
-    /// After so many bytes.
+    /// After this many bytes.
     pub after: usize,
-    /// The registry keeps them.
+    /// Whether the registry keeps them.
     pub keeps: bool,
 }
 
@@ -56,12 +56,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// One that speaks HTTP.
+    /// Starts a registry that uses HTTP.
     pub fn new(change: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static) -> Registry {
         Registry::over(None, change)
     }
 
-    /// One that speaks HTTPS if TLS is set up.
+    /// Starts a registry that uses HTTPS if TLS is configured.
     pub fn over(
         tls: Option<Arc<ServerConfig>>,
         change: impl Fn(&Seen) -> Option<Response> + Send + Sync + 'static,
@@ -72,13 +72,13 @@ impl Registry {
         Registry { host: serving.host.clone(), content, _serving: serving }
     }
 
-    /// All requests so far, without their bodies.
+    /// Returns all requests so far, without their bodies.
     #[must_use]
     pub fn seen(&self) -> Vec<Seen> {
         self.content.lock().unwrap().seen.clone()
     }
 
-    /// The tags that name something, sorted, as `NAME:TAG`.
+    /// Returns the tags, sorted, as `NAME:TAG`.
     #[must_use]
     pub fn tags(&self) -> Vec<String> {
         let content = self.content.lock().unwrap();
@@ -88,7 +88,7 @@ impl Registry {
         tags
     }
 
-    /// Answers with this status when it has taken a manifest.
+    /// Responds with this status after it has stored a manifest.
     pub fn answer_manifests_with(&self, code: u16) {
         self.content.lock().unwrap().taken = Some(code);
     }
@@ -98,22 +98,22 @@ impl Registry {
         self.content.lock().unwrap().breaks.extend(breaks);
     }
 
-    /// Takes all of a blob, and does not say so.
+    /// Stores the complete blob, but never responds.
     pub fn fall_silent(&self) {
         self.content.lock().unwrap().silent = true;
     }
 
-    /// Says that a chunk has so many bytes at the least, and refuses smaller ones but for the last.
+    /// Announces a minimum chunk size, and rejects smaller chunks except the last.
     pub fn want_chunks_of(&self, least: u64) {
         self.content.lock().unwrap().least = Some(least);
     }
 
-    /// From now on, it has uploads sent on at this address after their first chunk.
+    /// Redirects uploads to this address after their first chunk.
     pub fn send_on_to(&self, elsewhere: &str) {
         self.content.lock().unwrap().elsewhere = Some(elsewhere.to_owned());
     }
 
-    /// Loses all uploads that are not complete.
+    /// Loses all incomplete uploads.
     pub fn forget_uploads(&self) {
         self.content.lock().unwrap().uploads.clear();
     }
@@ -123,42 +123,42 @@ impl Registry {
         self.content.lock().unwrap().blobs.clear();
     }
 
-    /// What a tag names.
+    /// Returns the manifest of a tag.
     ///
     /// # Panics
-    /// If it names nothing.
+    /// If the tag does not exist.
     #[must_use]
     pub fn manifest(&self, reference: &str) -> Vec<u8> {
         self.content.lock().unwrap().manifests[&path_of(reference)].to_vec()
     }
 
-    /// Keeps of each blob what a disk that fails leaves.
+    /// Truncates each blob, as a failing disk may do.
     pub fn cut_blobs(&self) {
         for bytes in self.content.lock().unwrap().blobs.values_mut() {
             bytes.truncate(1);
         }
     }
 
-    /// Lets no tag name anything any more.
+    /// Removes all tags.
     pub fn forget_tags(&self) {
         self.content.lock().unwrap().manifests.clear();
     }
 
-    /// Lets a tag name nothing any more, and returns what it named.
+    /// Removes a tag, and returns its manifest.
     ///
     /// # Panics
-    /// If it named nothing.
+    /// If the tag did not exist.
     pub fn forget_tag(&self, reference: &str) -> Vec<u8> {
         self.content.lock().unwrap().manifests.remove(&path_of(reference)).unwrap().to_vec()
     }
 
-    /// Has a blob, whoever pushed it.
+    /// Adds a blob.
     pub fn keep(&self, repository: &str, bytes: &[u8]) {
         let key = (repository.to_owned(), sha256::digest(bytes));
         self.content.lock().unwrap().blobs.insert(key, Bytes::copy_from_slice(bytes));
     }
 
-    /// Lets a tag name this, whoever pushed it.
+    /// Adds a manifest under a tag.
     pub fn name(&self, reference: &str, manifest: Vec<u8>) {
         self.content.lock().unwrap().manifests.insert(path_of(reference), manifest.into());
     }
@@ -181,7 +181,7 @@ async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Requ
         Some(next) => return broken(next, request.into_body(), &content, path).await,
         None => request.into_body(),
     };
-    // A body that broke off is nothing.
+    // A body that broke off is ignored.
     let Ok(body) = axum::body::to_bytes(body, LARGEST_BODY).await else { return status(400) };
     if seen.method == Method::PUT && is_sent && content.lock().unwrap().silent {
         return std::future::pending().await;
@@ -223,7 +223,7 @@ async fn answer(content: Arc<Mutex<Content>>, change: Arc<Change>, request: Requ
     }
 }
 
-/// Answers at the place of an upload.
+/// Responds at the location of an upload.
 fn upload(
     content: &mut Content,
     seen: &Seen,
@@ -236,7 +236,7 @@ fn upload(
         return status(if content.uploads.remove(&place).is_some() { 204 } else { 404 });
     }
     let is_known = content.uploads.contains_key(&place);
-    // A place that another registry named, or a test, is an upload that was just begun.
+    // A location that another registry or a test named counts as an upload that was just started.
     let mut got = match (is_known, seen.method == Method::PUT) {
         (false, false) => return status(404),
         (false, true) => Vec::new(),
@@ -286,14 +286,14 @@ fn manifest(content: &mut Content, seen: &Seen, body: Bytes) -> Response {
     }
 }
 
-/// How a body of such a length breaks off, if it does.
+/// Returns how a body of this length breaks off, if it does.
 fn next_break(content: &Mutex<Content>, length: Option<u64>) -> Option<Break> {
     let breaks = &mut content.lock().unwrap().breaks;
     let is_next = breaks.front().is_some_and(|next| length > Some(next.after as u64));
     if is_next { breaks.pop_front() } else { None }
 }
 
-/// Reads a body as far as it is to come, and resets the connection.
+/// Reads the start of a body, and resets the connection.
 async fn broken(next: Break, body: axum::body::Body, content: &Mutex<Content>, path: &str) -> Response {
     let (mut stream, mut got) = (body.into_data_stream(), Vec::new());
     while got.len() < next.after
@@ -305,6 +305,6 @@ async fn broken(next: Break, body: axum::body::Body, content: &Mutex<Content>, p
     if next.keeps {
         content.lock().unwrap().uploads.entry(path.to_owned()).or_default().extend(got);
     }
-    // Ends the connection's task, and says nothing of it.
+    // Ends the task of the connection without a message.
     std::panic::resume_unwind(Box::new("a connection that is reset"))
 }

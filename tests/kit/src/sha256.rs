@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use sha2::Digest;
 
-/// The digest of some bytes: 64 hexadecimal digits.
+/// Returns the digest of some bytes: 64 hexadecimal digits.
 #[must_use]
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {
     let digest = sha2::Sha256::digest(bytes.as_ref());
@@ -14,7 +14,7 @@ pub fn hex(bytes: impl AsRef<[u8]>) -> String {
     })
 }
 
-/// The digest of some bytes: `sha256:` and 64 hexadecimal digits.
+/// Returns the digest of some bytes: `sha256:` and 64 hexadecimal digits.
 #[must_use]
 pub fn digest(bytes: impl AsRef<[u8]>) -> String {
     format!("sha256:{}", hex(bytes))

@@ -1,4 +1,4 @@
-//! A company's proxy: squid, on loopback.
+//! The proxy of a company: squid, on loopback.
 
 use std::fs;
 use std::net::TcpStream;
@@ -13,18 +13,18 @@ use crate::process::{Process, wait_for};
 
 const HELPERS: &str = "/usr/lib/squid";
 
-/// How it is set up.
+/// The configuration of squid.
 #[derive(Default)]
 pub struct Squid<'a> {
-    /// It wants the user `ann` with the password `secret`.
+    /// Whether it requires the user `ann` with the password `secret`.
     pub login: bool,
-    /// It opens TLS and closes it again with certificates of its own authority.
+    /// The authority with which it intercepts TLS, if it does.
     pub opens_tls: Option<&'a Authority>,
-    /// The authority by which it knows what is behind it.
+    /// The authority that it trusts for upstream servers.
     pub trusts: Option<&'a Authority>,
 }
 
-/// Ends when dropped.
+/// A running squid. It ends when dropped.
 pub struct Running {
     /// `HOST:PORT`.
     pub address: String,
@@ -33,13 +33,13 @@ pub struct Running {
 }
 
 impl Squid<'_> {
-    /// Starts it.
+    /// Starts squid.
     ///
     /// # Panics
     /// If squid is missing or does not start.
     pub fn start(&self) -> Running {
         let dir = tempfile::Builder::new().prefix("squid").tempdir().unwrap();
-        // It gives root's rights up, and its files with them.
+        // It drops root's privileges, so its files must belong to its user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let address = own_address();
@@ -103,7 +103,7 @@ impl Squid<'_> {
 }
 
 impl Running {
-    /// What passed, a line for each request.
+    /// Returns the access log, a line for each request.
     pub fn passed(&self) -> String {
         fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! VEX Hub on a web server of one's own: the manifest where Trivy looks for it, and the archive.
+//! VEX Hub on a local web server: the manifest where Trivy looks for it, and the archive.
 
 use crate::answers::{ok, status};
 use crate::artifact::sample;

@@ -1,4 +1,4 @@
-//! Registries of distribution's code, in the set-ups that sites have.
+//! Registries with the code of CNCF distribution, in the configurations of real sites.
 
 use serde_json::json;
 
@@ -6,19 +6,19 @@ use super::Registry;
 use crate::authority::Authority;
 use crate::host::Host;
 
-/// How a registry of distribution's code is set up. By default it speaks plain HTTP and is open to all.
+/// The configuration of a registry. By default, it uses plain HTTP and needs no login.
 #[derive(Default)]
 pub struct Distribution<'a> {
-    /// Lines of an htpasswd file: who may log in.
+    /// Lines of an htpasswd file with the users.
     pub users: Option<&'a str>,
-    /// It speaks TLS with a certificate of a private CA, the publisher's file `ca.pem`.
+    /// Whether it uses TLS with a certificate of a private CA, the publisher's file `ca.pem`.
     pub tls: bool,
-    /// It asks for a client certificate of that CA, such as the publisher's file `client.pem`, which
-    /// holds the key as well.
+    /// Whether it requires a client certificate of that CA, such as the publisher's file `client.pem`, which
+    /// contains the key as well.
     pub client_certificates: bool,
-    /// The directory of its content, if not one of the publisher's.
+    /// The directory of its content, if it is not in the publisher's home.
     pub storage: Option<&'a str>,
-    /// The registry that it is a pull-through cache of.
+    /// The registry for which it is a pull-through cache.
     pub cache_of: Option<&'a Registry>,
 }
 
@@ -28,7 +28,7 @@ impl Distribution<'_> {
         self.start_program(&format!("{tools}/registry"), tools)
     }
 
-    /// Starts Debian's, which is distribution 2.8.
+    /// Starts Debian's package of distribution 2.8.
     pub fn start_debian(&self, tools: &str) -> Registry {
         self.start_program("docker-registry", tools)
     }
@@ -51,7 +51,7 @@ impl Distribution<'_> {
         registry
     }
 
-    /// The configuration as JSON, which YAML takes.
+    /// Returns the configuration as JSON, which is valid YAML.
     fn configuration(&self, host: &Host) -> String {
         let storage = self.storage.map_or_else(|| host.dir("registry"), str::to_owned);
         let mut config = json!({
