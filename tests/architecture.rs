@@ -1,10 +1,10 @@
-//! Which module may import which. The layers stand in the documentation of the crate (`src/lib.rs`): a module
-//! imports modules of lower layers only. No file imports itself through others, no directory has more than 16
-//! files, and no file more than 700 lines.
+//! Checks which module imports which. The layers are in the documentation of the crate (`src/lib.rs`): a module
+//! imports modules of lower layers only. There are no cycles of files. A directory has at most 16 files, and a file
+//! at most 700 lines.
 //!
 //! `files` checks that files are opened and changed in few places.
 //!
-//! Tests inside of `src` may import what they like; their files count.
+//! Tests in `src` may import any module, but their files count.
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,29 +22,29 @@ use syn::visit::{self, Visit};
 const MAX_FILES: usize = 16;
 const MAX_LINES: usize = 700;
 
-/// A path of names: of a module, or of something in one.
+/// The path of a module or of an item.
 type Names = Vec<String>;
 
-/// A module, whether it has a file of its own or not.
+/// A module, in its own file or inline.
 #[derive(Default)]
 struct Module {
     file: String,
-    /// What it makes known under another path: the name, and what it stands for.
+    /// The names that it imports, with their paths.
     aliases: Vec<(String, Names)>,
-    /// The modules of which it makes everything known.
+    /// The modules that it imports with `*`.
     globs: Vec<Names>,
-    /// What it defines itself.
+    /// The items that it defines.
     items: BTreeSet<String>,
 }
 
-/// A place that mentions something of this crate.
+/// A place that mentions an item of this crate.
 struct Mention {
     module: Names,
     line: usize,
     path: Names,
 }
 
-/// One file that uses another, and the first line that does.
+/// A file that uses another, with the first line that does.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Import {
     from: String,
@@ -87,7 +87,7 @@ impl Crate {
         found
     }
 
-    /// Notes what a module defines and makes known.
+    /// Records what a module defines and imports.
     fn declare(&mut self, file: &str, module: &Names, items: &[syn::Item]) {
         let mut this = Module { file: file.into(), ..Module::default() };
         for item in items.iter().filter(|item| !is_for_tests(attributes(item))) {
@@ -110,7 +110,7 @@ impl Crate {
         self.modules.insert(module.clone(), this);
     }
 
-    /// The module in which something is defined.
+    /// Returns the module that defines an item.
     fn home(&self, module: &Names, path: &[String], seen: &mut BTreeSet<(Names, Names)>) -> Option<Names> {
         if !seen.insert((module.clone(), path.to_vec())) {
             return None;
@@ -132,17 +132,17 @@ impl Crate {
         }
         let alias = this.aliases.iter().find(|(name, _)| name == first);
         if let Some((_, path)) = alias {
-            let whole: Names = path.iter().chain(rest).cloned().collect();
-            return self.home(module, &whole, seen);
+            let full: Names = path.iter().chain(rest).cloned().collect();
+            return self.home(module, &full, seen);
         }
         let through = |glob: &Names| {
-            let whole: Names = glob.iter().chain(path).cloned().collect();
-            self.home(module, &whole, seen)
+            let full: Names = glob.iter().chain(path).cloned().collect();
+            self.home(module, &full, seen)
         };
         this.globs.iter().find_map(through)
     }
 
-    /// Which file uses which.
+    /// Returns which file uses which.
     fn imports(&self) -> Vec<Import> {
         let mut imports = BTreeMap::new();
         for mention in &self.mentions {
@@ -156,7 +156,7 @@ impl Crate {
         imports.into_iter().map(|((from, to), line)| Import { from, to, line }).collect()
     }
 
-    /// What breaks a rule, a line each.
+    /// Returns the violations of the rules, a line each.
     fn violations(&self, layers: &[Vec<String>]) -> Vec<String> {
         let imports = self.imports();
         let mut violations = Vec::new();
@@ -193,12 +193,12 @@ impl Crate {
     }
 }
 
-/// Files that only tests need.
+/// Whether a file is only for tests.
 fn is_test(file: &str) -> bool {
     file.ends_with("tests.rs") || file.ends_with("/testing.rs") || file.contains("/tests/")
 }
 
-/// The path of a file's module.
+/// Returns the path of a file's module.
 fn module_of(file: &str) -> Names {
     let path = file.trim_end_matches(".rs");
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -212,7 +212,7 @@ fn child(module: &Names, name: &str) -> Names {
     module.iter().cloned().chain([name.to_owned()]).collect()
 }
 
-/// The names that a `use` brings, each with its path; none for everything of a module.
+/// Calls `tell` for each name that a `use` imports, with its path. The name is `None` for `*`.
 fn leaves(tree: &syn::UseTree, path: &mut Names, tell: &mut dyn FnMut(Names, Option<String>, usize)) {
     let line = tree.span().start().line;
     match tree {
@@ -238,7 +238,7 @@ fn leaves(tree: &syn::UseTree, path: &mut Names, tell: &mut dyn FnMut(Names, Opt
     }
 }
 
-/// Reads what a file mentions.
+/// Collects what a file mentions.
 struct Reader<'a> {
     within: &'a BTreeMap<Names, Module>,
     module: Names,
@@ -262,7 +262,7 @@ impl Reader<'_> {
     }
 }
 
-/// Paths in the arguments of macros and in attributes, where nothing is parsed.
+/// Finds paths in the arguments of macros and in attributes, which syn does not parse.
 fn paths_in(tokens: TokenStream, tell: &mut dyn FnMut(Names, usize)) {
     let (mut path, mut line, mut colons) = (Names::new(), 0, 0);
     for token in tokens {
@@ -281,7 +281,7 @@ fn paths_in(tokens: TokenStream, tell: &mut dyn FnMut(Names, usize)) {
                 continue;
             }
             TokenTree::Group(group) => paths_in(group.stream(), tell),
-            // Where serde is told of a function.
+            // serde's attributes name functions in strings.
             TokenTree::Literal(literal) => {
                 let text = literal.to_string();
                 if let Ok(path) = syn::parse_str::<syn::Path>(text.trim_matches('"')) {
@@ -348,7 +348,7 @@ fn names(path: &syn::Path) -> Names {
     path.segments.iter().map(|segment| segment.ident.to_string()).collect()
 }
 
-/// Whether something exists in tests only.
+/// Whether an item exists only in tests.
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let list = attribute.meta.require_list();
@@ -389,7 +389,7 @@ fn name_of(item: &syn::Item) -> Option<String> {
     Some(name.to_string())
 }
 
-/// The module of the table that a file belongs to, and its layer: the longest that fits.
+/// Returns the module of the table to which a file belongs, and its layer. The longest matching path wins.
 fn layer<'l>(file: &str, layers: &'l [Vec<String>]) -> Option<(&'l str, usize)> {
     let all =
         layers.iter().enumerate().flat_map(|(number, names)| names.iter().map(move |name| (name, number)));
@@ -398,7 +398,7 @@ fn layer<'l>(file: &str, layers: &'l [Vec<String>]) -> Option<(&'l str, usize)> 
     found.map(|(name, number)| (name.as_str(), number))
 }
 
-/// The groups of files that each reach themselves through the others.
+/// Returns the cycles of files.
 fn cycles(imports: &[Import]) -> Vec<String> {
     let mut next: BTreeMap<&str, Vec<&Import>> = BTreeMap::new();
     for import in imports {
@@ -437,7 +437,7 @@ fn cycles(imports: &[Import]) -> Vec<String> {
     found
 }
 
-/// The table in the documentation of the crate: lines such as `//! | 2 | `dataset`, `remote` | … |`.
+/// Parses the table in the documentation of the crate: lines such as `//! | 2 | `dataset`, `remote` | … |`.
 fn table(lib: &str) -> Vec<Vec<String>> {
     let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | "));
     let row = |row: &str| {
@@ -499,7 +499,7 @@ mod of_this_test {
     const LIB: &str =
         "//! | 0 | `low` | |\n//! | 1 | `high`, `peer`, `low/upper` | |\nmod low; mod high; mod peer;\n";
 
-    /// Each way to name something of another module is seen.
+    /// Every form of naming an item of another module is found.
     #[test]
     fn every_form_of_import_is_seen() {
         let forms = [
@@ -566,7 +566,7 @@ mod of_this_test {
         assert_eq!(found, ["low/mod.rs:1: `low` of layer 0 uses `low/upper` of layer 1 (low/upper.rs)"]);
     }
 
-    /// What a module only makes known counts for where it is defined.
+    /// A re-exported item counts for the module that defines it.
     #[test]
     fn cycles_between_files_are_found() {
         let through = [

@@ -1,6 +1,6 @@
-//! Where files may be opened and changed by name: in `util::fs` and `util::dir`, and in the few files of a
-//! list. A plain `File::open` waits for ever at a named pipe, and a plain `fs::write` neither says whether it
-//! survives a power cut nor passes the steps at which tests kill a run.
+//! Checks which files open and change files by name: only `util::fs`, `util::dir` and the few files of a list. A plain
+//! `File::open` blocks forever at a named pipe, and a plain `fs::write` has no defined durability and does not call the
+//! steps at which tests kill a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use syn::visit::{self, Visit};
 
 use super::{Names, attributes, child, is_for_tests, is_test, leaves, names, paths_in, sources};
 
-/// What only listed files may mention, with all that is below it.
+/// The items that only listed files may mention, with all items below them.
 const RESERVED: &[&str] = &[
     "std::fs::DirBuilder",
     "std::fs::File::create",
@@ -43,18 +43,18 @@ const RESERVED: &[&str] = &[
     "rustix::fs::unlinkat",
     "tempfile",
 ];
-/// What everybody may mention all the same: files without a name, and the type of a directory.
+/// The exceptions that all files may mention: files without a name, and the type of a directory.
 const FREE: &[&str] = &["tempfile::SpooledTempFile", "tempfile::TempDir"];
-/// Through these, somebody else could reach what is reserved: they are not passed on under other paths.
+/// Modules of reserved items, which must not be re-exported under other paths.
 const DOORS: &[&str] = &["std", "std::fs", "std::fs::File", "rustix", "rustix::fs", "tempfile"];
-/// Methods by which a temporary file gets a name, with the number of their arguments.
+/// Methods that give a temporary file a name, with the number of their arguments.
 const METHODS: &[(&str, usize)] = &[("persist", 1), ("persist_noclobber", 1)];
 
-/// A file that may mention something reserved.
+/// A file that may mention reserved items.
 struct Listed {
     file: &'static str,
     mentions: &'static [&'static str],
-    /// Why `util::fs` will not do.
+    /// Why it does not use `util::fs`.
     #[allow(dead_code)]
     reason: &'static str,
 }
@@ -72,7 +72,7 @@ const LIST: &[Listed] = &[
             "rustix::fs::open",
             "tempfile::Builder",
         ],
-        reason: "the place for all that is done by path",
+        reason: "has all operations by path",
     },
     Listed {
         file: "util/dir.rs",
@@ -86,17 +86,17 @@ const LIST: &[Listed] = &[
             "rustix::fs::renameat_with",
             "rustix::fs::unlinkat",
         ],
-        reason: "the place for all that is done through descriptors of directories",
+        reason: "has all operations through descriptors of directories",
     },
     Listed {
         file: "util/fault.rs",
         mentions: &["std::fs::File::options"],
-        reason: "lists the steps of a run for tests, and must be no step itself",
+        reason: "lists the steps of a run for tests, and must not be a step itself",
     },
     Listed {
         file: "trust/signer.rs",
         mentions: &["tempfile::NamedTempFile", "tempfile::tempfile"],
-        reason: "gives a command its input in a file, and takes its output from one; both are gone afterwards",
+        reason: "exchanges input and output with a command in files, and removes both",
     },
     Listed {
         file: "remote/login/mod.rs",
@@ -106,18 +106,18 @@ const LIST: &[Listed] = &[
     Listed {
         file: "cli/prompt.rs",
         mentions: &["std::fs::File::options"],
-        reason: "opens the terminal, which is no regular file",
+        reason: "opens the terminal, which is not a regular file",
     },
 ];
 
-/// A place in a file that mentions something reserved.
+/// A place in a file that mentions a reserved item.
 #[derive(Debug, PartialEq, Eq)]
 struct Mention {
     line: usize,
     what: String,
 }
 
-/// What the names in a file stand for, wherever in it they are brought.
+/// The paths of the names that are imported anywhere in a file.
 #[derive(Default)]
 struct Aliases(BTreeMap<String, Vec<Names>>);
 
@@ -126,11 +126,11 @@ impl Aliases {
         self.0.entry(name).or_default().push(path);
     }
 
-    /// All that a path may stand for.
+    /// Returns all paths that a path may stand for.
     fn resolve(&self, path: &Names) -> BTreeSet<Names> {
         let (mut seen, mut open) = (BTreeSet::new(), vec![path.clone()]);
         while let Some(path) = open.pop() {
-            // A name that is defined by itself would grow for ever.
+            // A name that is defined by itself would grow forever.
             if path.len() > 20 || !seen.insert(path.clone()) {
                 continue;
             }
@@ -170,7 +170,7 @@ impl<'ast> Visit<'ast> for Aliases {
     }
 }
 
-/// The path of a type that is nothing but a path.
+/// Returns the path of a type that is only a path.
 fn path_of(ty: &syn::Type) -> Option<Names> {
     match ty {
         syn::Type::Path(ty) if ty.qself.is_none() => Some(names(&ty.path)),
@@ -180,7 +180,7 @@ fn path_of(ty: &syn::Type) -> Option<Names> {
     }
 }
 
-/// Finds what a file mentions of what is reserved.
+/// Finds the reserved items that a file mentions.
 struct Finder {
     aliases: Aliases,
     found: Vec<Mention>,
@@ -203,7 +203,7 @@ impl Finder {
                 list.iter().copied().find(|name| path == *name || path.starts_with(&format!("{name}::")))
             };
             let Some(reserved) = is_in(RESERVED).filter(|_| is_in(FREE).is_none()) else { continue };
-            // Of a crate, what is named in it.
+            // For a crate, the item in it.
             let what = match reserved {
                 "tempfile" if path == "tempfile" => continue,
                 "tempfile" => path.splitn(3, "::").take(2).collect::<Vec<_>>().join("::"),
@@ -213,7 +213,7 @@ impl Finder {
         }
     }
 
-    /// Whether one of these doors is opened for others.
+    /// Records re-exports of modules with reserved items.
     fn pass_on(&mut self, path: &Names, visibility: &syn::Visibility, line: usize) {
         if matches!(visibility, syn::Visibility::Inherited) {
             return;
@@ -249,7 +249,7 @@ impl<'ast> Visit<'ast> for Finder {
                     self.mention(&path, line);
                     self.pass_on(&path, &item.vis, line);
                 }
-                // Nobody sees any more where a name of it comes from.
+                // With `*`, the source of a name is unknown.
                 None if DOORS.contains(&path.join("::").as_str()) => {
                     self.found.push(Mention { line, what: format!("{}::*", path.join("::")) });
                 }
@@ -294,7 +294,7 @@ impl<'ast> Visit<'ast> for Finder {
     }
 }
 
-/// What breaks the rule, a line each: what is mentioned and not listed, and what is listed and not mentioned.
+/// Returns the violations, a line each: items that are mentioned but not listed, or listed but not mentioned.
 fn violations(files: &BTreeMap<String, String>, list: &[Listed]) -> Vec<String> {
     let mut violations = Vec::new();
     let mut unused: BTreeSet<(&str, &str)> =
@@ -306,7 +306,7 @@ fn violations(files: &BTreeMap<String, String>, list: &[Listed]) -> Vec<String> 
             if is_listed {
                 unused.retain(|unused| *unused != (file.as_str(), what.as_str()));
             } else {
-                violations.push(format!("src/{file}:{line}: `{what}`; util::fs and util::dir are for that"));
+                violations.push(format!("src/{file}:{line}: `{what}`; use util::fs or util::dir instead"));
             }
         }
     }
@@ -330,7 +330,7 @@ mod of_this_test {
         Finder::find(text).into_iter().map(|mention| mention.what).collect()
     }
 
-    /// Each way to name something reserved is seen.
+    /// Every form of naming a reserved item is found.
     #[test]
     fn every_form_of_mention_is_seen() {
         for (text, what) in [

@@ -51,7 +51,8 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
-    /// Returns the configuration of a server on 127.0.0.1. If `mutual`, it requires a client certificate of this authority.
+    /// Returns the configuration of a server on 127.0.0.1, which requires a client certificate of this authority if
+    /// `mutual`.
     ///
     /// # Panics
     /// If rustls and rcgen disagree about certificates.

@@ -33,7 +33,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
-/// Returns the directory of the real tools: Trivy, crane, regctl, registry, actionlint, the OCI conformance suite, kube and rules.
+/// Returns the directory of the real tools: Trivy, crane, regctl, registry, actionlint,
+/// the OCI conformance suite, kube and rules.
 ///
 /// # Panics
 /// If `TRIVY_FERRY_TOOLS` is not set, a tool is missing there, or the test that calls this is not marked

@@ -1,8 +1,8 @@
-//! What the tests of bad input share: a host of its own for each test, and a forge that makes
-//! bundles, good ones and any others, and signs whatever it is given.
+//! Common code of the tests of bad input: a separate host for each test, and a forge that creates and signs good and
+//! bad bundles.
 //!
-//! The forge writes its tar files itself and not through the program's writer: what it makes is
-//! then accepted because both keep to the format, and it can break any rule of it.
+//! The forge does not use the program's writer for tar files. So its bundles are accepted only if both follow the
+//! format, and it can break any rule of the format.
 
 pub mod upstream;
 
@@ -38,10 +38,10 @@ use trivy_ferry::trust::message::pae;
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_trivy-ferry");
 
-/// What the program may use at the most, in KiB.
+/// The memory limit of the program, in KiB.
 const MAX_MEMORY: u64 = 128 << 10;
 
-/// A host that trusts one exporter, whose key the test has.
+/// A host that trusts one exporter. The test has the exporter's key.
 pub struct Host {
     host: test_kit::host::Host,
     pub key: SigningKey,
@@ -60,7 +60,7 @@ impl Host {
         Host::with_key(&SigningKey::generate().unwrap())
     }
 
-    /// Another host that trusts the same exporter.
+    /// Returns another host that trusts the same exporter.
     pub fn with_key(key: &SigningKey) -> Self {
         let key = SigningKey::from_pem(&key.to_pem(None).unwrap(), None).unwrap();
         let host = Host { host: test_kit::host::Host::bare(PROGRAM), key };
@@ -71,13 +71,13 @@ impl Host {
         host
     }
 
-    /// Puts a public key where `--trust` can name it: `keys/NAME.pub`.
+    /// Writes a public key to `keys/NAME.pub` for `--trust`.
     pub fn trust(&self, name: &str, key: &PublicKey) -> String {
         self.file(&format!("keys/{name}.pub"), key.to_pem());
         self.at(format!("keys/{name}.pub"))
     }
 
-    /// The program, with places for everything that it may write.
+    /// Returns the program, with directories for everything that it may write.
     pub fn command(&self) -> Command {
         let mut command = self.program();
         command.env("HOME", self.path("home"));
@@ -92,7 +92,7 @@ impl Host {
         run(command)
     }
 
-    /// Runs the program and asserts that it keeps to the limit of memory.
+    /// Runs the program and asserts that it stays below the memory limit.
     #[track_caller]
     pub fn bounded(&self, args: &[&str]) -> Measured {
         let mut command = self.command();
@@ -100,12 +100,13 @@ impl Host {
         peak::bounded(&command)
     }
 
-    /// Writes a signed bundle and says where.
+    /// Writes a signed bundle and returns its path.
     pub fn bundle(&self, name: &str, bundle: &Bundle) -> PathBuf {
         self.file(name, bundle.signed(&self.key))
     }
 
-    /// An export of upstream's datasets with the key of [`Host::write_key`], into `out` unless `more` says where.
+    /// Returns an export of upstream's datasets with the key of [`Host::write_key`], into `out` unless `more` has
+    /// another output.
     pub fn export_command(&self, upstream: &upstream::Upstream, more: &[&str]) -> Command {
         let mut command = self.command();
         command.args(["export", "--key", "exporter.key", "--state-dir", "state", "--format", "json"]);
@@ -116,7 +117,7 @@ impl Host {
         command
     }
 
-    /// Runs such an export.
+    /// Runs an export of upstream's datasets.
     pub fn export(&self, upstream: &upstream::Upstream, more: &[&str]) -> Run {
         run(self.export_command(upstream, more))
     }
@@ -127,12 +128,12 @@ impl Host {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// `import` into `cache`, with the state in `state`.
+    /// Runs `import` into `cache`, with the state in `state`.
     pub fn import(&self, input: &Path, more: &[&str]) -> Run {
         self.import_to("cache", input, more)
     }
 
-    /// `import` into another cache.
+    /// Runs `import` into another cache.
     pub fn import_to(&self, cache: &str, input: &Path, more: &[&str]) -> Run {
         let (input, cache, state) = (input.to_str().unwrap(), self.at(cache), self.at("state"));
         let key = self.at("keys/exporter.pub");
@@ -154,8 +155,8 @@ impl Host {
         self.run(&args)
     }
 
-    /// Everything that must not change when something is refused: the cache with its working
-    /// folder, and the state.
+    /// Returns everything that a rejected bundle must not change: the cache with its working directory, and the
+    /// state.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for directory in ["cache", "cache-2", "state", "out"] {
@@ -164,21 +165,21 @@ impl Host {
         snapshot
     }
 
-    /// The date in a database's installed metadata.json.
+    /// Returns the date in a database's installed metadata.json.
     pub fn installed(&self, cache: &str, database: &str) -> Option<String> {
         let bytes = fs::read(self.path(cache).join(database).join("metadata.json")).ok()?;
         let metadata: Value = serde_json::from_slice(&bytes).unwrap();
         Some(metadata["UpdatedAt"].as_str().unwrap().into())
     }
 
-    /// The state of the one target of a stream.
+    /// Returns the state of the only target of a stream.
     pub fn state(&self, stream: &str) -> Value {
         let bytes = fs::read(self.path(format!("state/import-{stream}.json"))).unwrap();
         let state: Value = serde_json::from_slice(&bytes).unwrap();
         state["targets"][format!("cache:{}", self.path("cache").canonicalize().unwrap().display())].clone()
     }
 
-    /// The names in the cache's working folder that only a run under way may have there.
+    /// Returns the names in the cache's working directory that exist only while an import runs.
     pub fn staged(&self, cache: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path(cache).join(".trivy-ferry")) else { return Vec::new() };
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -188,7 +189,7 @@ impl Host {
     }
 }
 
-/// Runs a program to its end, and asserts that it takes no more memory than it may.
+/// Runs a program to its end, and asserts that it stays below the memory limit.
 #[track_caller]
 pub fn run(mut command: Command) -> Run {
     let args = command.get_args().map(|arg| arg.to_string_lossy());
@@ -199,12 +200,12 @@ pub fn run(mut command: Command) -> Run {
     run
 }
 
-/// Every path below some folders with type, mode, owner and digest.
+/// Every path below some directories with type, mode, owner and digest.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Snapshot(pub BTreeMap<String, String>);
 
-/// The bytes of a file; of the state of imports only what was accepted, and nothing where nothing was: when a target
-/// was used and how it failed is written down at every run.
+/// Returns the bytes of a file. For the state of imports, returns only what was accepted, or `None` if nothing was,
+/// because every run records the use and the failure of a target.
 fn accepted(name: &str, bytes: Vec<u8>) -> Option<Vec<u8>> {
     if !name.starts_with("state/import-") {
         return Some(bytes);
@@ -224,7 +225,7 @@ fn accepted(name: &str, bytes: Vec<u8>) -> Option<Vec<u8>> {
 
 fn look(path: &Path, name: &str, snapshot: &mut Snapshot) {
     let Ok(metadata) = path.symlink_metadata() else { return };
-    // What is refused is written down there.
+    // Rejected bundles are logged there.
     if name == "state/imports.jsonl" {
         return;
     }
@@ -246,7 +247,7 @@ fn look(path: &Path, name: &str, snapshot: &mut Snapshot) {
     }
 }
 
-/// Has Prometheus' own checker read metrics.
+/// Checks metrics with Prometheus' checker.
 pub fn promtool(metrics: &Path) {
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]).stdin(fs::File::open(metrics).unwrap());
@@ -254,12 +255,12 @@ pub fn promtool(metrics: &Path) {
     assert!(checked.status.success() && checked.stderr.is_empty(), "{checked:?}");
 }
 
-/// A file of the samples.
+/// Reads a file of the samples.
 pub fn sample(name: &str) -> Vec<u8> {
     test_kit::host::read(test_kit::artifact::sample(name))
 }
 
-/// Some hours away from the time of the first call, in whole seconds: one test's dates agree.
+/// Returns a time some hours away from the first call, in whole seconds, so that the dates of a test agree.
 pub fn hours(away: i64) -> Timestamp {
     static NOW: OnceLock<Timestamp> = OnceLock::new();
     let now = *NOW.get_or_init(|| Timestamp::from_second(Timestamp::now().as_second()).unwrap());
@@ -282,7 +283,7 @@ impl Archive {
         self.entry(b'0', name, bytes.len() as u64, bytes)
     }
 
-    /// An entry of any type whose header may claim another size than it has.
+    /// Adds an entry of any type whose header may have a wrong size.
     pub fn entry(mut self, kind: u8, name: &str, size: u64, bytes: &[u8]) -> Self {
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(tar::EntryType::new(kind));
@@ -301,14 +302,14 @@ impl Archive {
         self.0.into_inner().unwrap().finish().unwrap()
     }
 
-    /// Without the blocks that end an archive, so that something can follow.
+    /// Returns the archive without its end blocks, so that more can follow.
     pub fn open_end(mut self) -> Vec<u8> {
         let encoder = std::mem::replace(self.0.get_mut(), GzEncoder::new(Vec::new(), Compression::fast()));
         encoder.finish().unwrap()
     }
 }
 
-/// Gzipped zeros in steps of 64 MiB: a gzip file may have many members.
+/// Returns gzipped zeros as gzip members of 64 MiB.
 pub fn zeros(gibibytes: usize) -> Vec<u8> {
     const STEP: usize = 64 << 20;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(6));
@@ -316,7 +317,7 @@ pub fn zeros(gibibytes: usize) -> Vec<u8> {
     encoder.finish().unwrap().repeat(gibibytes * ((1 << 30) / STEP))
 }
 
-/// What it costs this machine to inflate some gibibytes of [`zeros`].
+/// Returns the processor time for decompressing some gibibytes of [`zeros`] on this machine.
 pub fn inflating(gibibytes: u32) -> Duration {
     static ONE: LazyLock<Duration> = LazyLock::new(|| {
         let packed = zeros(1);
@@ -328,7 +329,7 @@ pub fn inflating(gibibytes: u32) -> Duration {
     *ONE * gibibytes
 }
 
-/// A tar archive that nobody packed.
+/// Returns an uncompressed tar archive.
 pub fn plain_tar(name: &str, bytes: &[u8]) -> Vec<u8> {
     let mut file = Vec::new();
     put(&mut file, name, bytes);
@@ -336,7 +337,7 @@ pub fn plain_tar(name: &str, bytes: &[u8]) -> Vec<u8> {
     file
 }
 
-/// One file of a sample layer.
+/// Returns a file of a sample layer.
 pub fn from_layer(packed: &[u8], name: &str) -> Vec<u8> {
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(packed));
     for entry in archive.entries().unwrap() {
@@ -366,7 +367,7 @@ pub fn sqlite() -> Vec<u8> {
     from_layer(&sample("trivy-java-db/javadb.tar.gz"), "trivy-java.db")
 }
 
-/// The sample database as if built at another time.
+/// Returns the sample database with another date.
 pub fn db_layer(updated_at: Timestamp) -> Vec<u8> {
     Archive::new().file("trivy.db", &bolt()).file("metadata.json", &metadata_json(2, updated_at)).pack()
 }
@@ -378,7 +379,7 @@ pub fn java_db_layer(updated_at: Timestamp) -> Vec<u8> {
         .pack()
 }
 
-/// One check and its library; `generation` makes its bytes its own.
+/// Returns a layer with a check and its library. `generation` makes its bytes unique.
 pub fn checks_layer(generation: &str) -> Vec<u8> {
     Archive::new()
         .file("policies/docker/lib/sample.rego", b"package lib.sample\n")
@@ -386,7 +387,7 @@ pub fn checks_layer(generation: &str) -> Vec<u8> {
         .pack()
 }
 
-/// A VEX archive with its repository in `top`.
+/// Returns a VEX archive with its repository in `top`.
 pub fn vex_archive(top: &str, updated_at: Timestamp) -> Vec<u8> {
     let index = json!({"updated_at": updated_at, "packages": [{"id": "pkg:gem/x", "location": "x.json", "format": "openvex"}]});
     Archive::new()
@@ -396,7 +397,7 @@ pub fn vex_archive(top: &str, updated_at: Timestamp) -> Vec<u8> {
         .pack()
 }
 
-/// One dataset with all its bytes.
+/// A dataset with all its bytes.
 #[derive(Clone)]
 pub struct Part {
     pub dataset: Dataset,
@@ -406,14 +407,14 @@ pub struct Part {
 }
 
 impl Part {
-    /// The dataset that a layer holds.
+    /// Returns the dataset of a layer.
     pub fn of(name: &str, tag: &str, packed: Vec<u8>) -> Part {
         let kind = name.parse::<Name>().unwrap().kind();
         let contents = layer::unpack(kind, &packed[..], UnpackLimits::of(kind), &mut Discard).unwrap();
         Part::saying(name, tag, packed, contents)
     }
 
-    /// A layer and what is said of it, true or not.
+    /// Returns the dataset of a layer with these contents, which may be wrong.
     pub fn saying(name: &str, tag: &str, packed: Vec<u8>, contents: Contents) -> Part {
         let name: Name = name.parse().unwrap();
         let media_type = name.kind().layer_media_type().unwrap();
@@ -490,7 +491,7 @@ impl Part {
         Part { dataset, manifest, blobs }
     }
 
-    /// All four datasets, each with bytes of its own for each generation.
+    /// Returns all four datasets. Their bytes are unique for each generation.
     pub fn all(updated_at: Timestamp) -> Vec<Part> {
         vec![
             Part::db(updated_at),
@@ -501,12 +502,12 @@ impl Part {
     }
 }
 
-/// An artifact's manifest as upstream publishes it.
+/// Returns an artifact's manifest as upstream publishes it.
 pub fn manifest(media_type: &str, packed: &[u8]) -> Vec<u8> {
     manifest_of(media_type, packed, None)
 }
 
-/// The same, which says when it was made.
+/// Returns such a manifest with its creation time.
 pub fn manifest_of(media_type: &str, packed: &[u8], created: Option<Timestamp>) -> Vec<u8> {
     let mut manifest = json!({
         "schemaVersion": 2,
@@ -523,7 +524,7 @@ pub fn manifest_of(media_type: &str, packed: &[u8], created: Option<Timestamp>) 
     manifest.to_string().into_bytes()
 }
 
-/// Writes a dataset as an OCI image layout and names it as a source.
+/// Writes a dataset as an OCI image layout and returns it as a source.
 pub fn image_layout(directory: &Path, tag: &str, manifest: &[u8], blobs: &[&[u8]]) -> String {
     let store = directory.join("blobs/sha256");
     fs::create_dir_all(&store).unwrap();
@@ -539,18 +540,17 @@ pub fn image_layout(directory: &Path, tag: &str, manifest: &[u8], blobs: &[&[u8]
     format!("oci-layout:{}:{tag}", directory.display())
 }
 
-/// A bundle before it is signed: a payload and the members that come after the manifest. Either
-/// can be made to lie.
+/// A bundle before it is signed: a payload and the members after the manifest. A test can change either.
 #[derive(Clone)]
 pub struct Bundle {
     pub payload: Vec<u8>,
     pub payload_type: String,
     pub members: Vec<(String, Vec<u8>)>,
-    /// The room for the envelope, in bytes.
+    /// The space for the envelope, in bytes.
     pub capacity: usize,
 }
 
-/// Where one member stands in a file.
+/// The position of a member in a file.
 #[derive(Debug, Clone)]
 pub struct Span {
     pub name: String,
@@ -561,7 +561,7 @@ pub struct Span {
 }
 
 impl Bundle {
-    /// A bundle of these datasets, by the rules.
+    /// Returns a valid bundle of these datasets.
     pub fn of(created: Timestamp, parts: &[Part]) -> Bundle {
         let index = json!({"schemaVersion": 2, "mediaType": oci::INDEX, "manifests": parts.iter().map(|part| json!({
             "mediaType": oci::MANIFEST, "digest": part.dataset.manifest.digest, "size": part.manifest.len(),
@@ -608,7 +608,7 @@ impl Bundle {
         self
     }
 
-    /// Lists the members as they are: checksums, sizes, digests, length.
+    /// Updates the payload's list of members: checksums, sizes, digests, length.
     pub fn relist(&mut self) {
         let lines = self.members[1..].iter();
         let sums: String =
@@ -630,18 +630,18 @@ impl Bundle {
         });
     }
 
-    /// The payload's identity, as the state keeps it.
+    /// Returns the payload's identity, as in the state.
     pub fn identity(&self) -> String {
         Digest::of(&self.payload).to_string()
     }
 
-    /// A key's signature.
+    /// Returns the signature of a key.
     pub fn signature(&self, key: &SigningKey) -> Value {
         let signature = key.sign(&pae(&self.payload_type, &self.payload));
         json!({"keyid": key.public().id().hex(), "sig": STANDARD.encode(signature)})
     }
 
-    /// The envelope's bytes, not filled up.
+    /// Returns the envelope's bytes without padding.
     pub fn envelope(&self, signatures: &[Value]) -> Vec<u8> {
         let payload = STANDARD.encode(&self.payload);
         let envelope =
@@ -649,7 +649,7 @@ impl Bundle {
         envelope.to_string().into_bytes()
     }
 
-    /// The file, with these signatures.
+    /// Returns the file with these signatures.
     pub fn file(&self, signatures: &[Value]) -> Vec<u8> {
         let mut envelope = self.envelope(signatures);
         assert!(envelope.len() <= self.capacity, "{} bytes", envelope.len());
@@ -663,12 +663,12 @@ impl Bundle {
         file
     }
 
-    /// The file, signed by one key.
+    /// Returns the file, signed by one key.
     pub fn signed(&self, key: &SigningKey) -> Vec<u8> {
         self.file(&[self.signature(key)])
     }
 
-    /// Where each member stands in the file, the manifest first.
+    /// Returns the position of each member in the file, the manifest first.
     pub fn spans(&self) -> Vec<Span> {
         let sizes = self.members.iter().map(|(name, bytes)| (name.as_str(), bytes.len()));
         let mut at = 0;
@@ -689,7 +689,7 @@ fn put(file: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     file.resize(file.len().next_multiple_of(512), 0);
 }
 
-/// A member's header as the format wants it, but for its name and type, which may be any.
+/// Returns a member's header in the form of the format, with any name and type.
 pub fn header(name: &str, size: u64, kind: u8) -> [u8; 512] {
     let mut header = [0; 512];
     let mut set = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
@@ -705,7 +705,7 @@ pub fn header(name: &str, size: u64, kind: u8) -> [u8; 512] {
     header
 }
 
-/// Makes a changed header valid again.
+/// Corrects the checksum of a changed header.
 pub fn fix_checksum(header: &mut [u8]) {
     header[148..156].fill(b' ');
     let sum: u32 = header[..512].iter().map(|byte| u32::from(*byte)).sum();

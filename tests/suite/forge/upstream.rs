@@ -1,4 +1,4 @@
-//! Upstream: the sources of an export, whose answers a test can spoil.
+//! Upstream: the sources of an export, whose responses a test can break.
 
 use std::ops::Deref;
 
@@ -24,24 +24,23 @@ impl Deref for Upstream {
 }
 
 impl Upstream {
-    /// The same under another name, by which a proxy knows it.
+    /// Changes the host name to one that only a proxy knows.
     pub fn named(mut self, name: &str) -> Self {
         self.rename(name);
         self
     }
 
-    /// Changes the name by which its flags and its VEX manifest call it.
+    /// Changes the host name in its flags and its VEX manifest.
     pub fn rename(&mut self, name: &str) {
         self.0.host = self.0.host.replace("127.0.0.1", name);
     }
 
-    /// One that speaks HTTP.
+    /// Starts a server that uses HTTP.
     pub fn new(faults: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static) -> Self {
         Upstream(Files::over(None, faults))
     }
 
-    /// One that speaks HTTPS with a certificate of a private authority, and asks for one, if there is an
-    /// authority.
+    /// Starts a server. With an authority, it uses HTTPS with a certificate of it, and requires a client certificate.
     pub fn with(
         authority: Option<&Authority>,
         faults: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static,
@@ -49,7 +48,7 @@ impl Upstream {
         Upstream(Files::over(authority.map(|authority| authority.server(true)), faults))
     }
 
-    /// One that speaks HTTPS and asks for no certificate.
+    /// Starts a server that uses HTTPS and requires no client certificate.
     pub fn behind_tls(
         authority: &Authority,
         faults: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static,
@@ -64,7 +63,7 @@ impl Upstream {
         self.put(&format!("/v2/{name}/blobs/{}", Digest::of(&layer)), layer);
     }
 
-    /// Publishes all four datasets; trivy-db gets so many bytes that do not pack.
+    /// Publishes all four datasets. trivy-db gets additional bytes that do not compress.
     pub fn publish(&self, generation: u64, noise: usize) {
         let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
         let mut bolt = bolt();
@@ -76,7 +75,7 @@ impl Upstream {
         self.publish_vex(generation);
     }
 
-    /// Names trivy-db's layer as trivy-java-db's.
+    /// Publishes trivy-db's layer as trivy-java-db's.
     pub fn publish_db_as_java_db(&self) {
         let files = self.files();
         let manifest = String::from_utf8(files["/v2/db/manifests/1"].to_vec()).unwrap();
@@ -88,14 +87,14 @@ impl Upstream {
         self.put("/v2/java/manifests/1", manifest);
     }
 
-    /// A trivy-db with a true digest, and nothing in it that Trivy could use.
+    /// Publishes a trivy-db with a correct digest, but with content that Trivy cannot use.
     pub fn publish_rubbish_db(&self, generation: u64) {
         let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
         let db = Archive::new().file("trivy.db", &Noise::new(1).bytes(2_000_000)).pack();
         self.artifact("db", Kind::TrivyDb, db, date);
     }
 
-    /// The same of trivy-java-db.
+    /// Publishes a trivy-java-db with a correct digest, but with content that Trivy cannot use.
     pub fn publish_rubbish_java_db(&self, generation: u64) {
         let date = days(-3) + jiff::SignedDuration::from_mins(generation as i64);
         let db = Archive::new().file("trivy-java.db", &Noise::new(1).bytes(2_000_000)).pack();
@@ -111,7 +110,7 @@ impl Upstream {
         self.put("/vex.tar.gz", vex_archive(".", date));
     }
 
-    /// The flags that make it the source of everything.
+    /// Returns the flags that name it as the source of all datasets.
     pub fn flags(&self) -> Vec<String> {
         let host = &self.host;
         let flags = [

@@ -1,4 +1,4 @@
-//! The auditor, who believes nobody: the same answers from tools that are not ours.
+//! An auditor verifies the results with other tools.
 
 use std::fs;
 
@@ -9,14 +9,14 @@ use test_kit::tools;
 
 use crate::stories::{bare, equipped};
 
-/// The script that the README shows.
+/// Returns the script from the documentation.
 fn script() -> String {
     format!("{}/tests/verify-with-openssl.sh", env!("CARGO_MANIFEST_DIR"))
 }
 
 #[test]
 #[ignore = "tools"]
-fn a_bundle_is_verified_without_us() {
+fn a_bundle_is_verified_without_trivy_ferry() {
     let tools = tools();
     let (laptop, auditor) = (bare(), equipped(&tools));
     let (_, public) = laptop.keygen();
@@ -28,7 +28,7 @@ fn a_bundle_is_verified_without_us() {
     run.prints(&format!("signature good: {created}")).prints("files good: 12");
     assert!(auditor.sh("ls tmp").out.is_empty(), "the script leaves nothing behind");
 
-    // It says no where it should: another's key, and each part of the file changed.
+    // It fails with another key, and if any part of the file was changed.
     let (_, other) = auditor.keygen();
     auditor.sh(&format!("{script} {bundle} {other}")).exits(1).warns("NOT signed by");
     let bytes = fs::read(&bundle).unwrap();
@@ -41,7 +41,7 @@ fn a_bundle_is_verified_without_us() {
         ("a layer", bytes.len() - 1024 - 512),
     ] {
         let mut bytes = bytes.clone();
-        // Another letter or digit, so that texts stay texts.
+        // Another letter or digit, so that text stays text.
         bytes[at] = if bytes[at] == b'a' { b'b' } else { b'a' };
         fs::write(&changed, bytes).unwrap();
         auditor.sh(&format!("{script} {changed} {public}")).fails();
@@ -66,7 +66,7 @@ fn find(bytes: &[u8], what: &[u8]) -> usize {
     bytes.windows(what.len()).position(|window| window == what).unwrap()
 }
 
-/// The payload as tar, sed and base64 take it out.
+/// Returns the payload, extracted with tar, sed and base64.
 fn json_of_envelope(host: &Host, bundle: &str) -> serde_json::Value {
     let envelope = host.sh(&format!("tar xOf {bundle} manifest.dsse.json")).exits(0).json();
     fs::write(host.at("payload"), envelope["payload"].as_str().unwrap()).unwrap();
@@ -75,7 +75,7 @@ fn json_of_envelope(host: &Host, bundle: &str) -> serde_json::Value {
 
 #[test]
 #[ignore = "tools"]
-fn keys_are_opensslls_own() {
+fn keys_are_compatible_with_openssl() {
     let _ = tools();
     let (laptop, auditor) = (bare(), bare());
     let flags = laid_out(&laptop);
@@ -99,7 +99,7 @@ fn keys_are_opensslls_own() {
         .warns("closed.key")
         .warns("passphrase");
 
-    // And ours are openssl's: it reads them, and sees the same public key.
+    // openssl reads keys of trivy-ferry, and computes the same public key.
     laptop.ferry("keygen --name ours").exits(0);
     laptop.ferry("keygen --name ours-closed --passphrase-file words").exits(0);
     for (name, more) in [("ours", ""), ("ours-closed", "-passin file:words")] {
@@ -116,7 +116,7 @@ fn an_unpacked_bundle_is_an_oci_layout_with_upstreams_bytes() {
     let (laptop, auditor) = (equipped(&tools), equipped(&tools));
     laptop.keygen();
     let registry = Registry::distribution(&tools, None);
-    // The three forms side by side: readers must cope with each.
+    // All three forms in one layout.
     let artifacts = [
         Artifact::db().in_form(Form::TypedConfig),
         Artifact::java_db(),
@@ -142,7 +142,7 @@ fn an_unpacked_bundle_is_an_oci_layout_with_upstreams_bytes() {
         if let Some(upstream) = upstream {
             assert_eq!(&digest, upstream, "{name}");
         }
-        // skopeo reads and compares every blob on the way.
+        // skopeo reads and verifies every blob.
         let copy = auditor.at(name);
         auditor
             .sh(&format!("skopeo copy --quiet --preserve-digests oci:{layout}:{name} dir:{copy}"))
@@ -154,14 +154,14 @@ fn an_unpacked_bundle_is_an_oci_layout_with_upstreams_bytes() {
             assert!(sum.starts_with(hex), "{name}: {sum}");
         }
     }
-    // What crossed is there to be had, with upstream's file names.
+    // The artifacts can be extracted, with upstream's file names.
     auditor.sh(&format!("regctl artifact get --output got ocidir://{layout}:trivy-db-2")).fails();
     let got = auditor.dir("got");
     auditor.sh(&format!("regctl artifact get --output {got} ocidir://{layout}:trivy-db-2")).exits(0);
     assert_eq!(fs::read(format!("{got}/db.tar.gz")).unwrap(), artifacts[0].layer);
 }
 
-/// What skopeo writes with a whole reference as the name of an image in a layout (zarf issue 2425) is a source.
+/// A layout in which skopeo uses a complete reference as the name of an image (zarf issue 2425) is a source.
 #[test]
 #[ignore = "tools"]
 fn a_layout_of_skopeos_is_a_source() {
@@ -186,7 +186,7 @@ fn a_layout_of_skopeos_is_a_source() {
     let out = laptop.dir("again");
     laptop.ferry(&format!("export --key {key} --output {out} --stream again {flags}")).exits(0);
     laptop.ferry(&format!("verify {out} --trust {public}")).exits(0).prints("trivy-db-2, trivy-java-db-1");
-    // The tag alone is enough where it leads to one of them.
+    // The tag is enough if only one image has it.
     let tag =
         format!("export --key {key} --output tag.tar --only trivy-db --db-repository oci-layout:{layout}:2");
     laptop.ferry(&tag).exits(0);

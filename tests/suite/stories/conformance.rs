@@ -1,7 +1,7 @@
 //! The OCI project's conformance suite, run against `serve`.
 //!
-//! `serve` only pulls, so that the suite runs in its read-only mode: it is told what is there, asks
-//! for all of it and for what is not there, and pushes and deletes nothing.
+//! `serve` is read-only, so the suite runs in its pull mode: it gets a list of the content, requests all of it and
+//! content that does not exist, and neither pushes nor deletes.
 
 use test_kit::artifact::{Artifact, laid_out};
 use test_kit::process::Run;
@@ -10,7 +10,7 @@ use test_kit::{sha256, tools};
 use crate::stories::equipped;
 use crate::stories::serve::Serve;
 
-/// How many tests the suite runs for one tag, one manifest, two blobs and one referrers request.
+/// The number of tests that the suite runs for one tag, one manifest, two blobs and one referrers request.
 const TESTS: u32 = 16;
 
 #[test]
@@ -40,7 +40,7 @@ fn serve_passes_the_oci_conformance_suite() {
         ] {
             suite.env(format!("OCI_{name}"), value);
         }
-        // Its exit code says nothing: without pushes this version panics after its report.
+        // The exit code is useless, because this version panics after its report if there are no pushes.
         let run = Run::of(&mut suite, &format!("conformance of {}", artifact.dataset));
         assert!(run.out.contains("\nOCI Conformance Result: Pass\n"), "{run}");
         let count = |status: &str| -> u32 {

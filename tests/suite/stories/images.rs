@@ -1,4 +1,4 @@
-//! A site that needs more than data on the same trip: the scanner's image, and other artifacts.
+//! A site carries images and other artifacts together with the data.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use test_kit::tools;
 use crate::stories::serve::Serve;
 use crate::stories::{bare, equipped};
 
-/// Upstream's registry with `aquasec/trivy:0.74.0`, an index of two platforms that share a layer, and
+/// Starts upstream's registry with `aquasec/trivy:0.74.0`, an index of two platforms that share a layer, and
 /// `custom/checks:1`, a plain artifact.
 fn upstream(tools: &str) -> Registry {
     let registry = Registry::distribution(tools, None);
@@ -43,13 +43,13 @@ fn upstream(tools: &str) -> Registry {
     registry
 }
 
-/// The images of that registry, and where they go at a site.
+/// The images of that registry, and their references at a site.
 const PLACES: [(&str, &str); 2] = [
     ("aquasec/trivy:0.74.0", "docker.io/aquasec/trivy:0.74.0"),
     ("custom/checks:1", "ghcr.io/custom/checks:1"),
 ];
 
-/// The flags for images of that registry under the names that they have in the world.
+/// Returns the flags for images of that registry under their public names.
 fn carried(upstream: &Registry) -> String {
     let address = &upstream.address;
     format!(
@@ -71,7 +71,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
         .exits(0)
         .prints("docker.io/aquasec/trivy:0.74.0");
     laptop.ferry(&format!("inspect {bundle} --trust {public}")).exits(0).prints("ghcr.io/custom/checks:1");
-    // Any tool finds them in the layout.
+    // Other tools find them in the layout.
     let layout = laptop.dir("layout");
     laptop
         .sh(&format!("tar xf {bundle} -C {layout} && cd {layout} && sha256sum --quiet -c SHA256SUMS"))
@@ -90,7 +90,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
         let images = run.target(0)["images"].clone();
         images.as_array().unwrap().iter().map(|image| image["status"].as_str().unwrap().to_owned()).collect()
     };
-    // Nothing is pushed that nobody requested.
+    // Only requested images are pushed.
     assert_eq!(statuses(importer.ferry(&import).exits(0)), ["not-requested", "not-requested"]);
     registry.publisher.sh(&format!("crane ls --insecure {}/mirror/custom/checks", registry.address)).fails();
     let requested = format!("{import} --image aquasec/*,ghcr.io/custom/checks:1");
@@ -98,7 +98,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     for (name, place) in PLACES {
         assert_eq!(registry.digest_of(&format!("mirror/{place}")), upstream.digest_of(name), "{name}");
     }
-    // Every platform is complete: crane fetches each layer and compares it.
+    // Every platform is complete: crane downloads and verifies each layer.
     for platform in ["linux/amd64", "linux/arm64"] {
         let pull = format!(
             "crane pull --insecure --platform {platform} {}/mirror/docker.io/aquasec/trivy:0.74.0 pulled.tar && crane validate --tarball pulled.tar",
@@ -113,7 +113,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
         (db.statuses(), statuses(&db)),
         (vec!["trivy-db unchanged".into()], vec!["not-requested".to_owned(), "not-requested".into()])
     );
-    // One of them alone, into a registry that has nothing.
+    // Only one of them, into an empty registry.
     let other = Registry::crane(&tools);
     let import = import.replace(&registry.address, &other.address);
     let one = importer.ferry(&format!("{import} --only trivy-db --image ghcr.io/custom/checks:1"));
@@ -121,7 +121,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     assert_eq!(statuses(&one), ["not-requested", "pushed"]);
     assert_eq!(other.digest_of("mirror/ghcr.io/custom/checks:1"), upstream.digest_of("custom/checks:1"));
     importer.ferry(&format!("{import} --image a/b:1")).exits(2).warns("no bundle here holds an image a/b:1");
-    // Where a place is chosen, the site's own tag is kept until a flag replaces it.
+    // With a chosen reference, the site's own tag is kept until a flag replaces it.
     let own = format!(
         "crane copy --insecure {}/aquasec/trivy:0.74.0 {}/tools/checks:1",
         upstream.address, other.address
@@ -132,7 +132,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     assert_eq!(other.digest_of("tools/checks:1"), upstream.digest_of("aquasec/trivy:0.74.0"));
     importer.ferry(&format!("{chosen} --replace-image-tags")).exits(0);
     assert_eq!(other.digest_of("tools/checks:1"), upstream.digest_of("custom/checks:1"));
-    // Without any registry, our server has them too.
+    // Without a registry, `serve` has them too.
     let flags = "--listen 127.0.0.1:0 --image aquasec/*,ghcr.io/custom/checks:1";
     let serve = Serve::start(&importer, &format!("{bundle} --trust {public} {flags}"));
     for (name, place) in PLACES {
@@ -147,7 +147,7 @@ fn images_cross_with_the_datasets_and_keep_their_digests() {
     );
     registry.publisher.sh(&format!("{pull} && crane validate --tarball served.tar")).exits(0);
     drop(serve);
-    // A cache has no place for them, and passes over them.
+    // A cache cannot hold images, so they are skipped.
     let cache = importer.dir("cache");
     importer
         .ferry(&format!("import {bundle} --trust {public} --cache-dir {cache}"))
@@ -177,7 +177,7 @@ fn one_platform_is_carried_without_the_others() {
         .exits(0);
     let trivy = "docker.io/aquasec/trivy:0.74.0";
     assert_eq!(registry.digest_of(trivy), upstream.digest_of("aquasec/trivy:linux-arm64"));
-    // What is for no platform in particular comes along as it is.
+    // An artifact without a platform is carried unchanged.
     assert_eq!(registry.digest_of("ghcr.io/custom/checks:1"), upstream.digest_of("custom/checks:1"));
     let line = format!("export --key ferry.key --output {} {flags} --platform plan9/mips", laptop.dir("x"));
     laptop.ferry(&line).exits(3).warns("nothing for plan9/mips, only for linux/amd64, linux/arm64");

@@ -1,4 +1,4 @@
-//! Keys: made once, trusted after a comparison, and worth nothing beside the bundle.
+//! Keys are created once, and trusted after a comparison. A key beside the bundle proves nothing.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -19,7 +19,7 @@ fn keygen_never_overwrites() {
     let before = (text(&private), text(&public));
     laptop.ferry("keygen --name ferry").exits(2).warns("ferry.key");
     assert_eq!((text(&private), text(&public)), before);
-    // Half a pair is somebody's pair.
+    // One file of a pair is not replaced either.
     fs::remove_file(&private).unwrap();
     laptop.ferry("keygen --name ferry").exits(2).warns("ferry.pub");
     assert_eq!(files(laptop.at("")), ["ferry.pub"]);
@@ -27,7 +27,7 @@ fn keygen_never_overwrites() {
 }
 
 #[test]
-fn whatever_the_umask_the_public_key_is_for_all_and_the_private_one_for_nobody() {
+fn whatever_the_umask_the_public_key_is_readable_for_all_and_the_private_key_for_its_owner() {
     for umask in ["077", "000"] {
         let laptop = bare();
         let ferry = PROGRAM;
@@ -37,9 +37,9 @@ fn whatever_the_umask_the_public_key_is_for_all_and_the_private_one_for_nobody()
     }
 }
 
-/// A bundle may hold private images: the operator decides who reads the copies that are handed on.
+/// A bundle may contain private images, so the operator decides who can read the copies.
 #[test]
-fn what_an_export_hands_on_is_as_private_as_the_umask_says() {
+fn the_files_of_an_export_are_as_private_as_the_umask_says() {
     for (umask, mode) in [("077", 0o600), ("022", 0o644)] {
         let laptop = bare();
         laptop.keygen();
@@ -70,15 +70,14 @@ fn no_key_yet() {
     if !fs::exists("/etc/trivy-ferry/trusted").unwrap() {
         importer.ferry(&format!("import {bundle} --cache-dir cache")).exits(2).warns("trivy-ferry trust add");
     }
-    // A key that somebody else made.
+    // The key of another exporter.
     let (_, other) = importer.keygen();
     importer.ferry(&format!("import {bundle} --cache-dir cache --trust {other}")).exits(4).warns(&bundle);
     assert!(!fs::exists(importer.at("cache/db")).unwrap());
 }
 
-/// An ordinary user of a host. For root, `trust` means the whole host's folder in /etc, which no
-/// test may touch: then the tests run as somebody else, with a copy of the program that they can
-/// reach.
+/// An ordinary user of a host. For root, `trust` uses the system's directory in /etc, which tests must not change. So the
+/// tests run as another user, with a copy of the program that this user can read.
 struct User {
     host: Host,
     program: String,
@@ -120,7 +119,7 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     fs::copy(bundle, &carried).unwrap();
     let verify = format!("verify {carried}");
 
-    // Nobody is there to compare, so nothing is trusted.
+    // Without a terminal to compare the fingerprint, nothing is trusted.
     user.ferry(&format!("trust add {public}")).exits(2).warns("--fingerprint");
     let wrong = fingerprint.replace(|c: char| c.is_ascii_digit(), "0");
     user.ferry(&format!("trust add {public} --fingerprint {wrong}")).exits(2).warns("Do not trust it");
@@ -131,8 +130,8 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry("trust list").exits(0).prints("monday.pub").prints(made["fingerprint"].as_str().unwrap());
     user.ferry(&verify).exits(0).prints("trusted: monday.pub");
 
-    // For other streams than the bundle's. Adding it again gives no leave for all; and never more signatures than there
-    // are keys.
+    // Trusted for other streams than the bundle's. Adding it again does not extend it to all streams. `trust require`
+    // does not accept more signatures than there are keys.
     let again = format!("trust add {public} --fingerprint {fingerprint} --name monday");
     user.ferry(&format!("{again} --stream weekly --stream lab"))
         .exits(0)
@@ -147,7 +146,7 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry("trust require 2").exits(2).warns("2 different keys must sign, and 1 is trusted");
     user.ferry("trust require 1").exits(0);
 
-    // Who removes one of two required keys is told that nothing is accepted any more, and finds the way out.
+    // Removing one of two required keys warns that every bundle is rejected, and `trust require` resolves it.
     let other = laptop.ferry("keygen --name second --format json").exits(0).json();
     let other = other["fingerprint"].as_str().unwrap().replace(' ', "");
     fs::copy(laptop.at("second.pub"), user.host.at("second.pub")).unwrap();
@@ -181,8 +180,8 @@ fn a_key_beside_the_bundle_earns_a_warning() {
             .exits(0)
             .warns("proves nothing by itself");
     }
-    // Elsewhere it is as good as any; but on a medium that is not the system's own, every folder
-    // is "beside", and then this part would test nothing.
+    // In another directory, it is trusted without a warning. But on a separate medium, every directory counts as
+    // "beside", and then this cannot be tested.
     let device = |path: &str| fs::metadata(path).unwrap().dev();
     if device(&medium) == device("/") {
         let line = format!("import {medium} --trust {public} --cache-dir cache");
@@ -201,7 +200,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
     let verify = |public: &str| exporter.ferry(&format!("verify {bundle} --trust {public}"));
     verify(&old_public).exits(0);
     verify(&next_public).exits(4);
-    // The days of both keys: who trusts the old one and who trusts the next one both accept it.
+    // With both signatures, importers that trust either key accept the bundle.
     let sign = format!("sign {bundle} --key {next} --trust {old_public}");
     exporter.ferry(&sign).exits(0).prints("Verified, signed, synced").prints("Payload sha256:");
     verify(&old_public).exits(0);
@@ -210,11 +209,11 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
     let inspected = exporter.ferry(&format!("inspect {bundle} --trust {next_public} --format json"));
     inspected.exits(0);
     assert_eq!(inspected.json()["bundles"][0]["claimed_keyids"].as_array().unwrap().len(), 2);
-    // Once more changes nothing.
+    // Signing again changes nothing.
     let before = fs::read(&bundle).unwrap();
     exporter.ferry(&sign).exits(0).prints("Signed by this key before");
     assert_eq!(fs::read(&bundle).unwrap(), before);
-    // Nobody vouches for what no trusted key has signed, nor for what is damaged.
+    // A bundle without a trusted signature and a damaged bundle are not signed.
     exporter.ferry("keygen --name third").exits(0);
     let third = format!("sign {bundle} --key third.key --trust third.pub");
     exporter.ferry(&third).exits(4);
@@ -224,7 +223,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
     fs::write(&bundle, &damaged).unwrap();
     exporter.ferry(&format!("sign {bundle} --key third.key --trust {old_public}")).exits(4);
     assert_eq!(fs::read(&bundle).unwrap(), damaged, "nothing was written");
-    // There is room for eight.
+    // There is space for 8 signatures.
     fs::write(&bundle, &before).unwrap();
     for number in 3..=9 {
         exporter.ferry(&format!("keygen --name key{number}")).exits(0);
@@ -255,13 +254,13 @@ fn the_key_may_be_where_only_a_command_reaches_it() {
     exporter.ferry(&format!("verify out --trust {public}")).exits(0);
     let bundles = || files(exporter.at("out")).iter().filter(|name| name.ends_with(".tar")).count();
     assert_eq!(bundles(), 1);
-    // What it prints is used only where it is a signature of the key that was named.
+    // The output is used only if it is a signature of the named key.
     export(&openssl, &exporter.at("other.pub")).exits(2).warns("no signature of the key");
     export("false", &public).exits(2).warns("`false` did not sign: it ended with exit code 1");
     export("echo rubbish", &public).exits(2).warns("printed 8 bytes");
     assert_eq!(bundles(), 1);
     assert!(files(exporter.at("tmp")).is_empty(), "what was to be signed is left nowhere");
-    // Two ways to sign are one too many, and a command without its key is no way.
+    // --key and --signer exclude each other, and --signer needs --signer-key.
     exporter.ferry(&format!("export --output out --key {key} --signer x --signer-key {public}")).exits(2);
     exporter.ferry("export --output out --signer x").exits(2);
 }

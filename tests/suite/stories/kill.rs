@@ -1,8 +1,7 @@
-//! kill -9 at any moment: what a pulled plug, a full cgroup or an impatient operator does.
+//! Runs are killed with SIGKILL at any moment, as by a full cgroup or an operator.
 //!
-//! A moment is a step: one of the changes to the file system that a run makes, which a debug build counts. The
-//! kills are spread over all of them. `TRIVY_FERRY_NIGHTLY=1` kills more often, from a random seed that is
-//! printed; `TRIVY_FERRY_SEED` repeats a run.
+//! A moment is a step: a change to the file system, which a debug build counts. The kills are spread over all steps.
+//! `TRIVY_FERRY_NIGHTLY=1` kills more often, with a random seed that is printed. `TRIVY_FERRY_SEED` repeats a run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,18 +20,18 @@ use trivy_ferry::digest::Digest;
 
 use crate::stories::bare;
 
-/// How often each of the two is killed.
+/// Returns how many times an export and an import are killed.
 fn times() -> u64 {
     runs(12, 200)
 }
 
-/// Some step in the part of a run that kill number `number` is for.
+/// Returns a random step in the part of a run for kill number `number`.
 fn step(noise: &mut Noise, number: u64, steps: u64) -> u64 {
     1 + (number * steps + noise.below(steps)) / times()
 }
 
-/// Makes a dataset's layer take a while: the first file of its archive whose name ends like this
-/// grows by noise behind what its reader looks at. Files that are text get a comment.
+/// Makes processing a dataset's layer take longer: the file of its archive whose name ends with `name` gets additional
+/// bytes behind the content. Text files get a comment.
 fn grown(artifact: Artifact, name: &str, more: &[u8]) -> Artifact {
     let mut archive = tar::Archive::new(GzDecoder::new(&artifact.layer[..]));
     let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
@@ -55,7 +54,7 @@ fn grown(artifact: Artifact, name: &str, more: &[u8]) -> Artifact {
     Artifact { layer, ..artifact }
 }
 
-/// Two generations of all four datasets, in layouts: the flags that export each.
+/// Writes two generations of all four datasets into layouts, and returns the flags that export each.
 fn two_generations(laptop: &Host, dice: &mut Noise) -> [String; 2] {
     let noise = dice.bytes(6 << 20);
     let old =
@@ -84,8 +83,8 @@ fn two_generations(laptop: &Host, dice: &mut Noise) -> [String; 2] {
     flags
 }
 
-/// What must never be mixed: the data of each dataset together with its own metadata. Times of
-/// import are left out, for they differ from run to run.
+/// Returns a digest of each dataset with its metadata, which must never be mixed. Times of import are omitted, because
+/// they differ between runs.
 fn fingerprints(cache: &str) -> BTreeMap<&'static str, String> {
     let mut found = BTreeMap::new();
     for (dataset, directory) in [
@@ -114,14 +113,14 @@ fn fingerprints(cache: &str) -> BTreeMap<&'static str, String> {
     found
 }
 
-/// Has a command kill itself just before one of its steps.
+/// Runs a command that kills itself just before one of its steps.
 fn kill_at(mut command: Command, step: u64) {
     command.stdout(Stdio::null()).stderr(Stdio::null()).env("TRIVY_FERRY_TEST_KILL_AT", step.to_string());
     let status = command.status().unwrap();
     assert_eq!(status.signal(), Some(9), "step {step}: {status}");
 }
 
-/// How many steps a command has when nothing disturbs it.
+/// Returns the number of steps of a command that is not killed.
 fn steps(host: &Host, line: &str) -> u64 {
     let list = host.at("steps");
     let _ = fs::remove_file(&list);
@@ -170,7 +169,7 @@ fn an_import_killed_at_any_moment_leaves_each_dataset_old_or_new() {
         }
         mixed += u32::from(now != old && now != new);
         if round % 2 == 0 {
-            // The next run need not want what was under way; it cleans up all the same.
+            // The next run cleans up, even if it imports other data.
             importer.ferry(&format!("{} --only vex-hub", line(&new_bundle))).exits(0);
             let work = fs::read_dir(format!("{cache}/.trivy-ferry")).unwrap();
             let mut work: Vec<_> = work.map(|entry| entry.unwrap().file_name()).collect();
@@ -202,7 +201,7 @@ fn an_export_killed_at_any_moment_leaves_a_complete_bundle_or_none() {
     let clear =
         || files(&medium).iter().for_each(|name| fs::remove_file(format!("{medium}/{name}")).unwrap());
     let line = format!("export --key {key} --output {medium} {flags}");
-    // The first export makes what is not made again.
+    // The first export creates directories that later ones do not.
     laptop.ferry(&line).exits(0);
     clear();
     let steps = steps(&laptop, &line);
@@ -228,7 +227,7 @@ fn an_export_killed_at_any_moment_leaves_a_complete_bundle_or_none() {
         if published == 0 {
             continue;
         }
-        // Both can be imported: they are two bundles of two moments.
+        // Both can be imported: they are two bundles with different times.
         let importer = bare();
         let import = format!("import {medium} --trust {public} --cache-dir cache --format json");
         assert_eq!(importer.ferry(&import).exits(0).statuses(), all_four("installed"), "round {round}");

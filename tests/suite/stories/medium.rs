@@ -1,5 +1,5 @@
-//! The weekly stick: folders as people have them, what a second import does, and what root leaves
-//! in other users' caches. Needs no tool but ours, and uses the real Trivy where it is there.
+//! A weekly USB stick: its other files, repeated imports, and imports by root into other users' caches. This needs no
+//! tool, and uses the real Trivy if it exists.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -11,7 +11,7 @@ use test_kit::{needs_root, tools};
 
 use crate::stories::{bare, equipped};
 
-/// The date of a database in a cache.
+/// Returns the date of a database in a cache.
 fn date(cache: &str, database: &str) -> String {
     json_file(format!("{cache}/{database}/metadata.json"))["UpdatedAt"].as_str().unwrap().into()
 }
@@ -35,7 +35,7 @@ fn the_weekly_medium_at_a_host_with_trivy() {
     });
 }
 
-/// The first weeks of a station. `clean` empties the cache that it is given.
+/// The first weeks of an importing host. `clean` empties a cache.
 fn weekly(importer: Host, clean: impl Fn(&str)) {
     let laptop = bare();
     let (_, public) = laptop.keygen();
@@ -45,7 +45,7 @@ fn weekly(importer: Host, clean: impl Fn(&str)) {
     Artifact::older_db().lay_out(&upstream);
     let first = laptop.export(&medium, &flags);
 
-    // What macOS, Windows, a browser and an interrupted copy leave on sticks.
+    // Files of macOS, Windows, a browser and an interrupted copy.
     fs::create_dir(format!("{medium}/System Volume Information")).unwrap();
     fs::write(format!("{medium}/System Volume Information/IndexerVolumeGuid"), "x").unwrap();
     fs::write(format!("{medium}/._default.tar"), "\0\x05\x16\x07").unwrap();
@@ -66,7 +66,7 @@ fn weekly(importer: Host, clean: impl Fn(&str)) {
     run.exits(0);
     assert_eq!(run.statuses(), all_four("unchanged"));
 
-    // People clean caches; the state lies elsewhere, and must not keep the data out.
+    // A user may clean the cache. The state is elsewhere, and must not prevent a new import.
     clean(&cache);
     assert!(!Path::new(&format!("{cache}/db/trivy.db")).exists());
     let run = importer.ferry(&line);
@@ -74,7 +74,7 @@ fn weekly(importer: Host, clean: impl Fn(&str)) {
     assert_eq!(run.statuses(), all_four("restored"));
     assert_eq!(date(&cache, "db"), "2026-01-08T06:00:00Z");
 
-    // Next week only what is small and changes daily; the Java index comes monthly.
+    // Next week, a bundle without trivy-java-db, which is carried monthly.
     Artifact::db().lay_out(&upstream);
     laptop.export(&medium, &format!("{flags} --skip trivy-java-db"));
     let run = importer.ferry(&line);
@@ -85,7 +85,7 @@ fn weekly(importer: Host, clean: impl Fn(&str)) {
     );
     assert_eq!(date(&cache, "db"), "2026-01-15T06:00:00Z");
 
-    // A station that sees the stick for the first time takes the newest of each from both bundles.
+    // A new host imports the newest version of each dataset from both bundles.
     let new = bare();
     let run = new.ferry(&format!("import {medium} --trust {public} --cache-dir cache --format json"));
     run.exits(0);
@@ -116,7 +116,7 @@ fn each_trivy_gets_its_major_of_the_checks() {
     let (_, public) = laptop.keygen();
     laid_out(&laptop);
     let upstream = laptop.at("upstream");
-    // Another form, so that the two majors are two artifacts.
+    // Another form, so that the two major versions are two artifacts.
     let (one, two) = (Artifact::checks("1").in_form(Form::TypedConfig), Artifact::checks("2"));
     one.lay_out(&upstream);
     let out = laptop.dir("out");
@@ -131,7 +131,7 @@ fn each_trivy_gets_its_major_of_the_checks() {
         assert_eq!(metadata["MajorVersion"], major, "{metadata}");
         assert_eq!(metadata["Digest"], artifact.digest(), "{metadata}");
     }
-    // A bundle for others says what is missing, and still brings the rest.
+    // A bundle for other versions of Trivy reports what is missing, and the other datasets are imported.
     let out = laptop.dir("out-2");
     laptop.export(&out, &format!("{} --trivy-version 0.74 --stream new", flags_of(&upstream)));
     bare()
@@ -145,7 +145,7 @@ fn two_exports_in_one_second_are_two_bundles() {
     let (laptop, importer) = (bare(), bare());
     let (key, public) = laptop.keygen();
     let (medium, flags) = (laptop.dir("stick"), laid_out(&laptop));
-    // Without a common memory, as after a kill just before the first one's was written.
+    // Without a common state, as after a kill just before the first export wrote its state.
     for memory in ["one", "two", "three"] {
         let line = format!("export --key {key} --output {medium} {flags} --state-dir {memory}");
         laptop.ferry(&line).exits(0);
@@ -155,7 +155,7 @@ fn two_exports_in_one_second_are_two_bundles() {
     assert_eq!(importer.ferry(&line).exits(0).statuses(), all_four("installed"));
 }
 
-/// The owners of everything below a folder, without our own working files.
+/// Returns the owners of everything below a directory, without the working files of trivy-ferry.
 fn owners(directory: &str) -> Vec<(u32, u32)> {
     let entries = walkdir::WalkDir::new(directory).into_iter().map(Result::unwrap);
     let theirs = entries.filter(|entry| !entry.path().display().to_string().contains("/.trivy-ferry"));
@@ -180,7 +180,7 @@ fn root_leaves_a_cache_to_its_owner() {
         run
     };
 
-    // Trivy before 0.68 must be able to write what root imported for it.
+    // Trivy before 0.68 must be able to write to data that root imported.
     let theirs = importer.dir("theirs");
     chown(&theirs, Some(1234), Some(1235)).unwrap();
     import(&format!("--cache-dir {theirs}"));

@@ -1,4 +1,4 @@
-//! A host that reaches both sides: upstream's data straight into registries, checked as it passes.
+//! A host that reaches both sides mirrors upstream's data into registries, and validates it on the way.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,7 +15,7 @@ use trivy_ferry::digest::Digest;
 use crate::stories::upstream::USERS;
 use crate::stories::{bare, equipped};
 
-/// The databases as upstream publishes them: a manifest is a little younger than its content.
+/// The databases as upstream publishes them: a manifest is a little newer than its content.
 const BUILT: &str = "2026-01-15T06:10:00Z";
 const BUILT_BEFORE: &str = "2026-01-08T06:10:00Z";
 
@@ -23,7 +23,7 @@ fn artifacts() -> [Artifact; 3] {
     [Artifact::db().created(BUILT), Artifact::java_db().created(BUILT), Artifact::checks("2").created(BUILT)]
 }
 
-/// A registry that has all three.
+/// Starts a registry with all three.
 fn upstream(tools: &str) -> Registry {
     let upstream = Registry::distribution(tools, None);
     artifacts().iter().for_each(|artifact| upstream.publish_as_it_is(artifact));
@@ -34,7 +34,7 @@ fn three(status: &str) -> Vec<String> {
     ["trivy-checks", "trivy-db", "trivy-java-db"].map(|name| format!("{name} {status}")).into()
 }
 
-/// What became of one dataset in the first place.
+/// Returns the status of a dataset in the first registry.
 fn status(run: &Run, dataset: &str) -> String {
     let rows = run.statuses();
     let row = rows.iter().find_map(|row| row.strip_prefix(&format!("{dataset} ")));
@@ -45,7 +45,7 @@ fn layer(artifact: &Artifact) -> Digest {
     Digest::of(&artifact.layer)
 }
 
-/// Takes a blob out of a registry that keeps files. Whoever asks for it then meets an error.
+/// Removes a blob from a registry that stores files. Requests for it then fail.
 fn lose(registry: &Registry, blob: Digest) {
     let hex = blob.hex();
     let path = format!("registry/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
@@ -63,7 +63,7 @@ fn has_tag(registry: &Registry, reference: &str) -> bool {
     registry.publisher.sh(&digest).code == 0
 }
 
-/// The database that is whole until its last bytes, which are gzip's own checksum and length.
+/// Returns a database that is valid except for its last bytes, which are gzip's checksum and length.
 fn bad_at_its_end() -> Artifact {
     let mut bad = Artifact::db().created("2026-01-16T06:10:00Z");
     let at = bad.layer.len() - 6;
@@ -71,7 +71,7 @@ fn bad_at_its_end() -> Artifact {
     bad
 }
 
-/// A database of many MiB that cannot be packed smaller.
+/// Returns a database of many MiB that does not compress.
 fn large_db(host: &Host) -> Artifact {
     let small = sample("trivy-db/db.tar.gz");
     host.sh(&format!(
@@ -108,7 +108,7 @@ fn what_is_mirrored_is_what_upstream_published() {
             registry.publisher.sh(&format!("regctl blob get {}/{get}", registry.address)).exits(0);
             assert_eq!(fs::read(registry.publisher.at("blob")).unwrap(), artifact.layer);
         }
-        // What is there is not fetched again: its source has it no more.
+        // Existing content is not downloaded again: the source no longer has it.
         let [db, java_db, _] = artifacts();
         lose(&upstream, layer(&db));
         lose(&upstream, layer(&java_db));
@@ -135,14 +135,14 @@ fn content_that_trivy_could_not_use_gets_no_tag() {
     assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
     assert!(!has(&registry, "security/trivy-db", layer(&bad)), "its upload was broken off");
 
-    // A layer that lies there already is no more trusted than one that does not.
+    // A layer that is already in the registry is validated as well.
     fs::write(registry.publisher.at("bad"), &bad.layer).unwrap();
     let put = format!("regctl blob put {}/security/trivy-db <bad", registry.address);
     registry.publisher.sh(&put).exits(0);
     assert_eq!(status(dmz.ferry(&json).exits(3), "trivy-db"), "failed");
     assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
 
-    // A good one that lies there is checked, and its tag set.
+    // A valid layer in the registry gets its tag.
     let newer = Artifact::db().created("2026-01-17T06:10:00Z");
     upstream.publish_as_it_is(&newer);
     assert_eq!(status(dmz.ferry(&json).exits(0), "trivy-db"), "pushed");
@@ -155,7 +155,7 @@ fn what_one_source_serves_badly_another_brings() {
     let tools = tools();
     let (good, bad, registry) =
         (upstream(&tools), Registry::distribution(&tools, None), Registry::distribution(&tools, None));
-    // It is newer, and taken first.
+    // It is newer, and tried first.
     bad.publish_as_it_is(&bad_at_its_end());
     let mirror = format!(
         "mirror --registry {}/security --only trivy-db --plain-http --format json \
@@ -185,14 +185,14 @@ fn newer_data_is_never_replaced_by_older() {
     dmz.ferry(&mirror).exits(0);
     let newest = Artifact::db().created(BUILT).digest();
 
-    // What says itself that it is older is not even fetched.
+    // A manifest with an older date is not downloaded.
     let older = Artifact::older_db().created(BUILT_BEFORE);
     upstream.publish_as_it_is(&older);
     lose(&upstream, layer(&older));
     dmz.ferry(&mirror).exits(0).prints("left alone").warns("of 2026-01-08 06:10 UTC was not pushed");
     assert_eq!(registry.digest_of("security/trivy-db:2"), newest);
 
-    // What says that it is newer is believed only when it is.
+    // A manifest with a newer date is accepted only if its content is newer.
     for created in [None, Some("2026-01-20T00:00:00Z")] {
         upstream.publish_as_it_is(&Artifact { created, ..Artifact::older_db() });
         dmz.ferry(&mirror).exits(0).prints("left alone").warns("of 2026-01-08 06:00 UTC was not pushed");
@@ -224,7 +224,7 @@ fn data_that_is_too_old_is_rejected() {
     let tools = tools();
     let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
     let mirror = format!("mirror --registry {}/security {}", registry.address, upstream.flags());
-    // It says of itself that it was built in years to come.
+    // Its date is years ahead.
     upstream.publish_as_it_is(&Artifact::db().created("2099-01-01T00:00:00Z"));
     let run = dmz.ferry(&format!("{mirror} --max-age 1h --format json"));
     run.exits(5);
@@ -232,7 +232,7 @@ fn data_that_is_too_old_is_rejected() {
     run.warns("--max-age allows 1 h");
     assert!(!has_tag(&registry, "security/trivy-db:2"));
     assert!(!has(&registry, "security/trivy-db", layer(&Artifact::db())), "its upload was broken off");
-    // What is in place and too old meanwhile is refused as well, so that a job notices.
+    // Data in the registry that has become too old is rejected as well, so that a job fails.
     let aged = format!("{mirror} --max-age trivy-java-db=1h --only trivy-java-db --format json");
     assert_eq!(dmz.ferry(&aged).exits(5).statuses(), ["trivy-java-db refused"]);
 }
@@ -244,7 +244,7 @@ fn what_fails_keeps_nothing_else_from_its_place() {
     let upstream = upstream(&tools);
     let (good, locked) = (Registry::crane(&tools), Registry::distribution(&tools, Some(USERS)));
     let dmz = bare();
-    // A place that lets nobody in.
+    // A registry that rejects the login.
     let both = format!("{}/a,{}/b", locked.address, good.address);
     let run = dmz.ferry(&format!("mirror --registry {both} {} --format json", upstream.flags()));
     run.exits(7);
@@ -255,7 +255,7 @@ fn what_fails_keeps_nothing_else_from_its_place() {
         let reference = format!("b/{}:{}", artifact.dataset, artifact.tag);
         assert_eq!(good.digest_of(&reference), artifact.digest(), "{reference}");
     }
-    // A source that has nothing.
+    // A source without the dataset.
     let nothing = format!("{} --java-db-repository {}/no/such", upstream.flags(), upstream.address);
     let nothing =
         nothing.replace(&format!("--java-db-repository {}/aquasec/trivy-java-db", upstream.address), "");
@@ -264,13 +264,13 @@ fn what_fails_keeps_nothing_else_from_its_place() {
     run.exits(3);
     assert_eq!(run.statuses(), ["trivy-checks pushed", "trivy-db pushed", "trivy-java-db failed"]);
     run.warns(&format!("{}/no/such", upstream.address));
-    // Scanners of a place are still told of what an earlier run brought there.
+    // The settings for scanners still include data of an earlier run.
     let run = dmz.ferry(&mirror.replace("/c ", "/b "));
     run.exits(3);
     assert!(run.target(0)["commands"].to_string().contains("b/trivy-java-db:1"), "{run}");
 }
 
-/// A registry that breaks the connection when it has taken some of a layer.
+/// Starts a registry that closes the connection when it has received a part of a layer.
 fn dying() -> String {
     each_connection(|mut stream| {
         let (mut seen, mut piece) = (Vec::new(), [0; 4096]);
@@ -323,7 +323,7 @@ fn a_large_layer_goes_to_several_places_at_once_and_stays_nowhere() {
 #[ignore = "tools"]
 fn a_source_never_sees_the_registrys_login() {
     let tools = tools();
-    // The source would let this login in.
+    // The source would accept this login.
     let (upstream, registry) =
         (Registry::distribution(&tools, Some(USERS)), Registry::distribution(&tools, Some(USERS)));
     crate::stories::upstream::log_in(&upstream.publisher, &upstream.address, "ferry:carried");
@@ -362,7 +362,7 @@ fn each_side_has_its_own_word_on_certificates() {
     let place = format!("--registry {}/tls --only trivy-db", registry.address);
     let mirror = format!("mirror {place} {}", upstream.flags());
     dmz.ferry(&mirror).exits(3).warns("is not trusted");
-    // What loosens the rules for the registry does so for no source.
+    // Flags that loosen the rules for the registry do not apply to sources.
     dmz.ferry(&format!("{mirror} --insecure")).exits(3).warns("is not trusted");
     dmz.ferry(&format!("{mirror} --from-insecure")).exits(7).warns("is not trusted");
     let ca = registry.publisher.at("ca.pem");

@@ -1,4 +1,4 @@
-//! What users do, told with the real program from end to end.
+//! The steps of users, with the real program from end to end.
 
 use test_kit::host::Host;
 
@@ -21,12 +21,12 @@ mod trip;
 mod upstream;
 mod web;
 
-/// A computer with trivy-ferry and no other tool.
+/// Returns a host with trivy-ferry and no other tool.
 pub(crate) fn bare() -> Host {
     Host::bare(PROGRAM)
 }
 
-/// A computer with trivy-ferry and the real tools.
+/// Returns a host with trivy-ferry and the real tools.
 fn equipped(tools: &str) -> Host {
     Host::with(PROGRAM, tools)
 }

@@ -1,4 +1,4 @@
-//! The recipes in contrib for those who do not run systemd: their own lines, run against real registries.
+//! Runs the scripts of the pipelines in contrib against real registries.
 
 use std::fs;
 
@@ -11,17 +11,17 @@ use test_kit::tools;
 
 use crate::stories::{bare, equipped};
 
-/// The user that Azure's registries take a token from, with the token `carried`.
+/// The user name for tokens of Azure's registries, with the token `carried`.
 const AZURE: &str =
     "00000000-0000-0000-0000-000000000000:$2b$04$CyGLGKACWGUDpIzSBk7bOeaV79Rerr5wmb042oS/2q1qTE58qauyy\n";
-/// A robot of Harbor's with the same.
+/// A robot account of Harbor with the same token.
 const ROBOT: &str = "robot$trivy+ferry:$2b$04$CyGLGKACWGUDpIzSBk7bOeaV79Rerr5wmb042oS/2q1qTE58qauyy\n";
 
 fn path(recipe: &str) -> String {
     format!("{}/contrib/{recipe}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The scripts in a recipe: what stands below a line that ends in `|`.
+/// Returns the scripts in a recipe: the blocks below a line that ends in `|`.
 fn scripts(recipe: &str) -> Vec<String> {
     let text = fs::read_to_string(path(recipe)).unwrap();
     for event in Parser::new_from_str(&text) {
@@ -32,7 +32,7 @@ fn scripts(recipe: &str) -> Vec<String> {
     let begins = |line: &str| line.trim() == "- |" || line.ends_with(": |");
     let starts = (0..lines.len()).filter(|at| begins(lines[*at]));
     let script = |at: usize| {
-        // A key behind a dash stands two further in.
+        // A key after a dash is indented by two more columns.
         let key = indent(lines[at])
             + if lines[at].trim().starts_with("- ") && lines[at].ends_with(": |") { 2 } else { 0 };
         let body = lines[at + 1..].iter().take_while(|line| line.is_empty() || indent(line) > key);
@@ -41,7 +41,7 @@ fn scripts(recipe: &str) -> Vec<String> {
     starts.map(script).collect()
 }
 
-/// Where a pipeline runs: upstream, the registry that it fills, and a runner.
+/// The environment of a pipeline: upstream, the registry that it fills, and a runner.
 struct Site {
     upstream: Registry,
     registry: Registry,
@@ -56,14 +56,14 @@ impl Site {
         }
         let registry = Distribution { users: Some(users), ..Distribution::default() }.start(tools);
         let runner = bare();
-        // What Azure's client prints, where it is asked as the recipes ask.
+        // The output of Azure's client for the command in the recipes.
         let answer = "#!/bin/sh\n[ \"$*\" = 'acr login --name corp --expose-token --output tsv --query \
                       accessToken' ] && echo carried\n";
         runner.script("bin/az", answer);
         Site { upstream, registry, runner }
     }
 
-    /// Runs a recipe's scripts as the runner does, with these variables.
+    /// Runs a recipe's scripts with these variables, as the runner does.
     fn run(&self, recipe: &str, variables: &[(&str, &str)], max_age: &str) -> Run {
         let scripts = scripts(recipe).concat();
         let script = scripts.replace("$ACR_NAME.azurecr.io", &self.registry.address);
@@ -90,7 +90,7 @@ impl Site {
     }
 }
 
-/// Runs a recipe until the registry has what upstream has; and with what would make it fail.
+/// Runs a recipe until the registry has the data of upstream, and with conditions that must make it fail.
 #[track_caller]
 fn fills_the_registry(recipe: &str, users: &str, url: &str, sha256: &str, more: &[(&str, &str)]) {
     let tools = tools();
@@ -108,9 +108,9 @@ fn fills_the_registry(recipe: &str, users: &str, url: &str, sha256: &str, more: 
             variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         site.run(recipe, &variables, max_age)
     };
-    // Another program than the one that was meant is not run.
+    // A program with another digest is not run.
     run(&"0".repeat(64), "3650d").exits(1).warns("computed checksum did NOT match");
-    // The sample's data is months old, and the recipe says so.
+    // The sample data is months old, and the recipe has a --max-age.
     run(&digest.hex(), "3d").exits(5).warns("--max-age allows 3 d");
     run(&digest.hex(), "3650d").exits(0).prints("pushed");
     run(&digest.hex(), "3650d").exits(0).prints("unchanged");
@@ -149,7 +149,7 @@ fn githubs_linter_finds_nothing_wrong_with_the_workflow() {
     let run = host.sh(&format!("actionlint -pyflakes= {}", path("github/mirror.yml")));
     run.exits(0);
     assert_eq!(run.out, "", "{run}");
-    // It can find something, also in the scripts.
+    // The linter finds errors, also in the scripts.
     let text = fs::read_to_string(path("github/mirror.yml")).unwrap();
     for bad in [
         text.replace("vars.ACR_NAME", "vars.ACR_NAME + 1"),
@@ -192,7 +192,7 @@ fn the_cron_job_is_what_kubernetes_takes_and_trivy_approves_of_it() {
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(host.at("bad.yaml"), text.replace("readOnlyRootFilesystem", "readonlyRootFilesystem")).unwrap();
     host.sh(&format!("kube {}", host.at("bad.yaml"))).fails().warns("unknown field");
-    // Trivy's own checks for Kubernetes and images, those that are built in.
+    // Trivy's built-in checks for Kubernetes and images.
     let misconfigured = |path: &str| -> Vec<String> {
         let scan = "trivy config --skip-check-update --quiet --severity MEDIUM,HIGH,CRITICAL --format json";
         let report = host.offline(&format!("{scan} {path}")).exits(0).json();
@@ -200,7 +200,7 @@ fn the_cron_job_is_what_kubernetes_takes_and_trivy_approves_of_it() {
         let found = results.filter_map(|result| result["Misconfigurations"].as_array()).flatten();
         found.map(|found| found["ID"].as_str().unwrap().to_owned()).collect()
     };
-    // Only that it does not know whose registry the image comes from.
+    // The only finding is that the registry of the image is unknown.
     assert_eq!(misconfigured(&path("kubernetes")), ["KSV-0125"]);
     fs::write(host.at("bad.yaml"), text.replace("readOnlyRootFilesystem: true", "privileged: true")).unwrap();
     assert!(misconfigured(&host.at("bad.yaml")).len() > 1);

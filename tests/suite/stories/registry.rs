@@ -12,7 +12,7 @@ use test_kit::tools;
 use crate::stories::upstream::{USERS, log_in};
 use crate::stories::{bare, equipped};
 
-/// A bundle with the sample datasets, and the key that signed it.
+/// Exports a bundle with the sample datasets, and returns it with its public key.
 pub fn carried() -> (Host, String, String) {
     let laptop = bare();
     let (_, public) = laptop.keygen();
@@ -24,7 +24,7 @@ pub fn artifacts() -> [Artifact; 3] {
     [Artifact::db(), Artifact::java_db(), Artifact::checks("2")]
 }
 
-/// What a push says of the three artifacts and of VEX, which is not pushed.
+/// Returns the statuses after a push of the three artifacts. VEX is not pushed.
 pub fn three(status: &str) -> Vec<String> {
     let pushed = ["trivy-checks", "trivy-db", "trivy-java-db"].map(|name| format!("{name} {status}"));
     pushed.into_iter().chain(["vex-hub no-place".to_owned()]).collect()
@@ -47,14 +47,14 @@ fn what_is_pushed_is_what_upstream_published() {
                 let reference = format!("security/{}:{tag}", artifact.dataset);
                 assert_eq!(registry.digest_of(&reference), artifact.digest(), "{reference}");
             }
-            // The layer, as another client fetches it.
+            // The layer, as another client downloads it.
             let blob = trivy_ferry::digest::Digest::of(&artifact.layer);
             let get = format!("regctl blob get {place}/{} {blob} >blob", artifact.dataset);
             registry.publisher.sh(&get).exits(0);
             assert_eq!(fs::read(registry.publisher.at("blob")).unwrap(), artifact.layer);
         }
         assert_eq!(importer.ferry(&import).exits(0).statuses(), three("unchanged"));
-        // What there is to do is asked of the registry: another one is empty, this one lost a tag.
+        // The registry's content decides what to push: another registry is empty, this one lost a tag.
         let fresh = make(&tools);
         let other = import.replace(&registry.address, &fresh.address);
         assert_eq!(importer.ferry(&other).exits(0).statuses(), three("pushed"));
@@ -125,7 +125,7 @@ fn a_strict_registry_gets_manifests_that_it_takes() {
         assert!(manifest.get("artifactType").is_none(), "{manifest:#}");
         let layer = trivy_ferry::digest::Digest::of(&artifact.layer).to_string();
         assert_eq!(manifest["layers"][0]["digest"], layer, "{manifest:#}");
-        // Other tools take it for what it looks like.
+        // Other tools accept it as an image.
         registry
             .publisher
             .sh(&format!("crane config --insecure {reference}"))
@@ -155,7 +155,7 @@ fn scanners_pull_from_the_registry_with_the_settings_that_were_printed() {
         let line = lines.find(|line| line.starts_with(&format!("trivy {subcommand} "))).unwrap();
         line.to_owned()
     };
-    // Loopback is all that can be reached: whoever asks for another host meets a closed port.
+    // Only loopback can be reached. The proxy for other hosts is a closed port.
     let closed = "HTTP_PROXY=http://127.0.0.1:9 HTTPS_PROXY=http://127.0.0.1:9 NO_PROXY=127.0.0.1";
     let project = sample("project");
     let (home, trivy, config) = (importer.at(""), format!("{tools}/trivy"), importer.at("config"));
@@ -207,7 +207,7 @@ fn helm_values_and_harbors_environment_name_what_was_pushed() {
     let adapter = format!("SCANNER_TRIVY_JAVA_DB_REPOSITORY={host}/security/trivy-java-db:1\n");
     assert!(text("harbor-adapter.env").contains(&adapter), "{adapter}");
 
-    // Ours are replaced, somebody else's only when that is asked for.
+    // Files of trivy-ferry are replaced, other files only with --force.
     importer.ferry(&write).exits(0).does_not_say("also writes Helm values");
     fs::write(importer.at("config/trivy-server-values.yaml"), "replicaCount: 2\n").unwrap();
     importer.ferry(&write).warns("trivy-server-values.yaml").warns("--force").exits(7);

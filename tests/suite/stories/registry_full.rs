@@ -1,4 +1,4 @@
-//! A registry without room: what the operator reads, and what is there before and after some is made.
+//! A registry without free space: its errors, and its content before and after space was freed.
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +12,7 @@ use test_kit::tools;
 use crate::stories::bare;
 use crate::stories::registry::{artifacts, three};
 
-/// A file system in memory that is full soon, in mounts that this test alone sees: they go with it.
+/// A small file system in memory, in a private mount namespace.
 struct SmallDisk {
     directory: String,
 }
@@ -32,7 +32,7 @@ fn mount(arguments: &[&str]) {
     assert!(Command::new("mount").args(arguments).status().unwrap().success(), "mount {arguments:?}");
 }
 
-/// trivy-db with so much in it that it fills more than what is under way in buffers.
+/// Returns a trivy-db that is larger than all buffers.
 fn large_db(host: &Host) -> Artifact {
     fs::write(host.at("db.tar.gz"), &Artifact::db().layer).unwrap();
     host.sh(
@@ -48,7 +48,7 @@ fn has(registry: &Registry, artifact: &Artifact) -> bool {
         format!("crane digest --insecure {}/full/{}:{}", registry.address, artifact.dataset, artifact.tag);
     let run = registry.publisher.sh(&line);
     if run.code != 0 {
-        // Not there, rather than not to be asked.
+        // The tag is missing, and not the registry.
         run.warns("404");
         return false;
     }
@@ -79,14 +79,14 @@ fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
     let import =
         format!("import {bundle} --trust {public} --registry {}/full --format json", registry.address);
 
-    // No room at all.
+    // No free space at all.
     let run = importer.ferry(&import);
     run.exits(7);
     assert_eq!(run.statuses(), three("failed"));
     run.warns("no space left on device").warns(&format!("Free space on {}", registry.address));
     assert!(!artifacts.iter().any(|artifact| has(&registry, artifact)));
 
-    // Room for less than the large layer. What arrived of it is not kept, to fill the disk for a week.
+    // Less space than the large layer needs. The partial upload must not stay and fill the disk.
     fs::remove_file(filler).unwrap();
     let run = importer.ferry(&import);
     run.exits(7);
@@ -97,7 +97,7 @@ fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
         files(&disk.directory).into_iter().filter(|file| file.contains("/_uploads/")).collect();
     assert!(!half.iter().any(|file| file.ends_with("/data")), "{half:#?}");
 
-    // The same command, once there is room.
+    // The same command, after space was freed.
     disk.grow("64m");
     let run = importer.ferry(&import);
     run.exits(0);

@@ -1,4 +1,4 @@
-//! Registries as sites run them: other versions, behind client certificates, as caches of others.
+//! Other registries: older versions, with client certificates, and pull-through caches.
 
 use test_kit::artifact::{Form, sample};
 use test_kit::host::{Host, text};
@@ -67,14 +67,14 @@ fn a_client_certificate_is_shown_where_it_is_given() {
     rejected(&importer, &import, 7);
     assert_eq!(importer.ferry(&format!("{import} {own}")).exits(0).statuses(), three("pushed"));
     for artifact in artifacts() {
-        // crane shows no certificate; regctl does.
+        // crane sends no client certificate; regctl does.
         let reference = format!("{address}/mutual/{}:{}", artifact.dataset, artifact.tag);
         let head = registry.publisher.sh(&format!("regctl manifest head {reference}"));
         head.exits(0);
         assert_eq!(head.out.trim(), artifact.digest(), "{reference}");
     }
     assert_eq!(importer.ferry(&format!("{import} {own}")).exits(0).statuses(), three("unchanged"));
-    // Its key may be in a file of its own, as cert-manager and Kubernetes keep them.
+    // The key may be in a separate file, as with cert-manager and Kubernetes.
     let pem = text(registry.publisher.at("client.pem"));
     let (certificate, key) = pem.split_at(pem.rfind("-----BEGIN").unwrap());
     importer.file("tls.crt", certificate);
@@ -86,7 +86,7 @@ fn a_client_certificate_is_shown_where_it_is_given() {
         three("unchanged")
     );
     importer.ferry(&format!("{apart} --client-key tls.crt")).exits(2).warns("tls.crt");
-    // Who collects from there needs it as well.
+    // An export from this registry needs the certificate as well.
     rejected(&laptop, &export, 3);
     laptop.ferry(&format!("{export} {own}")).exits(0);
 }
@@ -101,7 +101,7 @@ fn a_pull_through_cache_is_as_good_a_source_as_upstream() {
         artifacts.iter().for_each(|artifact| upstream.publish_as_it_is(artifact));
         let cache = Distribution { cache_of: Some(&upstream), ..Distribution::default() }.start(&tools);
         let flags = format!("{} --vex default={}", cache.flags(), sample("vex-hub"));
-        // The first export makes it fetch what the second finds there.
+        // At the first export, the cache downloads the content; at the second, it has the content.
         for _ in 0..2 {
             crosses(&bare(), &artifacts, &flags);
         }

@@ -1,4 +1,4 @@
-//! The export that runs every night with nobody watching.
+//! The unattended export of every night.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use test_kit::host::{Host, json_file, names};
 
 use crate::stories::bare;
 
-/// What its folder holds, sorted.
+/// Returns the content of its output directory, sorted.
 fn bundles(host: &Host) -> Vec<String> {
     names(host.at("out"))
 }
@@ -27,13 +27,13 @@ fn a_night_without_news_writes_nothing() {
     assert_eq!(again["datasets"].as_array().unwrap().len(), 4, "{again:#}");
     assert_eq!(bundles(&host).len(), 1);
     assert_eq!(json_file(host.at("state/export-default.json"))["sequence"], 1);
-    // What is left out or added is news, and so is all of it to another stream.
+    // A removed or added dataset counts as a change, and for another stream everything does.
     host.ferry(&format!("{line} --skip trivy-java-db --format json")).exits(0).prints("\"unchanged\": false");
     host.ferry(&format!("{line} --stream other --format json")).exits(0).prints("\"unchanged\": false");
     assert_eq!(bundles(&host).len(), 3);
-    // Nothing new for too long is no success.
+    // The export fails if there was no new data for too long.
     host.ferry(&format!("{line} --stream other --max-age trivy-db=1m")).exits(5).warns("--max-age");
-    // Without the flag every run is a bundle.
+    // Without the flag, every run writes a bundle.
     host.ferry(&line.replace("--if-changed", "")).exits(0);
     assert_eq!(bundles(&host).len(), 4);
 }
@@ -47,7 +47,7 @@ fn old_bundles_go_and_the_last_of_every_dataset_stays() {
     let export = |more: &str| {
         host.ferry(&format!("export --key {key} --output out {flags} --format json {more}")).exits(0).json()
     };
-    // Java once, and then only the rest; what is not ours stays in any case.
+    // trivy-java-db once, and then only the other datasets. Files of others are never removed.
     export("");
     let java = bundles(&host);
     fs::write(host.at("out/notes.txt"), "mine").unwrap();
@@ -81,7 +81,7 @@ fn nobody_else_decides_what_goes() {
         (json["bundle"]["path"].as_str().unwrap().to_owned(), json["removed"].as_array().unwrap().len())
     };
     let (first, _) = export(&key);
-    // A copy that claims to be of the year 2099, one that was cut off, and one by another key.
+    // A copy with a date in the year 2099, a truncated one, and one with another key.
     let bytes = fs::read(host.at(&first)).unwrap();
     fs::write(host.at("out/default-20990101t000000z.tar"), &bytes[..bytes.len() - 512]).unwrap();
     let mut forged = bytes.clone();
@@ -149,7 +149,7 @@ fn the_operator_hears_of_every_end() {
     assert_eq!(lines.len(), 3, "{heard}");
     assert!(lines[0].starts_with("written out/default-") && lines[0].ends_with(".tar"), "{heard}");
     assert_eq!(lines[1..], ["unchanged ", "failed "]);
-    // A command that fails is an error of its own; the bundle is there.
+    // A failed command is an error, but the bundle is written.
     run("--skip trivy-checks", "exit 3").exits(1).warns("`exit 3` failed");
     assert_eq!(bundles(&host).len(), 2);
 }

@@ -1,4 +1,4 @@
-//! A site with neither a registry nor a web server: `serve` is both, straight out of the bundle.
+//! A site with neither a registry nor a web server: `serve` is both, directly from the bundle.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ use trivy_ferry::digest::Digest;
 use crate::stories::registry::{artifacts, carried};
 use crate::stories::{bare, equipped};
 
-/// Our server on a host, which holds its certificates. Serves until it is dropped.
+/// A running `serve` on a host that has its certificates. It ends when dropped.
 pub struct Serve {
     /// `127.0.0.1:PORT`.
     pub address: String,
@@ -26,12 +26,12 @@ pub struct Serve {
 }
 
 impl Serve {
-    /// What it prints is in the host's files `out` and `log`.
+    /// Starts `serve`. Its output is in the host's files `out` and `log`.
     pub fn start(host: &Host, line: &str) -> Serve {
         Serve::run(host, &mut host.ferry_command(&format!("serve {line}")))
     }
 
-    /// The same where there is no network but loopback.
+    /// Starts `serve` in a network with loopback only.
     fn start_offline(host: &Host, line: &str) -> Serve {
         let mut command = host.command("unshare");
         let program = env!("CARGO_BIN_EXE_trivy-ferry");
@@ -69,7 +69,7 @@ fn scanners_need_nothing_but_this_server() {
         ),
     );
     assert_eq!(serve.address, "127.0.0.1:5000");
-    // One document, and everything that is served is in it.
+    // The report is one JSON document with everything that is served.
     let target: Value = json_file(importer.at("out"));
     assert_eq!(target["target"], "serve:127.0.0.1:5000");
     let rows = target["datasets"].as_array().unwrap();
@@ -109,7 +109,7 @@ fn scanners_need_nothing_but_this_server() {
         assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "by trivy-java-db");
         assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by trivy-checks");
     }
-    // Whoever does not know the CA is not served, and the log says so.
+    // A client that does not know the CA fails, and the log says so.
     let scanner = equipped(&tools);
     let line = format!("{} {project}/Gemfile.lock", printed("fs"));
     serve.beside(&scanner, &line).fails().warns("certificate");
@@ -147,7 +147,7 @@ fn every_client_gets_upstreams_bytes() {
             assert_eq!(fs::read(importer.at(&blob)).unwrap(), artifact.layer, "{client}");
         }
         assert_eq!(sh(&format!("regctl tag ls {host}/{name}")).out.trim(), artifact.tag);
-        // Nobody changes anything.
+        // The server is read-only.
         importer.sh(&format!("SSL_CERT_FILE={ca} crane tag {reference} mine")).fails();
     }
     let all = sh(&format!("crane catalog {host}"));
@@ -163,7 +163,7 @@ fn a_client_that_checks_all_that_it_reads_gets_upstreams_bytes() {
     let (_laptop, bundle, public) = carried();
     let importer = bare();
     let serve = Serve::start(&importer, &format!("{bundle} --trust {public} --listen 127.0.0.1:0"));
-    // Its HTTP client asks for one, although nothing here goes over TLS.
+    // Its HTTP client needs a crypto provider, although no connection uses TLS.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let config = ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() };
     let client = Client::try_from(config).unwrap();
@@ -183,7 +183,7 @@ fn a_client_that_checks_all_that_it_reads_gets_upstreams_bytes() {
     assert_eq!(serve.process.terminate(), Some(0));
 }
 
-/// A run of `serve` that must end by itself.
+/// Runs a `serve` that must end by itself.
 fn ended(host: &Host, line: &str) -> Run {
     host.sh(&format!("timeout -s KILL 60 {} serve {line}", env!("CARGO_BIN_EXE_trivy-ferry")))
 }
@@ -196,7 +196,7 @@ fn what_is_older_than_what_was_served_is_rejected_also_after_a_restart() {
     let address = own_address();
     let line = |bundle: &str| format!("{bundle} --trust {public} --listen {address}");
     let serve = Serve::start(&importer, &line(&second));
-    // Its address is its own.
+    // The address is already in use.
     ended(&importer, &line(&second)).exits(2).warns("cannot listen on").warns("--listen");
     let json = ended(&importer, &format!("{} --format json", line(&second))).exits(2).json();
     assert_eq!(json["errors"][0]["kind"], "usage");
@@ -205,7 +205,7 @@ fn what_is_older_than_what_was_served_is_rejected_also_after_a_restart() {
     let rejected = ended(&importer, &format!("{} --format json", line(&first)));
     rejected.exits(5).warns("--allow-rollback");
     assert_eq!(rejected.json()["errors"][0]["kind"], "refused");
-    // The same again is no rollback, and a folder gives the newest.
+    // The same bundle again is not a rollback, and from a directory the newest is served.
     assert_eq!(Serve::start(&importer, &line(&second)).process.terminate(), Some(0));
     fs::copy(&first, laptop.at("second/first.tar")).unwrap();
     assert_eq!(Serve::start(&importer, &line(&laptop.at("second"))).process.terminate(), Some(0));
@@ -230,7 +230,7 @@ fn only_what_is_asked_for_is_served() {
     importer.sh(&format!("crane digest --insecure {host}/trivy-checks:2")).fails();
     let out = text(importer.at("out"));
     assert!(out.contains("trivy-db") && !out.contains("vex-hub"), "{out}");
-    // A scanner without VEX, with what was printed for it.
+    // A scanner without VEX, with the printed settings.
     let printed = out.lines().find(|line| line.trim_start().starts_with("--db-repository")).map(str::trim);
     let flags = printed.unwrap_or_else(|| panic!("no settings in {out}"));
     let closed = "HTTPS_PROXY=http://127.0.0.1:1 NO_PROXY=127.0.0.1";

@@ -1,5 +1,5 @@
-//! The whole trip with nothing but real parts on both sides of us: a registry that others wrote,
-//! artifacts that others pushed, and a Trivy that sees no network.
+//! The complete trip with real tools on both sides: another project's registry, artifacts that another tool pushed, and
+//! a Trivy without a network.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ use test_kit::vex_hub;
 
 use crate::stories::equipped;
 
-/// The line that import printed for a subcommand, as it stands in its JSON.
+/// Returns the line that import printed for a subcommand, from its JSON.
 #[track_caller]
 fn printed(import: &Run, subcommand: &str) -> String {
     let json = import.json();
@@ -26,8 +26,8 @@ fn printed(import: &Run, subcommand: &str) -> String {
         .into()
 }
 
-/// Makes a cache look as it does eight days after the import. On the day of the import Trivy
-/// would not ask for anything newer anyway, and a scan would prove nothing.
+/// Changes a cache as if the import was 8 days ago. On the day of the import, Trivy would not look for updates, and a
+/// scan would prove nothing.
 fn eight_days_later(cache: &str) {
     let then = (Timestamp::now() - SignedDuration::from_hours(8 * 24)).to_string();
     for (file, keys) in [
@@ -47,8 +47,8 @@ fn eight_days_later(cache: &str) {
     }
 }
 
-/// Every kind of finding, each of which needs another of the four datasets. `trivy` is the start
-/// of a command line for a subcommand.
+/// Asserts every kind of finding. Each needs another one of the four datasets. `trivy` returns the start of a command
+/// line for a subcommand.
 #[track_caller]
 fn finds_everything(importer: &Host, trivy: impl Fn(&str) -> String) {
     let scan = |subcommand: &str, target: &str| {
@@ -62,17 +62,17 @@ fn finds_everything(importer: &Host, trivy: impl Fn(&str) -> String) {
         "by trivy-db, and one of two settled by VEX"
     );
     assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "a jar known by its SHA-1 alone");
-    // The checks that are built into Trivy would have reported others.
+    // Trivy's built-in checks would report other findings.
     assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by the carried checks");
 }
 
-/// A station that has imported what a laptop has exported. No server of the connected side is left.
+/// A host that has imported the bundle of a laptop. No server of the connected side is running any more.
 struct Trip {
     importer: Host,
     bundle: String,
     public: String,
     cache: String,
-    /// The folder of the trivy.yaml that was written.
+    /// The directory of the trivy.yaml that was written.
     config: String,
     /// The digest of the checks in the registry.
     checks: String,
@@ -84,7 +84,7 @@ impl Trip {
         let tools = tools();
         let (laptop, importer) = (equipped(&tools), equipped(&tools));
         let (_, key) = laptop.keygen();
-        // The laptop is gone when this returns.
+        // The laptop is removed when this returns.
         let public = importer.at("ferry.pub");
         fs::copy(key, &public).unwrap();
         let registry = Registry::distribution(&tools, None);
@@ -100,7 +100,7 @@ impl Trip {
         fs::copy(carried, &bundle).unwrap();
 
         importer.ferry(&format!("verify {bundle} --trust {public}")).exits(0).prints("content as signed");
-        // Not the folder where the scans run: Trivy would read the trivy.yaml there unasked.
+        // Not the working directory of the scans, where Trivy would read the trivy.yaml automatically.
         let (cache, config) = (importer.at("cache"), importer.dir("config"));
         let import = format!("import {bundle} --trust {public} --cache-dir {cache} --format json");
         let import = importer.ferry(&format!("{import} --write-env settings.env --write-config {config}"));
@@ -108,7 +108,7 @@ impl Trip {
         Trip { importer, bundle, public, cache, config, checks, import }
     }
 
-    /// A trip after which eight days have passed.
+    /// Returns a trip that was 8 days ago.
     fn eight_days_ago() -> Trip {
         let trip = Trip::new();
         eight_days_later(&trip.cache);
@@ -148,7 +148,7 @@ fn the_printed_lines_find_everything_eight_days_later() {
     assert_eq!(findings(&scan), ["CVE-2099-0003"]);
 }
 
-/// As a systemd unit or a pipeline would: no flag, and no variable but these.
+/// As in a systemd unit or a pipeline: without flags, and only with these variables.
 #[test]
 #[ignore = "tools"]
 fn the_written_settings_find_everything_eight_days_later() {
@@ -163,7 +163,7 @@ fn the_written_settings_find_everything_eight_days_later() {
     });
 }
 
-/// The written lines alone must do.
+/// The written environment must be sufficient.
 #[test]
 #[ignore = "tools"]
 fn a_service_without_a_home_finds_everything() {
@@ -172,14 +172,14 @@ fn a_service_without_a_home_finds_everything() {
     let again = format!("import {bundle} --trust {public} --cache-dir {cache} --data-home {data}");
     let again = importer.ferry(&format!("{again} --write-env homeless.env --format json"));
     again.exits(0);
-    // The dates of the VEX repository and of the metadata were moved by this test alone.
+    // Only this test has changed the dates of the VEX repository and of the metadata.
     assert!(again.statuses().iter().all(|row| !row.ends_with("failed")), "{again}");
     eight_days_later(&cache);
     let trivy = format!("{}/trivy", tools());
     finds_everything(&importer, |subcommand| format!("env -i $(cat homeless.env) {trivy} {subcommand}"));
 }
 
-/// Client and server share nothing but the address; both lines are used as printed.
+/// Client and server have only the address in common. Both lines are used as printed.
 #[test]
 #[ignore = "tools"]
 fn a_client_finds_what_its_server_knows() {
@@ -228,7 +228,7 @@ fn images_scanned_before_get_the_new_java_db() {
         findings(importer.offline(&format!("{line} --format json --input {image}")).exits(0))
     };
     assert!(scan().is_empty(), "the older database does not know the jar");
-    // The trap of which the user must hear: the vulnerable jar stays unseen.
+    // The warning is needed, because Trivy does not find the vulnerable JAR file.
     import(&second, "").prints("--clear-scan-cache");
     assert!(scan().is_empty(), "Trivy keeps what it knew of an image; does this advice still make sense?");
     import(&second, "--clear-scan-cache")

@@ -1,4 +1,4 @@
-//! Upstream as it is: manifests of every age, registries of several makes, and logins.
+//! Real forms of upstream: manifests of all ages, several registries, and logins.
 
 use base64::Engine;
 use test_kit::artifact::{Artifact, Form, all_four, flags_of, sample};
@@ -10,7 +10,7 @@ use crate::stories::bare;
 
 const FORMS: [Form; 3] = [Form::ZeroByteConfig, Form::TypedConfig, Form::ArtifactType];
 
-/// The three registry artifacts in one form.
+/// Returns the three registry artifacts in one form.
 fn artifacts(form: Form) -> [Artifact; 3] {
     [Artifact::db(), Artifact::java_db(), Artifact::checks("2")].map(|artifact| artifact.in_form(form))
 }
@@ -55,7 +55,7 @@ fn registries_of_two_makes_serve_every_form() {
     }
 }
 
-/// The user `ferry` with the password `carried`: bcrypt, which is all that distribution takes.
+/// The user `ferry` with the password `carried`, as bcrypt, which is the only form that distribution accepts.
 pub const USERS: &str = "ferry:$2b$04$CyGLGKACWGUDpIzSBk7bOeaV79Rerr5wmb042oS/2q1qTE58qauyy\n";
 
 pub fn log_in(host: &Host, address: &str, login: &str) {
@@ -91,6 +91,6 @@ fn a_login_comes_from_the_docker_configuration() {
     log_in(&laptop, &registry.address, "ferry:carried");
     let bundle = laptop.export(&out, &flags);
     let public = laptop.at("ferry.pub");
-    // Nothing of the login travels.
+    // The login is not in the bundle.
     laptop.ferry(&format!("inspect {bundle} --trust {public}")).exits(0).does_not_say("carried");
 }

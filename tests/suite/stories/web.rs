@@ -1,4 +1,4 @@
-//! A site with a web server: VEX repositories are files that it hands out, and every scanner asks it.
+//! A site with a web server: it serves VEX repositories as files to all scanners.
 
 use std::fs;
 use std::net::TcpStream;
@@ -15,7 +15,7 @@ use crate::stories::{bare, equipped};
 const HUB: &str = "vex-hub/.well-known/vex-repository.json";
 const ARCHIVE: &str = "vex-hub/repository-vexhub-main.tar.gz";
 
-/// VEX Hub on a later day: the document that took a finding away is withdrawn.
+/// Returns VEX Hub of a later day, without the document that suppressed a finding.
 fn later_hub(host: &Host) -> String {
     let directory = host.dir("later");
     fs::copy(sample("vex-hub/vex-repository.json"), format!("{directory}/vex-repository.json")).unwrap();
@@ -29,13 +29,13 @@ fn later_hub(host: &Host) -> String {
     directory
 }
 
-/// Two bundles, a month apart, and the key that signed them.
+/// Returns two bundles, a month apart, and their public key.
 fn two_bundles() -> (Host, [String; 2], String) {
     let laptop = bare();
     let (_, public) = laptop.keygen();
     let first = laptop.export(&laptop.dir("first"), &laid_out(&laptop));
     let flags = flags_of(&laptop.at("upstream")).replace(&sample("vex-hub"), &later_hub(&laptop));
-    // Its only document is gone, and that is meant.
+    // The only document is missing on purpose.
     let second = laptop.export(&laptop.dir("second"), &format!("{flags} --accept vex-hub"));
     (laptop, [first, second], public)
 }
@@ -65,12 +65,12 @@ fn a_web_root_holds_what_trivy_asks_a_web_server_for() {
     assert_eq!(location(), wanted);
     assert_eq!(import(&first, "").exits(0).statuses(), ["vex-hub unchanged"]);
 
-    // A scanner keeps the location for ever: it must stay good when the documents change.
+    // A scanner keeps the location forever, so it must stay valid when the documents change.
     assert_eq!(import(&second, "").exits(0).statuses(), ["vex-hub installed"]);
     assert_eq!(location(), wanted);
     assert_ne!(read(format!("{root}/{ARCHIVE}")), archive);
     assert_eq!(read(format!("{root}/{by_digest}")), archive, "the one before is kept");
-    // Not back again, unless somebody says so.
+    // An older version is installed only with --allow-rollback.
     let older = import(&first, "");
     older.exits(0).prints("--allow-rollback");
     assert_eq!(older.statuses(), ["vex-hub older"]);
@@ -78,7 +78,7 @@ fn a_web_root_holds_what_trivy_asks_a_web_server_for() {
     assert_eq!(import(&first, "--allow-rollback").exits(0).statuses(), ["vex-hub restored"]);
     assert_eq!(read(format!("{root}/{ARCHIVE}")), archive);
 
-    // What somebody changed or removed comes back.
+    // Changed and removed files are restored.
     fs::write(format!("{root}/{ARCHIVE}"), "<html>").unwrap();
     assert_eq!(import(&first, "").exits(0).statuses(), ["vex-hub restored"]);
     fs::remove_dir_all(format!("{root}/vex-hub")).unwrap();
@@ -111,7 +111,7 @@ fn a_damaged_bundle_changes_nothing_in_a_web_root() {
     importer.ferry(&format!("import {first} --trust {public} --web-root {root}")).exits(2).warns("--web-url");
 }
 
-/// nginx over a folder of the host, with a login. Serves until it is dropped.
+/// nginx for a directory of the host, with a login. It ends when dropped.
 struct Nginx {
     url: String,
     _process: Process,
@@ -186,7 +186,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     let gems = || scan("fs", &format!("{project}/Gemfile.lock"));
     fs::write(format!("{vex}/repository.yaml"), &config).unwrap();
     gems().fails().warns("401");
-    // As the file says where a login goes.
+    // The login goes where the comment in the file says.
     let enabled = config.rfind("username: \"\"").unwrap();
     let config = config[..enabled].to_owned()
         + &config[enabled..].replacen("username: \"\"", "username: ferry", 1).replacen(
@@ -203,7 +203,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     ));
     assert_eq!(findings(config.exits(0)), ["SAMPLE-9999"], "by the imported checks");
 
-    // A scanner that keeps its cache keeps the location too, and finds the new documents there.
+    // A scanner that keeps its cache also keeps the location, and finds the new documents there.
     import(&second).exits(0);
     age_vex(&scanner);
     assert_eq!(findings(gems().exits(0)), ["CVE-2099-0001", "CVE-2099-0002"]);
@@ -237,19 +237,19 @@ fn settings_stay_complete_when_a_bundle_brings_less_or_a_target_fails() {
     import(&first, &root, "").exits(0);
     let whole = text(importer.at("settings.env"));
     assert!(whole.contains("TRIVY_JAVA_DB_REPOSITORY=") && whole.contains("TRIVY_VEX=repo"), "{whole}");
-    // What this bundle lacks is there from the one before.
+    // The data that this bundle lacks is there from the one before.
     import(&less, &root, "").exits(0).does_not_say("No trivy-java-db");
     assert_eq!(text(importer.at("settings.env")), whole);
-    // A web root that is not mounted today.
+    // A web root that is not mounted.
     import(&first, "/nonexistent/www", "")
         .exits(7)
         .warns("no settings were written, because web:/nonexistent");
     assert_eq!(text(importer.at("settings.env")), whole);
-    // A further tag is nothing that was lost and came back.
+    // A further tag is not a restored dataset.
     let tagged = import(&less, &root, "--extra-tag latest --format json");
     tagged.exits(0);
     assert_eq!(tagged.statuses(), ["trivy-checks pushed", "trivy-db pushed"]);
     import(&less, &root, "--extra-tag latest").exits(0).prints("trivy-db:2 (also :latest)");
-    // Into a web root that holds nothing, that there is no VEX is an error.
+    // For an empty web root, it is an error if there is no VEX repository.
     import(&less, &importer.dir("other"), "").exits(2).warns("no VEX repository here");
 }

@@ -1,4 +1,4 @@
-// Reads Kubernetes manifests as the API server does that refuses unknown fields (kubectl --validate=strict).
+// Reads Kubernetes manifests and rejects unknown fields, as the API server does with kubectl --validate=strict.
 //
 //	kube FILE
 package main
@@ -54,7 +54,7 @@ func run(path string) error {
 		default:
 			return fmt.Errorf("%s has a %s %s, which this program does not know", path, kind.APIVersion, kind.Kind)
 		}
-		// As the server: a name in other letters' case is another name, and no name comes twice.
+		// As in the server, names are case-sensitive, and a name occurs only once.
 		asJSON, err := strict.YAMLToJSONStrict(document)
 		if err != nil {
 			return err

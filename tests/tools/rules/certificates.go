@@ -24,34 +24,34 @@ type description struct {
 	Name string `json:"name"`
 	// P256 (the default), P384, P521, RSA or Ed25519.
 	Key string `json:"key"`
-	// Who signs it: the name of one that stands before; itself, if empty.
+	// The issuer: the name of an earlier certificate; the certificate itself, if empty.
 	By string `json:"by"`
-	// How its issuer signs it, in the words of crypto/x509, such as "ECDSA-SHA512".
+	// The signature algorithm of the issuer, as named by crypto/x509, such as "ECDSA-SHA512".
 	Signature string `json:"signature"`
 	// Whether it is a CA; no basic constraints, if absent.
 	CA *bool `json:"ca"`
-	// How many CAs may stand between this one and a server; any number, if absent.
+	// The path length constraint; none, if absent.
 	PathLen *int `json:"pathLen"`
-	// For which names and addresses it is.
+	// Its names and addresses.
 	DNS []string `json:"dns"`
 	IP  []string `json:"ip"`
-	// The common name, if it is not the name.
+	// The common name, if it differs from the name.
 	CommonName string `json:"commonName"`
 	// "server" or "client"; any, if empty.
 	Usage string `json:"usage"`
 	// "digitalSignature" or "keyCertSign"; none, if empty.
 	KeyUsage string `json:"keyUsage"`
-	// 1, which knows no extensions, for keys of P256; 3, if absent.
+	// 1, which has no extensions, for P256 keys; 3, if absent.
 	Version int `json:"version"`
-	// Domains under which a CA may issue.
+	// The domains for which a CA may issue.
 	Permitted []string `json:"permitted"`
-	// From and until when it is valid, in days from now: -1 and 30, if absent.
+	// The start and end of its validity, in days from now: -1 and 30, if absent.
 	Days []int `json:"days"`
 }
 
 type certificateCase struct {
 	Certificates []description `json:"certificates"`
-	// What the server sends, its own certificate first, and what the client trusts: names.
+	// The names of the certificates that the server sends, its own first, and that the client trusts.
 	Sends  []string `json:"sends"`
 	Trusts []string `json:"trusts"`
 	Host   string   `json:"host"`
@@ -68,7 +68,7 @@ type made struct {
 	key         crypto.Signer
 }
 
-// verdict makes the certificates of a case, and says whether a client of Go trusts the server.
+// verdict creates the certificates of a case, and returns whether a Go client trusts the server.
 func verdict(given certificateCase) (certificateDecision, error) {
 	all := map[string]made{}
 	decision := certificateDecision{PEM: map[string]string{}}
@@ -166,7 +166,7 @@ func (wanted description) make(all map[string]made, serial int64) (made, error) 
 	return made{certificate, key}, err
 }
 
-// asVersion1 takes version and extensions away, which Go does not do itself, and signs again with ECDSA and SHA-256.
+// asVersion1 removes version and extensions, which Go cannot do, and signs again with ECDSA and SHA-256.
 func asVersion1(raw []byte, key crypto.Signer) ([]byte, error) {
 	var whole struct {
 		Signed struct {
@@ -220,7 +220,7 @@ func newKey(kind string) (crypto.Signer, error) {
 	return nil, fmt.Errorf("there is no key %q", kind)
 }
 
-// algorithm finds the one whose name this is; the key decides, if it is empty.
+// algorithm returns the signature algorithm of this name. If the name is empty, the key determines it.
 func algorithm(name string) (x509.SignatureAlgorithm, error) {
 	all := []x509.SignatureAlgorithm{
 		x509.SHA256WithRSA, x509.SHA384WithRSA, x509.SHA512WithRSA, x509.SHA256WithRSAPSS,

@@ -1,11 +1,11 @@
-// Command rules lets Go's libraries decide what tables of cases ask, so that the tests compare
-// trivy-ferry with them and do not believe the tables:
+// Command rules runs tables of cases through Go's libraries, so that the tests compare trivy-ferry
+// with them and not only with the tables:
 //
 //	rules proxies       golang.org/x/net/http/httpproxy: which proxy a URL gets
 //	rules logins        go.podman.io/image/v5/pkg/docker/config: which login a repository gets
 //	rules certificates  crypto/x509: whether a server's certificates are trusted
 //
-// The cases come as JSON on standard input, and one decision for each goes to standard output.
+// It reads the cases as JSON from standard input, and writes a decision for each to standard output.
 package main
 
 import (
@@ -65,7 +65,7 @@ func each[Case, Decision any](in io.Reader, out io.Writer, decide func(Case) (De
 	return json.NewEncoder(out).Encode(decisions)
 }
 
-// setenv makes these variables all that there are.
+// setenv replaces the environment with these variables.
 func setenv(variables map[string]string) error {
 	os.Clearenv()
 	for name, value := range variables {
@@ -81,7 +81,7 @@ type proxyCase struct {
 	URL string            `json:"url"`
 }
 
-// proxy answers "direct", "refused" or the URL of the proxy.
+// proxy returns "direct", "refused" or the URL of the proxy.
 func proxy(given proxyCase) (string, error) {
 	if err := setenv(given.Env); err != nil {
 		return "", err
@@ -105,7 +105,7 @@ type loginCase struct {
 	Repository string            `json:"repository"`
 }
 
-// login answers "none", "error", "NAME:PASSWORD" or "token:TOKEN".
+// login returns "none", "error", "NAME:PASSWORD" or "token:TOKEN".
 func login(given loginCase) (string, error) {
 	if err := setenv(given.Env); err != nil {
 		return "", err
@@ -122,8 +122,8 @@ func login(given loginCase) (string, error) {
 	return found.Username + ":" + found.Password, nil
 }
 
-// named is the file that the user named: the default of --authfile in Podman, Skopeo and Buildah
-// (go.podman.io/common/pkg/auth.GetDefaultAuthFile, which needs more than this program wants to build).
+// named returns the file that the user named: the default of --authfile in Podman, Skopeo and Buildah
+// (go.podman.io/common/pkg/auth.GetDefaultAuthFile, which has too many dependencies for this program).
 func named() string {
 	if file := os.Getenv("REGISTRY_AUTH_FILE"); file != "" {
 		return file
