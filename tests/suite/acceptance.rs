@@ -973,7 +973,7 @@ fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
     host.file("data/.trivy/vex/repository.yaml", config);
     host.import(&host.bundle("one.tar", &bundle(days(-3))), &["--data-home", &home]).good();
     let ran = host.import(&host.bundle("two.tar", &bundle(days(-2))), &["--data-home", &home]);
-    ran.good().prints("--vex repo").prints("Scan with XDG_DATA_HOME=");
+    ran.good().prints("--vex repo").prints("Set XDG_DATA_HOME=");
     let index = || fs::read_to_string(host.path("cache/vex/repositories/hub/0.1/index.json")).unwrap();
     let newer = index();
     let cache = host.at("cache");
@@ -1063,7 +1063,7 @@ fn a_vex_entry_lives_as_long_as_its_bundles_and_their_key() {
     fs::copy(next.path("keys/exporter.pub"), host.path("keys/exporter.pub")).unwrap();
     let path = host.file("three.tar", Bundle::of(days(-2), &[Part::db(days(-2))]).signed(&next.key));
     let ran = host.import(&path, &[]);
-    ran.good().prints("corp").prints("not trusted any more");
+    ran.good().prints("corp").prints("no longer trusted");
     assert_eq!(entries(), without);
 }
 

@@ -229,7 +229,7 @@ fn no_byte_of_a_changed_chunk_is_sent() {
     // A range that begins there gets no good answer in the first place; others do.
     let range = serve.get(&BLOB, &format!("Range: bytes={at}-{}\r\n", at + 10));
     assert_eq!(range.status, 500);
-    assert!(String::from_utf8(range.body).unwrap().contains("must be restarted"));
+    assert!(String::from_utf8(range.body).unwrap().contains("restart the server"));
     let next = usize::try_from(at + CHUNK).unwrap();
     let range = serve.get(&BLOB, &format!("Range: bytes={next}-\r\n"));
     assert!(range.status == 206 && range.body == LAYER[next..]);
@@ -603,7 +603,7 @@ fn who_sends_too_much_before_an_answer_is_cut_off() {
     let record = |bytes: &[u8]| [&[0x16, 3, 1][..], &(bytes.len() as u16).to_be_bytes(), bytes].concat();
     let hello = [record(&[&[1, 0, 0xff, 0xf0][..], &[3; 16_000]].concat()), record(&[3; 8000])].concat();
     assert!(serve.raw(&hello).len() < 100);
-    serve.logs("sends too much before it is answered");
+    serve.logs("sends too much before it gets a response");
     let mut range = Vec::new();
     let mut stream = serve.connect_tls(true);
     let request =
