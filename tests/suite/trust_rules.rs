@@ -79,7 +79,7 @@ fn the_number_and_the_streams_are_kept_beside_the_keys() {
     import("default", &host.key).good();
     trusted("min-signers", "2\n");
     import("weekly", &host.key).exits(4).warns("2 are required");
-    host.run(&["trust", "list"]).prints("signatures of 2 different keys");
+    host.run(&["trust", "list"]).prints("signatures of 2 trusted keys");
     // A second signature counts only where its key is trusted for the stream.
     let both_sign = |stream: &str| -> Run {
         let bundle = Bundle::of(hours(-1), &Part::all(days(-1))).with("stream", stream);

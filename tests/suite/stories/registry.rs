@@ -187,7 +187,10 @@ fn helm_values_and_harbors_environment_name_what_was_pushed() {
     let host = &registry.address;
     let importer = bare();
     let import = format!("import {bundle} --trust {public} --registry {host}/security");
-    importer.ferry(&import).exits(0).prints("--write-config DIR also writes Helm values");
+    importer
+        .ferry(&format!("{import} --show-settings"))
+        .exits(0)
+        .prints("--write-config DIR also writes Helm values");
     let config = importer.dir("config");
     let write = format!("{import} --write-config {config}");
     let written = importer.ferry(&format!("{write} --format json")).exits(0).target(0)["written"].clone();
@@ -208,7 +211,7 @@ fn helm_values_and_harbors_environment_name_what_was_pushed() {
     assert!(text("harbor-adapter.env").contains(&adapter), "{adapter}");
 
     // Files of trivy-ferry are replaced, other files only with --force.
-    importer.ferry(&write).exits(0).does_not_say("also writes Helm values");
+    importer.ferry(&format!("{write} --show-settings")).exits(0).does_not_say("also writes Helm values");
     fs::write(importer.at("config/trivy-server-values.yaml"), "replicaCount: 2\n").unwrap();
     importer.ferry(&write).warns("trivy-server-values.yaml").warns("--force").exits(7);
     assert_eq!(text("trivy-server-values.yaml"), "replicaCount: 2\n");
