@@ -407,12 +407,12 @@ mod of_this_test {
         assert_eq!(check(&[("a.rs", both), ("b/tests.rs", tests), ("b/testing.rs", tests)]), none);
         assert_eq!(
             check(&[("a.rs", both), ("b.rs", "\nfn f() { std::fs::write(p, b); }")]),
-            ["src/b.rs:2: `std::fs::write`; util::fs and util::dir are for that"]
+            ["src/b.rs:2: `std::fs::write`; use util::fs or util::dir instead"]
         );
         assert_eq!(
             check(&[("a.rs", "fn f() { std::fs::read(p); std::fs::copy(p, q); }")]),
             [
-                "src/a.rs:1: `std::fs::copy`; util::fs and util::dir are for that",
+                "src/a.rs:1: `std::fs::copy`; use util::fs or util::dir instead",
                 "src/a.rs does not mention `std::fs::write` any more: remove it from the list"
             ]
         );
