@@ -1,8 +1,8 @@
 //! Acceptance: decides whether a bundle with a valid signature may be used here and now.
 //!
-//! Pure rules over what a bundle says, what was accepted before, and the time. A signature proves who made
-//! a bundle. These rules reject an old bundle that is presented again, one of two that have the same
-//! creation time, one of another stream, and one that is out of date.
+//! Pure rules: they know the bundle's claims, the state of earlier imports and the time, but no files, targets or
+//! networks. A signature proves who made a bundle. These rules reject a replayed old bundle, one of two bundles with
+//! the same creation time, a bundle of another stream, and an expired bundle.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,13 +11,13 @@ use crate::digest::Digest;
 use crate::trust::error::Rejection;
 use crate::trust::state::{Accepted, ImportState, ReceivedHeartbeat, TargetState};
 
-/// How far a bundle may lie ahead of this host's clock before its clock is doubted.
+/// How far a bundle's creation time may be ahead of this host's clock.
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
 
-/// What a bundle says of itself, as far as acceptance goes.
+/// The claims of a bundle that acceptance depends on.
 #[derive(Debug, Clone)]
 pub struct BundleCandidate {
-    /// The file's name, for messages.
+    /// The file name, for messages.
     pub bundle: String,
     /// The sha256 of the signed payload.
     pub identity: Digest,
@@ -25,53 +25,53 @@ pub struct BundleCandidate {
     pub stream: String,
     /// When it was created.
     pub created: Timestamp,
-    /// After when it must not be used, if its exporter said so.
+    /// When it expires, if its exporter set a date.
     pub expires: Option<Timestamp>,
-    /// Its number in the stream, if its exporter keeps count.
+    /// Its number in the stream, if its exporter counts bundles.
     pub sequence: Option<u64>,
-    /// What its exporter was to carry and could not get.
+    /// The requested items that its exporter could not get.
     pub missing_items: Vec<MissingItem>,
 }
 
-/// What this import was told to accept.
+/// What this import accepts.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// The one stream that is accepted.
     pub stream: String,
-    /// Admit a bundle older than the last one, and lower the floors to it.
+    /// Admits a bundle older than the last one, and lowers the floors to it.
     pub allow_rollback: bool,
-    /// Admit a bundle from the future, without raising the floors to it.
+    /// Admits a bundle from the future, without raising the floors to it.
     pub allow_future: bool,
-    /// Admit a bundle that its exporter called expired.
+    /// Admits an expired bundle.
     pub allow_expired: bool,
 }
 
 /// How a bundle was admitted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admission {
-    /// Nothing was accepted from this stream for this target before.
+    /// Whether it is the first bundle of this stream that this target accepts.
     pub first: bool,
-    /// This very bundle was accepted before.
+    /// Whether this bundle was accepted before.
     pub seen: bool,
-    /// A late bundle that fills a known gap: nothing is wrong, and only a dataset that no newer
-    /// bundle brought is of use.
+    /// Whether it is a late bundle that fills a known gap. That is no error, and only datasets that no newer bundle
+    /// contained are imported from it.
     pub superseded: bool,
-    /// The numbers of bundles that never came, from and to, both included.
+    /// The first and the last number of the bundles that were never received.
     pub gap: Option<(u64, u64)>,
-    /// The number of the last bundle, if this newer one has a lower one: its exporter lost its state or went back to
-    /// an earlier one, or there are two of it.
+    /// The number of the last bundle, if this newer bundle has a lower one: its exporter lost or restored its state,
+    /// or two exporters use the stream.
     pub number_before: Option<u64>,
-    /// The flags without which it would have been refused.
+    /// The flags without which it would have been rejected.
     pub overrides: Vec<&'static str>,
 }
 
 impl Admission {
-    /// Something in it was older than what was there, and was taken because of `--allow-rollback`.
+    /// Records that older data replaced newer data because of `--allow-rollback`.
     pub fn rolls_back(&mut self) {
         self.overrides_by(ROLLBACK);
     }
 
-    /// An image of it replaces a tag that trivy-ferry did not set, because of `--replace-image-tags`.
+    /// Records that an image replaced a tag that trivy-ferry did not set, because of `--replace-image-tags`.
     pub fn replaces_tags(&mut self) {
         self.overrides_by(REPLACE_TAGS);
     }
@@ -93,8 +93,8 @@ const EXPIRED: &str = "--allow-expired";
 /// The flag that replaces image tags that trivy-ferry did not set.
 pub const REPLACE_TAGS: &str = "--replace-image-tags";
 
-/// The present: the later of the system's clock and the last accepted creation time, so that a
-/// clock that fell back does not make old data look fresh.
+/// Returns the later of the system's clock and the last accepted creation time, so that a clock that was set back
+/// does not make old data look fresh.
 pub fn present(system: Timestamp, state: &TargetState) -> Timestamp {
     state.last.as_ref().map_or(system, |last| last.created.max(system))
 }
@@ -164,7 +164,7 @@ pub fn admit(
     Ok(admission)
 }
 
-/// Remembers a heartbeat, which moves no floor.
+/// Records a heartbeat. It changes no floor.
 ///
 /// # Errors
 /// [`Rejection::Future`] if it was made more than a day after now; [`Rejection::Late`] if it is no newer than
@@ -179,7 +179,7 @@ pub fn receive_heartbeat(
     if created.duration_since(system) > CLOCK_TOLERANCE {
         return Err(Rejection::Future { bundle, created, now: system });
     }
-    // One that is itself ahead of the clock came while both clocks were fast: it must not keep out what follows.
+    // A heartbeat that is ahead of the clock was received while both clocks were fast. It must not block later ones.
     let believable =
         state.heard.as_ref().filter(|last| last.created.duration_since(system) <= CLOCK_TOLERANCE);
     if let Some(last) = believable.filter(|last| last.created >= created) {
@@ -189,26 +189,27 @@ pub fn receive_heartbeat(
     Ok(())
 }
 
-/// The numbers between two bundles. An exporter that lost its state starts anew: no gap.
+/// Returns the first and the last number between two bundles. `None` if the exporter lost its state and counts from 1
+/// again.
 fn gap(last: Option<u64>, next: Option<u64>) -> Option<(u64, u64)> {
     let (from, to) = (last?.checked_add(1)?, next?.checked_sub(1)?);
     (from <= to).then_some((from, to))
 }
 
-/// What is to happen to one dataset of an admitted bundle.
+/// The decision about one dataset of an admitted bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatasetDecision {
     /// It may be installed.
     Accept,
-    /// It is older than what this target has or had: it is left alone.
+    /// It is older than what this target has or had, and is skipped.
     Older {
         /// The date of the newer data.
         floor: Timestamp,
     },
 }
 
-/// Judges one dataset by its date. `floor` is the later of what was accepted before and, where
-/// nothing was, of what the target holds.
+/// Judges one dataset by its date. `floor` is the newest date that was accepted before or, if nothing was, the date of
+/// what the target holds.
 pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> DatasetDecision {
     match (updated_at, floor) {
         (Some(date), Some(floor)) if date < floor => DatasetDecision::Older { floor },
@@ -216,8 +217,7 @@ pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> Dataset
     }
 }
 
-/// Writes down what was accepted: called after activation, so that a run that was killed before
-/// is simply repeated.
+/// Records what was accepted. Called after activation, so that a run that was killed earlier can be repeated.
 pub fn record(
     state: &mut TargetState,
     candidate: &BundleCandidate,
@@ -225,7 +225,7 @@ pub fn record(
     datasets: impl IntoIterator<Item = (String, Option<Timestamp>)>,
     system: Timestamp,
 ) {
-    /// Enough for years of weekly bundles; older identities are covered by the floors.
+    /// Enough for years of weekly bundles. The floors cover older identities.
     const MAX: usize = 256;
     let rollback = admission.by_override(ROLLBACK);
     let future = admission.by_override(FUTURE);
@@ -262,7 +262,7 @@ pub fn record(
             Some(expires) => state.expires.insert(key.clone(), expires),
             None => state.expires.remove(&key),
         };
-        // A date ahead of the clock would lock out all later data.
+        // A date ahead of the clock would block all later data.
         let Some(date) = date.filter(|date| date.duration_since(system) <= CLOCK_TOLERANCE) else { continue };
         let floor = state.floors.entry(key).or_insert(date);
         *floor = if rollback { date } else { date.max(*floor) };
@@ -276,8 +276,8 @@ fn keep_newest<T>(list: &mut Vec<T>, most: usize) {
     list.drain(..list.len().saturating_sub(most));
 }
 
-/// The date of what a target holds, as a floor. A date from the future in a target that others write
-/// must not lock out true data.
+/// Returns the date of what a target holds, as a floor. `None` if the date is in the future: in a target that others
+/// can write to, it must not block genuine data.
 pub(crate) fn believable(was: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE)
 }
@@ -308,7 +308,7 @@ mod tests {
         Policy { stream: "default".into(), ..Policy::default() }
     }
 
-    /// Accepts bundles one after the other into one state.
+    /// Returns the state after accepting these bundles in order.
     fn after(bundles: &[BundleCandidate]) -> TargetState {
         let mut state = TargetState::default();
         for bundle in bundles {
@@ -329,7 +329,7 @@ mod tests {
         assert!(verdict(&old, &TargetState::default()).unwrap().first);
         let state = after(&[old.clone(), new.clone()]);
         assert!(verdict(&new, &state).unwrap().seen);
-        assert!(verdict(&old, &state).unwrap().seen, "a bundle seen before is never an alarm");
+        assert!(verdict(&old, &state).unwrap().seen, "a bundle seen before is never rejected");
         assert_eq!(state.last.unwrap().identity, new.identity);
     }
 
@@ -371,7 +371,7 @@ mod tests {
         assert!(matches!(heard("2026-11-20T09:00:00Z"), Err(Rejection::Late { .. })));
         assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Rejection::Future { .. })), "would hide silence");
         assert_eq!(heard("2026-11-21T10:00:00Z"), Ok(0));
-        // It came while both clocks were fast.
+        // It was received while both clocks were fast.
         state.heard.as_mut().unwrap().created = time("2026-12-24T00:00:00Z");
         let next = ReceivedHeartbeat { created: time(NOW), ..state.heard.clone().unwrap() };
         assert_eq!(receive_heartbeat(&mut state, "h", next, time(NOW)), Ok(()));

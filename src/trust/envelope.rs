@@ -45,7 +45,7 @@ impl Verified {
     }
 
     /// Signs the payload, and returns its envelope with that signature behind those that `stored` lists.
-    /// What is signed comes from here and never from `stored`. `None`: the key has signed it already.
+    /// The signed bytes are those of `self`, never those of `stored`. `None` if the key has signed it already.
     ///
     /// # Errors
     /// [`CountersignError::Changed`] if `stored` holds another payload or type;
@@ -128,7 +128,7 @@ struct WireSignature<'a> {
     sig: Cow<'a, str>,
 }
 
-/// What an envelope's bytes are instead of an envelope.
+/// Why bytes are not an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotAnEnvelope(Unverified);
@@ -152,7 +152,7 @@ impl Envelope {
         &self.payload_type
     }
 
-    /// The payload's bytes. Nothing is known of them before [`Envelope::verify`].
+    /// The payload's bytes. They are unverified until [`Envelope::verify`].
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -178,7 +178,7 @@ impl Envelope {
         Ok(Verified { payload_type: wanted, payload: self.payload, signers })
     }
 
-    /// Which of the trusted keys signed this payload as this type, each once, however often it signed.
+    /// Returns the trusted keys that signed this payload as this type, without duplicates.
     pub fn signers<'k>(
         &self,
         wanted: PayloadType,
@@ -196,8 +196,8 @@ impl Envelope {
         ids
     }
 
-    /// The bytes that an envelope with a payload of this type and length takes at the most:
-    /// with all its signatures, rounded up to a tar block.
+    /// Returns the maximum size in bytes of an envelope with a payload of this type and length: with
+    /// [`MAX_SIGNATURES`] signatures, rounded up to a tar block.
     pub fn capacity(payload_type: PayloadType, payload_length: usize) -> usize {
         let signature = WireSignature { keyid: "0".repeat(64).into(), sig: STANDARD.encode([0; 64]).into() };
         let one = serde_json::to_string(&signature).map_or(0, |json| json.len()) + 1;
@@ -210,8 +210,8 @@ impl Envelope {
             .next_multiple_of(512)
     }
 
-    /// The envelope as JSON, filled up with spaces to exactly `capacity` bytes, so that another
-    /// signature changes nothing else in a bundle. `None` where it does not fit.
+    /// Returns the envelope as JSON, padded with spaces to exactly `capacity` bytes, so that another
+    /// signature changes nothing else in a bundle. `None` if it does not fit.
     pub fn to_bytes(&self, capacity: usize) -> Option<Vec<u8>> {
         let wire = Wire {
             payload_type: self.payload_type.as_str().into(),
@@ -248,7 +248,7 @@ impl Envelope {
     }
 }
 
-/// Both alphabets of base64, as DSSE asks of a reader.
+/// Decodes both alphabets of base64, as DSSE requires.
 fn decode(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }

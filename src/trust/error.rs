@@ -1,4 +1,4 @@
-//! The errors of keys and state, and the reasons for which a bundle is rejected.
+//! The errors of keys and state, and the reasons why a bundle is rejected.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ pub enum TrustError {
     File {
         /// Which file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: std::io::Error,
     },
     /// The file is not a key of the kind that is wanted.
@@ -37,12 +37,12 @@ pub enum TrustError {
         /// What is missing.
         why: String,
     },
-    /// The command that should sign did not.
+    /// The signing command failed.
     #[error("`{command}` did not sign: {why}")]
     Signer {
         /// The command.
         command: String,
-        /// What it did instead.
+        /// What happened.
         why: String,
     },
     /// A signer of another program failed; [`Signer`](crate::Signer) implementations return it.
@@ -51,42 +51,42 @@ pub enum TrustError {
         /// What happened.
         why: String,
     },
-    /// A signer returned something that its own key does not verify.
-    #[error("the signer returned bytes that are no signature of its key {fingerprint}")]
+    /// A signer returned a signature that its own key does not verify.
+    #[error("the signer returned an invalid signature: its key {fingerprint} does not verify it")]
     WrongSignature {
         /// The fingerprint of the key.
         fingerprint: String,
     },
     /// There is no room for a further signature.
-    #[error("the bundle carries {most} signatures, which is all that it has room for")]
+    #[error("the bundle has {most} signatures already, which is the maximum")]
     NoRoom {
-        /// So many.
+        /// The maximum.
         most: usize,
     },
-    /// A file that is never overwritten exists.
+    /// A key file exists; it is never overwritten.
     #[error("{path} exists already, and a key is never overwritten")]
     Exists {
         /// Which file.
         path: PathBuf,
     },
-    /// Another key is trusted under the name.
+    /// Another key is trusted under this name.
     #[error("another key is trusted as {path} already")]
     NameTaken {
         /// Which file.
         path: PathBuf,
     },
-    /// Somebody else could have changed a file that decisions rest on.
-    #[error("{path} can be changed by others ({why}), so nothing can rest on it")]
+    /// A file or directory that trust depends on is writable by others.
+    #[error("{path} is writable by others ({why}), so it cannot be trusted")]
     Writable {
-        /// Which file or folder.
+        /// Which file or directory.
         path: PathBuf,
-        /// Whom and how.
+        /// By whom, and how.
         why: String,
     },
     /// There is no trusted key at all.
     #[error("no key is trusted here yet, so nothing can be verified")]
     NoTrustedKeys {
-        /// The folders that were looked in.
+        /// The directories that were searched.
         looked_in: Vec<PathBuf>,
     },
     /// More signatures are required than keys are trusted.
@@ -98,10 +98,10 @@ pub enum TrustError {
         have: usize,
         /// The stream, if it is known.
         stream: Option<String>,
-        /// The names of keys that are trusted only for some streams, and these.
+        /// The names of keys that are trusted only for some streams, with these streams.
         limited: Vec<String>,
     },
-    /// The state is there and cannot be understood.
+    /// The state is damaged or has an unknown form.
     #[error("the state in {path} cannot be read: {why}")]
     State {
         /// Which file.
@@ -119,30 +119,29 @@ pub enum TrustError {
         /// The newest format that is known.
         known: u32,
     },
-    /// The state would be larger than what is read.
+    /// The state would be larger than the size limit.
     #[error("the state in {path} would be larger than {}", format_size(*most))]
     StateFull {
         /// Which file.
         path: PathBuf,
-        /// The most that is read, in bytes.
+        /// The limit, in bytes.
         most: u64,
     },
-    /// Another run works with the state, and does not end.
+    /// Another run has held the lock of the state for a minute.
     #[error("another run has held the state in {path} for a minute")]
     StateHeld {
-        /// The state's folder.
+        /// The state directory.
         path: PathBuf,
     },
-    /// No folder for the state can be written.
-    #[error("no folder for the state can be written; tried {}", .tried.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
+    /// No state directory can be written.
+    #[error("no state directory can be written; tried {}", .tried.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "))]
     NoStateDir {
-        /// The folders that were tried.
+        /// The directories that were tried.
         tried: Vec<PathBuf>,
     },
 }
 
-/// Why a bundle that is genuine is not accepted. Exit code 5; every one names the flag that
-/// overrides it and what that flag risks.
+/// Why a bundle with a valid signature is not accepted, or why data in use is not acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
@@ -156,7 +155,7 @@ pub enum Rejection {
         /// The stream of this import.
         wanted: String,
     },
-    /// An older bundle than the last one accepted, and never seen before.
+    /// The bundle is older than the last one accepted, and was never accepted before.
     #[error("{bundle} was created {}, before the last one accepted ({}{})", format_second(*.created), format_second(*.floor), ahead_of_clock(*.ahead_of))]
     Rollback {
         /// The bundle's file name.
@@ -165,11 +164,11 @@ pub enum Rejection {
         created: Timestamp,
         /// The creation time of the last accepted bundle.
         floor: Timestamp,
-        /// What this host's clock says, if the last accepted bundle is ahead of it.
+        /// The time of this host's clock, if the last accepted bundle is ahead of it.
         ahead_of: Option<Timestamp>,
     },
-    /// Two bundles of one stream and moment with different contents.
-    #[error("{bundle} has the creation time of the last one accepted ({}) and another content", format_second(*.created))]
+    /// Two bundles of one stream have the same creation time but different content.
+    #[error("{bundle} has the same creation time as the last accepted bundle ({}) but different content", format_second(*.created))]
     Equivocation {
         /// The bundle's file name.
         bundle: String,
@@ -178,7 +177,7 @@ pub enum Rejection {
         /// The identity of the one accepted before.
         accepted: Digest,
     },
-    /// Created well after now.
+    /// The bundle was created more than a day after now.
     #[error("{bundle} was created {}, more than a day after this host's clock ({})", format_minute(*.created), format_minute(*.now))]
     Future {
         /// The bundle's file name.
@@ -188,8 +187,8 @@ pub enum Rejection {
         /// What this host's clock says.
         now: Timestamp,
     },
-    /// This host's clock is behind what this host has accepted or written down.
-    #[error("this host's clock says {}, and {what} is of {}", format_minute(*.now), format_minute(*.evidence))]
+    /// This host's clock is behind the time of something that this host has accepted or logged.
+    #[error("this host's clock says {}, but {what} is dated {}", format_minute(*.now), format_minute(*.evidence))]
     ClockBehind {
         /// What this host's clock says.
         now: Timestamp,
@@ -197,7 +196,7 @@ pub enum Rejection {
         what: String,
         /// Its time.
         evidence: Timestamp,
-        /// Whether this host's own clock said so before, so that no other clock can be wrong.
+        /// Whether this host's own clock set that time, so that no other clock can be wrong.
         own: bool,
     },
     /// A source serves data that is dated after this host's clock.
@@ -212,7 +211,7 @@ pub enum Rejection {
         /// What this host's clock says.
         now: Timestamp,
     },
-    /// The stream's last bundle is dated so far ahead of this host's clock that importers would refuse the next one.
+    /// The stream's last bundle is dated so far ahead of this host's clock that importers would reject the next one.
     #[error("the stream's last export is dated {}, and this host's clock says {}", format_minute(*.last), format_minute(*.now))]
     LastExportAhead {
         /// When the last bundle was created.
@@ -220,52 +219,52 @@ pub enum Rejection {
         /// What this host's clock says.
         now: Timestamp,
     },
-    /// A heartbeat that is no newer than the last one.
-    #[error("{heartbeat} was made {}, and the last one that came {}", format_second(*.created), format_second(*.last))]
+    /// The heartbeat is not newer than the last one.
+    #[error("{heartbeat} was created {}, and the last heartbeat received was created {}", format_second(*.created), format_second(*.last))]
     Late {
         /// The heartbeat's file name.
         heartbeat: String,
-        /// When it was made.
+        /// When it was created.
         created: Timestamp,
-        /// When the last one was made.
+        /// When the last one was created.
         last: Timestamp,
     },
-    /// No heartbeat came for too long.
-    #[error("no heartbeat of stream {stream:?} has come {}", since(*.last))]
+    /// No heartbeat was received for too long.
+    #[error("no heartbeat of stream {stream:?} was received {}", since(*.last))]
     Silent {
         /// The stream.
         stream: String,
-        /// When the last one was made, where there was any.
+        /// When the last one was created, if there was one.
         last: Option<Timestamp>,
     },
-    /// A heartbeat has told of a bundle that did not come.
+    /// A heartbeat announced a bundle that was not received.
     #[error("the bundle of stream {stream:?} of {} has not come{}", format_minute(*.created), into(.not_in))]
     NotHere {
         /// The stream.
         stream: String,
-        /// When it was made.
+        /// When it was created.
         created: Timestamp,
         /// The targets that have not accepted it, if others have.
         not_in: Vec<String>,
     },
-    /// Its exporter gave it a date after which it must not be used.
+    /// The bundle has passed the expiry date that its exporter set.
     #[error("{bundle} expired {}", format_minute(*.expires))]
     Expired {
         /// The bundle's file name.
         bundle: String,
-        /// The exporter's date.
+        /// The expiry date.
         expires: Timestamp,
     },
-    /// What is installed has passed its exporter's date, and nothing newer came.
-    #[error("what is installed from stream {stream:?} expired {}", format_minute(*.expires))]
+    /// The installed data has expired, and no newer bundle was accepted.
+    #[error("the installed data of stream {stream:?} expired {}", format_minute(*.expires))]
     InstalledExpired {
         /// The stream.
         stream: String,
-        /// The exporter's date.
+        /// The expiry date.
         expires: Timestamp,
     },
     /// A source serves older data than this stream has signed before.
-    #[error("{source_name} serves {dataset} of {}, and this stream has carried {} already", format_second(*.updated_at), format_second(*.floor))]
+    #[error("{source_name} serves {dataset} of {}, but this stream has carried newer data, of {}", format_second(*.updated_at), format_second(*.floor))]
     OlderThanSigned {
         /// The dataset.
         dataset: String,
@@ -283,20 +282,20 @@ pub enum Rejection {
         dataset: String,
         /// Where it came from.
         source_name: String,
-        /// What is odd about it.
+        /// What is suspicious about it.
         why: String,
     },
-    /// Nothing is in place, and what came is older than what was accepted before.
-    #[error("{dataset} is missing here, and the bundle's, of {}, is older than the last one accepted ({})", format_second(*.date), format_second(*.floor))]
+    /// The target lacks a dataset, and the bundle's version is older than the one accepted before.
+    #[error("{dataset} is missing here, and the version in the bundle ({}) is older than the last one accepted ({})", format_second(*.date), format_second(*.floor))]
     MissingAndOlder {
         /// The dataset.
         dataset: String,
-        /// The date of what came.
+        /// The date of the version in the bundle.
         date: Timestamp,
-        /// The date of what was accepted before.
+        /// The date of the version that was accepted before.
         floor: Timestamp,
     },
-    /// The tag that an image would get names something that trivy-ferry did not put there.
+    /// The image's tag names something that trivy-ferry did not push.
     #[error("{image} is not pushed: {reference} names {found}, which trivy-ferry did not set")]
     ForeignTag {
         /// The image's name.
@@ -306,30 +305,30 @@ pub enum Rejection {
         /// The digest of the manifest that it names.
         found: Digest,
     },
-    /// An image would go into the repository of a dataset.
+    /// The image would be pushed into the repository of a dataset.
     #[error("{image} is not pushed: {reference} is in the repository of {dataset}")]
     DatasetPlace {
         /// The image's name.
         image: String,
-        /// Where it would go.
+        /// The reference it would get.
         reference: String,
         /// The dataset.
         dataset: String,
     },
-    /// Two images would go to one place.
-    #[error("{image} is not {what}: {reference} is already the place of {other}")]
+    /// Two images would get the same reference.
+    #[error("{image} is not {what}: {reference} is already used by {other}")]
     SamePlace {
         /// The image's name.
         image: String,
-        /// What it is not: pushed, or served.
+        /// The action that is not done: "pushed" or "served".
         what: &'static str,
-        /// Where both would go.
+        /// The reference of both.
         reference: String,
         /// The other image's name.
         other: String,
     },
-    /// A dataset for which there is an age is not there at all.
-    #[error("{dataset} is not there, and --max-age asks for it")]
+    /// A dataset that `--max-age` names is missing.
+    #[error("{dataset} is missing, and --max-age requires it")]
     Absent {
         /// The dataset.
         dataset: String,
@@ -343,7 +342,7 @@ pub enum Rejection {
         updated_at: Timestamp,
         /// Its age, for people.
         age: String,
-        /// The age that was allowed.
+        /// The allowed age.
         allowed: String,
     },
 }

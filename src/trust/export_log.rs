@@ -1,7 +1,7 @@
-//! The log of exports: what this host signed, where it came from, and with which key. It has one line of JSON for
-//! each bundle, and is only appended to.
+//! The log of exports: what this host signed, with which key, and where the data came from. It has one line of JSON
+//! per bundle, and is append-only.
 //!
-//! It is in the directory of the state. No decision depends on it.
+//! The log is in the state directory. No decision depends on it.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -12,38 +12,38 @@ use crate::trust::TrustError;
 use crate::trust::log::append_lines;
 use crate::util::dir::Dir;
 
-/// The file's name, in the directory of the state.
+/// The file name, in the state directory.
 pub const NAME: &str = "exports.jsonl";
 
 /// A line of the log: a bundle that was signed.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExportLogEntry {
-    /// When it was written, by this host's clock.
+    /// When the line was written, by this host's clock.
     pub at: Timestamp,
     /// Its stream.
     pub stream: String,
     /// The sha256 of its signed payload.
     pub identity: Digest,
-    /// Its date.
+    /// When it was created.
     pub created: Timestamp,
-    /// After when importers reject it.
+    /// When it expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
     /// Its number in the stream.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// The names of its files: the only one, or the head and its volumes.
+    /// The names of its files: the single file, or the head volume and the other volumes.
     pub files: Vec<String>,
-    /// Its bytes, with all volumes.
+    /// Its size in bytes, with all volumes.
     pub length: u64,
     /// The key that signed it: the sha256 of the public key.
     pub keyid: String,
-    /// What it holds.
+    /// The datasets in it.
     pub datasets: Vec<SignedItem>,
-    /// The images that it holds.
+    /// The images in it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<SignedItem>,
-    /// What was asked for and is not in it.
+    /// The requested items that it lacks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingItem>,
     /// The flags without which it would not have been written.
@@ -68,7 +68,7 @@ pub struct SignedItem {
         serialize_with = "crate::util::text::serialize_optional_second"
     )]
     pub updated_at: Option<Timestamp>,
-    /// Upstream's version, if it has one.
+    /// The upstream version, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
 }
@@ -81,7 +81,7 @@ pub struct ExportLog {
 }
 
 impl ExportLog {
-    /// The log in a state directory. It is created with this mode.
+    /// Returns the log in a state directory. The file is created with this mode.
     pub(super) fn of(dir: Dir, mode: u32) -> Self {
         ExportLog { dir, mode }
     }

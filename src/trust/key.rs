@@ -20,25 +20,25 @@ const KDF_ROUNDS: u32 = 600_000;
 /// The largest key file that is read, in bytes.
 pub const MAX_PEM: u64 = 64 << 10;
 
-/// What identifies a public key: the sha256 of its SubjectPublicKeyInfo in DER. Anyone can
-/// compute it: `openssl pkey -pubin -in ferry.pub -outform DER | sha256sum`.
+/// The identifier of a public key: the sha256 of its SubjectPublicKeyInfo in DER. This computes it too:
+/// `openssl pkey -pubin -in ferry.pub -outform DER | sha256sum`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(Digest);
 
 impl KeyId {
-    /// The 64 hex digits that stand in an envelope as `keyid`.
+    /// The 64 hex digits that are the `keyid` in an envelope.
     pub fn hex(&self) -> String {
         self.0.hex()
     }
 
-    /// The form for people: sixteen groups of four upper-case hex digits.
+    /// The form for people: 16 groups of 4 upper-case hex digits.
     pub fn fingerprint(&self) -> String {
         let hex = self.0.hex().to_uppercase();
         let groups: Vec<&str> = (0..64).step_by(4).map(|at| &hex[at..at + 4]).collect();
         groups.join(" ")
     }
 
-    /// The first two groups, for a line where the whole has no room.
+    /// The first two groups, for a line that has no room for all.
     pub fn short(&self) -> String {
         format!("{} …", &self.fingerprint()[..9])
     }
@@ -48,14 +48,14 @@ impl KeyId {
         plain(typed).eq_ignore_ascii_case(&self.0.hex())
     }
 
-    /// Whether `typed` has the form of a complete fingerprint, of whichever key.
+    /// Whether `typed` has the form of a complete fingerprint of any key.
     pub fn is_complete(typed: &str) -> bool {
         let plain = plain(typed);
         plain.len() == 64 && plain.bytes().all(|c| c.is_ascii_hexdigit())
     }
 }
 
-/// A typed fingerprint without what people and `sha256sum` put around the digits.
+/// Removes spaces, colons and hyphens from a typed fingerprint.
 fn plain(typed: &str) -> String {
     typed.chars().filter(|c| !c.is_whitespace() && !matches!(c, ':' | '-')).collect()
 }
@@ -105,13 +105,13 @@ impl PublicKey {
         format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
     }
 
-    /// The key's identity.
+    /// The key's identifier.
     pub fn id(&self) -> KeyId {
         KeyId(Digest::of(&self.spki()))
     }
 
-    /// Whether `signature` is this key's over `message`, by the strict rules: no malleable
-    /// signature and no weak key passes.
+    /// Whether `signature` is a signature of `message` by this key. The strict rules reject malleable signatures and
+    /// weak keys.
     pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         Signature::from_slice(signature)
             .is_ok_and(|signature| self.0.verify_strict(message, &signature).is_ok())
@@ -132,16 +132,16 @@ pub enum BadKey {
     /// The key is encrypted and no passphrase was given.
     #[error("no passphrase was given")]
     Encrypted,
-    /// The passphrase does not open it.
+    /// The passphrase does not decrypt the key.
     #[error("this passphrase does not open it")]
     WrongPassphrase,
-    /// The text is no private key, in words.
+    /// The text is not a private key; the string says why.
     #[error("{0}")]
     NotAKey(String),
 }
 
 impl SigningKey {
-    /// A new key from the system's random numbers.
+    /// Generates a key from the system's random numbers.
     ///
     /// # Errors
     /// If the system gives no random numbers.
@@ -151,7 +151,7 @@ impl SigningKey {
         Ok(SigningKey(ed25519_dalek::SigningKey::from_bytes(&seed)))
     }
 
-    /// Reads a PKCS#8 key, encrypted or not, as openssl and [`SigningKey::to_pem`] write it.
+    /// Reads a PKCS#8 key, encrypted or not, as written by openssl or [`SigningKey::to_pem`].
     ///
     /// # Errors
     /// [`BadKey::Encrypted`] if the key is encrypted and there is no passphrase;
@@ -176,21 +176,21 @@ impl SigningKey {
         let pair = KeypairBytes::from_pkcs8_der(der.as_bytes())
             .map_err(|_| not("its key is not an Ed25519 key".into()))?;
         let key = ed25519_dalek::SigningKey::from_bytes(&pair.secret_key);
-        // A file that names another public key than its own is damaged or a trick.
+        // A file whose public half belongs to another key is damaged or forged.
         if pair.public_key.is_some_and(|public| public.to_bytes() != *key.verifying_key().as_bytes()) {
             return Err(not("its public half does not belong to it".into()));
         }
         Ok(SigningKey(key))
     }
 
-    /// The key as PKCS#8 version 1, which every openssl reads; encrypted with a passphrase where
-    /// one is given (PBES2: PBKDF2-HMAC-SHA256, AES-256-CBC).
+    /// Returns the key as PKCS#8 version 1, which every openssl reads. It is encrypted if a passphrase is given (PBES2:
+    /// PBKDF2-HMAC-SHA256, AES-256-CBC).
     ///
     /// # Errors
     /// If the system gives no random numbers, or the key cannot be encoded.
     pub fn to_pem(&self, passphrase: Option<&str>) -> std::io::Result<Zeroizing<String>> {
         let failed = |e: &dyn fmt::Display| std::io::Error::other(e.to_string());
-        // A public half would make it version 2, which OpenSSL 3.0 does not read.
+        // With a public half it would be version 2, which OpenSSL 3.0 does not read.
         let pair = KeypairBytes { secret_key: *self.0.as_bytes(), public_key: None };
         let der = pair.to_pkcs8_der().map_err(|e| failed(&e))?;
         let Some(passphrase) = passphrase else {
@@ -211,14 +211,14 @@ impl SigningKey {
         PublicKey(self.0.verifying_key())
     }
 
-    /// Signs a message: 64 bytes, always the same for the same message (RFC 8032).
+    /// Signs a message. The 64 bytes are always the same for the same message (RFC 8032).
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
     }
 }
 
-/// PEM without a byte-order mark, with plain line ends and nothing around it. It may hold a private key: there
-/// is one copy of it, which is wiped.
+/// Returns PEM without a byte-order mark, surrounding space and Windows line ends. It may hold a private key, so there
+/// is only one copy, which is wiped when dropped.
 fn normal(text: &str) -> Zeroizing<String> {
     let text = text.trim_start_matches('\u{feff}').trim();
     let mut normal = Zeroizing::new(String::with_capacity(text.len() + 1));

@@ -1,4 +1,4 @@
-//! Writes the files of a key pair. An existing file is never overwritten.
+//! The files of a key pair. An existing file is never overwritten.
 
 use std::path::Path;
 
@@ -6,8 +6,8 @@ use crate::trust::TrustError;
 use crate::trust::key::SigningKey;
 use crate::util::fs::{self, Durability};
 
-/// Writes a pair: the private key for its owner alone, encrypted if there is a passphrase, and the public key for
-/// everybody. Both last when this returns.
+/// Writes a pair: the private key readable by its owner only, encrypted if there is a passphrase, and the public key
+/// readable by everyone. Both are synced when this returns.
 ///
 /// # Errors
 /// [`TrustError::Exists`] if one of the files exists; [`TrustError::File`] if one cannot be written.

@@ -13,7 +13,7 @@ use crate::util::fs::{self, Links, OpenError};
 use crate::util::text::escape;
 use crate::util::trusted::{self, TrustedFileError, TrustedUsers, WritableByOthers};
 
-/// Where an administrator puts the keys that every user of this host trusts.
+/// The directory of the keys that every user of this host trusts.
 pub const SYSTEM_DIR: &str = "/etc/trivy-ferry/trusted";
 
 /// One trusted key with the file that it came from.
@@ -28,7 +28,7 @@ pub struct TrustedKey {
 }
 
 impl TrustedKey {
-    /// The file's name, as people call the key.
+    /// The file name, which is also the name of the key.
     pub fn name(&self) -> String {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
@@ -44,7 +44,7 @@ impl TrustedKey {
     }
 }
 
-/// The set of keys of which one must have signed, or so many as are required.
+/// The trusted keys, and how many of them must have signed a bundle.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
     keys: Vec<TrustedKey>,
@@ -52,8 +52,8 @@ pub struct Keyring {
     min_signers: u32,
 }
 
-/// The folders that hold trusted keys, the first to be preferred for adding: the user's own, and
-/// for root the system's.
+/// Returns the directories that hold trusted keys. Keys are added to the first: the user's own or, for root, the
+/// system's.
 pub fn directories() -> Vec<PathBuf> {
     let system = PathBuf::from(SYSTEM_DIR);
     let own = std::env::var_os("XDG_CONFIG_HOME")
@@ -74,12 +74,12 @@ pub fn directories() -> Vec<PathBuf> {
 }
 
 impl Keyring {
-    /// The keys in these files, or where none are named, those in [`directories`].
+    /// Reads the keys in these files or, if none are named, those in [`directories`].
     ///
     /// # Errors
-    /// [`TrustError::NotAKey`] if a file is not a public key; [`TrustError::Writable`] if another user can
-    /// change it, its directory or what leads there; [`TrustError::File`] if it cannot be read;
-    /// [`TrustError::NoTrustedKeys`] if there is no key.
+    /// [`TrustError::NotAKey`] if a file is not a public key; [`TrustError::Writable`] if the file or a directory above
+    /// it is writable by others; [`TrustError::File`] if it cannot be read; [`TrustError::NoTrustedKeys`] if there is
+    /// no key.
     pub fn load(files: &[PathBuf]) -> Result<Self, TrustError> {
         let looked_in = directories();
         let keyring =
@@ -87,21 +87,21 @@ impl Keyring {
         if keyring.keys.is_empty() { Err(TrustError::NoTrustedKeys { looked_in }) } else { Ok(keyring) }
     }
 
-    /// The same keys, of which at least so many must have signed; `None` for what is kept beside the keys. Only
-    /// those count that are trusted for the stream, or where it is not known yet, for any one stream.
+    /// Returns the keyring with this minimum number of signers, or with that of the file beside the keys if it is
+    /// higher. Only keys that are trusted for the stream count; if the stream is unknown, the stream with most keys.
     ///
     /// # Errors
-    /// [`TrustError::FewKeys`] if there are not so many keys.
+    /// [`TrustError::FewKeys`] if fewer keys are trusted.
     pub fn requiring(mut self, min_signers: Option<u32>, stream: Option<&str>) -> Result<Self, TrustError> {
         self.min_signers = self.min_signers.max(min_signers.unwrap_or(0));
         let wanted = self.min_signers();
-        // Of a single key, its bundle says that it is of another stream.
+        // With a single required signer, the bundle's own stream is checked later, with a clearer error.
         let stream = stream.filter(|_| wanted > 1);
         let have = match stream {
             Some(stream) => self.count_for(stream),
             None => {
                 let named = self.keys.iter().filter_map(|trusted| trusted.streams.as_ref()).flatten();
-                // No stream has the empty name: for it, only keys without a limit count.
+                // No stream has an empty name, so only keys without a limit count for it.
                 named.map(String::as_str).chain([""]).map(|name| self.count_for(name)).max().unwrap_or(0)
             }
         };
@@ -120,10 +120,10 @@ impl Keyring {
         trusted.map(|trusted| trusted.key.id()).collect::<BTreeSet<KeyId>>().len()
     }
 
-    /// The same keys, of which so many must have signed, whatever was kept beside them.
+    /// Returns the keyring with exactly this minimum number of signers, ignoring the file beside the keys.
     ///
     /// # Errors
-    /// [`TrustError::FewKeys`] if there are not so many keys for any one stream.
+    /// [`TrustError::FewKeys`] if no stream has so many trusted keys.
     pub fn requiring_exactly(self, min_signers: u32) -> Result<Self, TrustError> {
         Keyring { min_signers, ..self }.requiring(None, None)
     }
@@ -133,14 +133,14 @@ impl Keyring {
         self.min_signers.max(1)
     }
 
-    /// Those of some keys that are trusted for a stream.
+    /// Returns those of `keys` that are trusted for a stream.
     pub fn trusted_for(&self, stream: &str, keys: &[KeyId]) -> Vec<KeyId> {
         let is_trusted =
             |id: &&KeyId| self.keys.iter().any(|trusted| trusted.key.id() == **id && trusted.is_for(stream));
         keys.iter().filter(is_trusted).copied().collect()
     }
 
-    /// Those of some keys that are trusted only for other streams: their names and these streams, for messages.
+    /// Returns those of `keys` that are trusted only for other streams, as names with these streams, for messages.
     pub fn trusted_for_others(&self, stream: &str, keys: &[KeyId]) -> Vec<String> {
         let here = self.trusted_for(stream, keys);
         let is_other =
@@ -148,17 +148,17 @@ impl Keyring {
         self.keys.iter().filter(is_other).filter_map(TrustedKey::limit).collect()
     }
 
-    /// One key that need not be in any file.
+    /// Returns a keyring with one key that needs no file.
     pub fn of(key: &PublicKey) -> Self {
         let key = TrustedKey { path: PathBuf::new(), key: key.clone(), streams: None };
         Keyring { keys: vec![key], min_signers: 1 }
     }
 
-    /// The keys in these folders, which may be empty or missing.
+    /// Reads the keys in these directories, which may be empty or missing.
     ///
     /// # Errors
-    /// [`TrustError::NotAKey`] if a file is not a public key; [`TrustError::Writable`] if another user can
-    /// change it, its directory or what leads there; [`TrustError::File`] if it cannot be read.
+    /// [`TrustError::NotAKey`] if a file is not a public key; [`TrustError::Writable`] if the file or a directory above
+    /// it is writable by others; [`TrustError::File`] if it cannot be read.
     pub fn from_directories(directories: &[PathBuf]) -> Result<Self, TrustError> {
         let (mut files, mut min_signers) = (Vec::new(), 0);
         for directory in directories {
@@ -172,7 +172,7 @@ impl Keyring {
                 names.iter().map(Path::new).filter(|name| name.extension().is_some_and(|e| e == "pub"));
             files.extend(keys.map(|name| directory.join(name)));
             if names.iter().any(|name| name == MIN_SIGNERS) {
-                // Of two directories, the stricter one decides.
+                // The stricter of two directories decides.
                 min_signers = min_signers.max(read_min_signers(&directory.join(MIN_SIGNERS))?);
             }
         }
@@ -202,16 +202,16 @@ impl Keyring {
         self.keys.iter().map(|trusted| &trusted.key)
     }
 
-    /// The trusted key of this identity.
+    /// The trusted key with this identifier.
     pub fn find(&self, id: KeyId) -> Option<&TrustedKey> {
         self.keys.iter().find(|trusted| trusted.key.id() == id)
     }
 }
 
-/// What a file of a trusted key holds, in words.
+/// The kind of a trusted key's file, for messages.
 const PUBLIC: &str = "an Ed25519 public key (PEM)";
 
-/// Reads the file of a public key that is not trusted yet, wherever it lies and whoever can change it.
+/// Reads the file of a public key that is not trusted yet. It may be in any directory and writable by others.
 ///
 /// # Errors
 /// [`TrustError::File`] if the file cannot be read; [`TrustError::NotAKey`] if it is not a regular file or
@@ -224,12 +224,12 @@ pub fn read(path: &Path) -> Result<ParsedKey, TrustError> {
     }
 }
 
-/// The line before a trusted key that names the streams which it is trusted for, separated by commas. Other tools
-/// skip what stands before a key.
+/// The line before a trusted key that lists the streams that it is trusted for, separated by commas. Other tools
+/// ignore text before the key.
 const STREAMS: &str = "# streams:";
-/// The file beside trusted keys that says how many of them must have signed.
+/// The file beside trusted keys that holds the minimum number of signers.
 const MIN_SIGNERS: &str = "min-signers";
-/// The most that may be required: as many signatures as a bundle has room for.
+/// The highest minimum number of signers: a bundle has room for so many signatures.
 pub const MOST_SIGNERS: u32 = crate::trust::envelope::MAX_SIGNATURES as u32;
 
 /// Reads how many keys must have signed.
@@ -243,11 +243,11 @@ fn read_min_signers(path: &Path) -> Result<u32, TrustError> {
     number.ok_or_else(|| not(format!("it does not hold a number from 1 to {MOST_SIGNERS}")))
 }
 
-/// Has a directory require so many signatures.
+/// Writes the minimum number of signers into a directory of trusted keys.
 ///
 /// # Errors
-/// [`TrustError::Writable`] if another user can change the directory or what leads there;
-/// [`TrustError::File`] if the file cannot be written.
+/// [`TrustError::Writable`] if the directory or one above it is writable by others; [`TrustError::File`] if the file
+/// cannot be written.
 pub fn require(directory: &Path, min_signers: u32) -> Result<PathBuf, TrustError> {
     let path = directory.join(MIN_SIGNERS);
     let dir = trusted_directory(directory, Some(0o755))?;
@@ -276,21 +276,20 @@ fn parse(path: &Path, file: File) -> Result<ParsedKey, TrustError> {
         let names = listed.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
         streams = Some(names.collect());
     }
-    // Nothing named is no leave for everything.
+    // An empty list must not mean all streams.
     if streams.as_ref().is_some_and(Vec::is_empty) {
         return Err(not(format!("its line {STREAMS:?} names no stream")));
     }
     Ok((key, streams))
 }
 
-/// Whether a line is meant to limit a key to streams. A limit that is spelled in another way must not be taken for
-/// no limit.
+/// Whether a line is meant to limit a key to streams. A misspelled limit must not be treated as no limit.
 fn is_limit(line: &str) -> bool {
     let is_noise = |c: char| c.is_whitespace() || matches!(c, '#' | '\u{feff}');
     line.trim_start_matches(is_noise).to_lowercase().starts_with("stream")
 }
 
-/// The error of a key's file that was not opened.
+/// Returns the error of a key file that could not be opened.
 pub(crate) fn not_opened(path: &Path, wanted: &'static str, failed: TrustedFileError) -> TrustError {
     match failed {
         TrustedFileError::Untrusted(untrusted) => untrusted.into(),
@@ -302,7 +301,7 @@ pub(crate) fn not_opened(path: &Path, wanted: &'static str, failed: TrustedFileE
     }
 }
 
-/// Opens a directory that holds keys. With `make`, a mode, it is made if it is missing.
+/// Opens a directory that holds keys. If `make` is a mode, a missing directory is created with it.
 fn trusted_directory(path: &Path, make: Option<u32>) -> Result<Dir, TrustError> {
     let failed = |error| TrustError::File { path: path.into(), error };
     let trust = TrustedUsers::own();
@@ -314,13 +313,12 @@ fn trusted_directory(path: &Path, make: Option<u32>) -> Result<Dir, TrustError> 
     Ok(dir)
 }
 
-/// Adds a key to a directory as `NAME.pub`, trusted for these streams, or if there are none, for all. If it is there
-/// already, these streams are added to those that it is limited to, and none leave it as it is.
+/// Adds a key to a directory as `NAME.pub`, trusted for these streams or, if there are none, for all. If the key is
+/// there already, the streams are added to those that it is limited to; without streams, nothing changes.
 ///
 /// # Errors
-/// [`TrustError::Writable`] if another user can change the directory or what leads there;
-/// [`TrustError::NameTaken`] if another key has that name; [`TrustError::File`] if the key cannot be
-/// written.
+/// [`TrustError::Writable`] if the directory or one above it is writable by others; [`TrustError::NameTaken`] if
+/// another key has that name; [`TrustError::File`] if the key cannot be written.
 pub fn add(
     directory: &Path,
     name: &str,
@@ -356,8 +354,8 @@ pub fn add(
 /// Removes the file of a trusted key.
 ///
 /// # Errors
-/// [`TrustError::Writable`] if another user can change the directory or what leads there;
-/// [`TrustError::File`] if the file cannot be removed.
+/// [`TrustError::Writable`] if the directory or one above it is writable by others; [`TrustError::File`] if the file
+/// cannot be removed.
 pub fn remove(key: &TrustedKey) -> Result<(), TrustError> {
     let failed = |error| TrustError::File { path: key.path.clone(), error };
     let directory = key.path.parent().unwrap_or(Path::new("."));
@@ -435,7 +433,7 @@ mod tests {
         );
         assert!(load().unwrap().requiring(None, Some("any")).is_err());
         assert!(load().unwrap().requiring_exactly(1).unwrap().requiring(None, Some("any")).is_ok());
-        // The same key under another name is no second one.
+        // The same key under another name does not count twice.
         add(dir.path(), "one-again", &one, &[]).unwrap();
         assert!(load().unwrap().requiring(Some(3), None).is_err());
         assert_eq!(load().unwrap().trusted_for("default", &ids), ids);
@@ -472,7 +470,7 @@ mod tests {
             add(dir.path(), "one", &key, &listed).unwrap().streams.unwrap_or_default()
         };
         assert_eq!(streams(&["prod"]), ["prod"]);
-        assert_eq!(streams(&[]), ["prod"], "adding it again is no leave for everything");
+        assert_eq!(streams(&[]), ["prod"], "adding it again without streams does not lift the limit");
         assert_eq!(streams(&["lab"]), ["lab", "prod"]);
         let file = dir.path().join("x.pub");
         for line in [

@@ -1,8 +1,8 @@
-//! The log of imports: what this host accepted, rejected, repaired and admitted against the rules. It has
-//! one line of JSON per event, and is only appended to.
+//! The log of imports: what this host accepted, rejected, rebuilt and admitted with an override. It has one line of
+//! JSON per event, and is append-only.
 //!
-//! It is in the directory of the state. No decision depends on it; decisions depend on the state alone.
-//! `chattr +a` keeps also its owner from changing earlier lines.
+//! The log is in the state directory. No decision depends on it; decisions depend on the state alone. `chattr +a`
+//! protects earlier lines even from the file's owner.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -16,61 +16,61 @@ use crate::trust::TrustError;
 use crate::util::dir::Dir;
 use crate::util::fs;
 
-/// The file's name, in the folder of the state.
+/// The file name, in the state directory.
 pub const NAME: &str = "imports.jsonl";
-/// How much of the end is read by [`Log::latest`], in bytes.
+/// How much of the end [`Log::latest`] reads, in bytes.
 const LATEST: u64 = 1 << 20;
-/// Lines about files that no trusted key signed are added only while the log is shorter than this, in bytes:
-/// whoever may put files somewhere must not fill a disk. Lines about signed bundles are always added.
+/// Lines about files that no trusted key signed are added only while the log is shorter than this, in bytes, so that
+/// forged files cannot fill the disk. Lines about signed bundles are always added.
 const MAX_UNSIGNED: u64 = 16 << 20;
-/// What the last such line says.
+/// The text of the last such line.
 const ENOUGH: &str = "this log has 16 MiB: refusals of files that no trusted key signed are no longer written here; move it away";
-/// The longest text that goes into a line, in characters: names and errors may come from a forger.
+/// The longest text of a line, in characters: a forged file can contain long names.
 const MAX_TEXT: usize = 2000;
 
 /// What happened to a bundle, or at a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
-    /// It was accepted; its datasets say what came of it at the target.
+    /// The bundle was accepted; its datasets list the result at the target.
     Accepted,
-    /// It was rejected: `why` says why.
+    /// The bundle was rejected; `why` has the reason.
     #[serde(rename = "refused")]
     Rejected,
-    /// Parts of it were missing or damaged, and were made again from its parity.
+    /// Missing or damaged volumes of the bundle were rebuilt from parity.
     Repaired,
-    /// The target failed: `why` says how. Its bundle is named if the target came so far.
+    /// The target failed; `why` has the reason. The bundle is named if it was already known.
     Failed,
-    /// It never became whole, and was not waited for any longer.
+    /// The bundle stayed incomplete, and trivy-ferry stopped waiting for it.
     GivenUp,
-    /// The operator went back to what was there before.
+    /// The operator restored the previous data.
     #[serde(rename = "went-back")]
     Restored,
     /// The operator retired a target.
     Forgotten,
-    /// The operator had the floors of a target forgotten, after a key was stolen: `why` names the key.
+    /// The operator reset the floors of a target after a key was stolen; `why` names the key.
     FloorsReset,
 }
 
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// When, by this host's clock.
+    /// When it happened, by this host's clock.
     pub at: Timestamp,
     /// What happened.
     pub event: Event,
-    /// The stream that was to be imported.
+    /// The stream that the run imports.
     pub stream: String,
-    /// Where it went, such as `cache:/var/cache/trivy`.
+    /// The target, such as `cache:/var/cache/trivy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The name of its file.
+    /// The bundle's file name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
     /// The sha256 of its signed payload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Digest>,
-    /// When it was made.
+    /// When it was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created: Option<Timestamp>,
     /// Its number in the stream.
@@ -79,29 +79,29 @@ pub struct LogEntry {
     /// The trusted keys that signed it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signers: Vec<LoggedKey>,
-    /// The flags without which it would have been refused.
+    /// The flags without which it would have been rejected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<String>,
-    /// What became of its datasets and images.
+    /// The results of its datasets and images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub datasets: Vec<LoggedDataset>,
-    /// What its exporter was to carry and could not get, by name.
+    /// The names of requested items that its exporter could not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
-    /// What was wrong with it, or what was made again.
+    /// Why it was rejected or failed, or what was rebuilt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Whether it is about a heartbeat, whatever its file is called.
+    /// Whether the line is about a heartbeat; the file name does not matter.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub heartbeat: bool,
-    /// The version of the program that wrote this.
+    /// The version of the program that wrote the line.
     pub program: String,
-    /// Whether it is about files that no trusted key signed. Not written.
+    /// Whether the line is about files that no trusted key signed. Not written.
     #[serde(skip)]
     pub unsigned: bool,
 }
 
-/// A key, by the name that it had here and by its identifier.
+/// A key, by its name on this host and its identifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoggedKey {
     /// Its name among the trusted keys.
@@ -115,14 +115,14 @@ pub struct LoggedKey {
 pub struct LoggedDataset {
     /// Its reference name, such as `trivy-db-2`.
     pub name: String,
-    /// What became of it, as in the report.
+    /// Its result, as in the report.
     pub status: String,
     /// The digest of its manifest.
     pub digest: Digest,
 }
 
 impl LogEntry {
-    /// A line with only a time, an event and a stream.
+    /// Returns a line with only a time, an event and a stream.
     pub fn new(at: Timestamp, event: Event, stream: &str) -> Self {
         LogEntry {
             at,
@@ -144,13 +144,13 @@ impl LogEntry {
         }
     }
 
-    /// Marks the line as being about files that no trusted key signed. A long log does without it.
+    /// Marks the line as being about files that no trusted key signed. It is not added to a log that is too long.
     #[must_use]
     pub fn unsigned(self) -> Self {
         LogEntry { unsigned: true, ..self }
     }
 
-    /// With the reason.
+    /// Adds the reason.
     #[must_use]
     pub fn because(self, why: &str) -> Self {
         LogEntry { why: Some(why.chars().take(MAX_TEXT).collect()), ..self }
@@ -165,7 +165,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log in a state directory. It is created with this mode.
+    /// Returns the log in a state directory. The file is created with this mode.
     pub(super) fn of(dir: Dir, mode: u32) -> Self {
         Log { dir, mode }
     }
@@ -174,8 +174,8 @@ impl Log {
         TrustError::File { path: self.dir.at(NAME), error }
     }
 
-    /// Appends lines and syncs. Several runs may do so at once: each writes its lines in one go. Once the log
-    /// is long, lines about files that no trusted key signed are left out; the last of them says so.
+    /// Appends lines and syncs. Several runs may append at the same time, because each writes its lines with one call.
+    /// Once the log is too long, lines about files that no trusted key signed are skipped; the last of them says so.
     ///
     /// # Errors
     /// [`TrustError::File`] if the log is not a regular file, or cannot be written or synced.
@@ -209,11 +209,10 @@ impl Log {
         append_lines(&self.dir, NAME, self.mode, append).map_err(|error| self.failed(error))
     }
 
-    /// The latest lines, the oldest first: as many as the end of the file holds. What is no line of ours is
-    /// skipped. Empty if there is no log.
+    /// Returns the lines at the end of the file, the oldest first. Invalid lines are skipped. Empty if there is no log.
     ///
     /// # Errors
-    /// [`TrustError::File`] if there is a log and it cannot be read.
+    /// [`TrustError::File`] if the log exists and cannot be read.
     pub fn latest(&self) -> Result<Vec<LogEntry>, TrustError> {
         let read = || -> io::Result<Vec<u8>> {
             let Some(mut file) = self.dir.open_file(NAME)? else { return Ok(Vec::new()) };
@@ -228,7 +227,7 @@ impl Log {
     }
 }
 
-/// Appends to a log in one go, and syncs. `make` is told the length of the file, and adds whole lines.
+/// Appends to a log with one call, and syncs. `make` gets the length of the file, and adds complete lines.
 pub(super) fn append_lines(
     dir: &Dir,
     name: &str,
@@ -238,7 +237,7 @@ pub(super) fn append_lines(
     let (file, is_new) = dir.append(name, mode)?;
     let length = file.metadata()?.len();
     let mut lines = Vec::new();
-    // A line that a power cut left half-written stays half, and spoils no other.
+    // After a power cut the last line may be incomplete. It must not damage the next one.
     if !ends_in_line(&file)? {
         lines.push(b'\n');
     }
@@ -314,7 +313,7 @@ mod tests {
         let full = length();
         assert!((MAX_UNSIGNED..MAX_UNSIGNED + 8000).contains(&full), "{full}");
         assert_eq!(whys(&log).last().unwrap(), ENOUGH);
-        // What is about signed bundles is never left out.
+        // Lines about signed bundles are always added.
         log.append(&[entry("junk").unsigned(), entry("signed"), entry("junk").unsigned()]).unwrap();
         assert_eq!(whys(&log).last().unwrap(), "signed");
         log.append(&[entry("junk").unsigned()]).unwrap();
@@ -327,7 +326,7 @@ mod tests {
         let (log, path) = (Log::of(Dir::top(dir.path()).unwrap(), 0o600), dir.path().join(NAME));
         let fifo = rustix::fs::FileType::Fifo;
         rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, rustix::fs::Mode::RUSR, 0).unwrap();
-        assert!(log.append(&[entry("a")]).is_err() && log.latest().is_err(), "and it does not wait");
+        assert!(log.append(&[entry("a")]).is_err() && log.latest().is_err(), "must not block on a fifo");
         std::fs::remove_file(&path).unwrap();
         std::fs::write(dir.path().join("other"), "").unwrap();
         std::os::unix::fs::symlink("other", &path).unwrap();

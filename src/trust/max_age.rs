@@ -1,4 +1,4 @@
-//! The greatest age of the data of a bundle, by dataset: `3d,trivy-java-db=14d`.
+//! The maximum age of data, by dataset: `3d,trivy-java-db=14d`. Knows dates only, no bundles or targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -10,25 +10,25 @@ use crate::trust::Rejection;
 use crate::util::age::{Age, InvalidAge};
 use crate::util::text;
 
-/// The greatest age by dataset. A bare age means trivy-db, which is the one that changes daily.
+/// The maximum age by dataset. A bare age means trivy-db, which changes daily.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MaxAge {
     ages: BTreeMap<Name, Age>,
-    /// The datasets that stand there by their names.
+    /// The datasets that are listed by name.
     explicit: BTreeSet<Name>,
 }
 
-/// A string that is not a list of ages.
+/// Why a string is not a list of ages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMaxAge {
-    /// An age is wrong.
+    /// An age is invalid.
     #[error(transparent)]
     Age(#[from] InvalidAge),
-    /// A dataset's name is wrong.
+    /// The name of a dataset is invalid.
     #[error(transparent)]
     Name(#[from] crate::dataset::InvalidName),
-    /// A dataset without a date.
-    #[error("trivy-checks carry no date that could be too old")]
+    /// The dataset has no date.
+    #[error("trivy-checks has no date, so it cannot have a maximum age")]
     Undated,
 }
 
@@ -53,12 +53,12 @@ impl FromStr for MaxAge {
 }
 
 impl MaxAge {
-    /// Whether it says anything of a dataset.
+    /// Whether a dataset has a maximum age.
     pub fn covers(&self, name: &Name) -> bool {
         self.ages.contains_key(name)
     }
 
-    /// The datasets that stand there by their names.
+    /// The datasets that are listed by name.
     pub fn explicit(&self) -> impl Iterator<Item = &Name> {
         self.explicit.iter()
     }
@@ -66,12 +66,12 @@ impl MaxAge {
     /// Checks a dataset's date.
     ///
     /// # Errors
-    /// [`Rejection::TooOld`] if the data is older than is allowed for the dataset.
+    /// [`Rejection::TooOld`] if the data is older than the maximum age of the dataset.
     pub fn check(&self, name: &Name, updated_at: Option<Timestamp>, now: Timestamp) -> Result<(), Rejection> {
         match (self.ages.get(name), updated_at) {
             (Some(allowed), Some(date)) if now.duration_since(date) > allowed.duration() => {
                 let (age, allowed) = (text::format_age(date, now), allowed.to_string());
-                // Both are cut to whole units: `7 d old, and 7 d are allowed` would look like a mistake.
+                // Both are rounded down: "7 d old, and --max-age allows 7 d" would look like a mistake.
                 let age = if age == allowed { format!("more than {age}") } else { age };
                 Err(Rejection::TooOld { dataset: name.to_string(), updated_at: date, age, allowed })
             }
@@ -97,6 +97,6 @@ mod tests {
         assert!(late.unwrap_err().to_string().contains("more than 3 d old, and --max-age allows 3 d"));
         assert!(check("trivy-checks").is_ok());
         assert!("db=3d".parse::<MaxAge>().is_err());
-        assert!("1d, 2h".parse::<MaxAge>().is_err(), "a comma separates datasets, and not units");
+        assert!("1d, 2h".parse::<MaxAge>().is_err(), "a comma separates datasets, not units");
     }
 }

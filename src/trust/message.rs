@@ -1,11 +1,11 @@
-//! What a signature covers: a payload and its type, in the pre-authentication encoding of DSSE.
+//! The signed message: a payload and its type, in the pre-authentication encoding of DSSE.
 
-/// The type of a payload: one that this program knows, never one that a file names.
+/// The type of a payload. Always a constant of this program, never read from a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PayloadType(&'static str);
 
 impl PayloadType {
-    /// A type by its media type.
+    /// Returns the type with this media type.
     pub const fn new(media_type: &'static str) -> Self {
         PayloadType(media_type)
     }
@@ -16,7 +16,7 @@ impl PayloadType {
     }
 }
 
-/// What a key signs: the pre-authentication encoding of a payload that this program made or verified.
+/// The bytes that a key signs: the pre-authentication encoding of a payload that this program made or verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message(Vec<u8>);
 
@@ -31,7 +31,7 @@ impl Message {
     }
 }
 
-/// The pre-authentication encoding: the bytes that are signed.
+/// Returns the pre-authentication encoding of a payload.
 pub fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
     bytes.extend_from_slice(payload);

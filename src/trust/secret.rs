@@ -1,21 +1,20 @@
-//! Secrets in memory: private keys and passphrases. Keeps them out of core dumps, and overwrites their
-//! buffers.
+//! Secrets in memory: private keys and passphrases. Keeps them out of core dumps, and wipes their buffers. Knows
+//! bytes only, no formats of keys.
 
 use std::io::{self, Read};
 
 use pkcs8::der::zeroize::Zeroizing;
 use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// Keeps the memory of this process out of core dumps, and away from debuggers of the same user. To be
+/// Keeps the memory of this process out of core dumps, and away from debuggers of the same user. Must be
 /// called before the first secret is read.
 ///
-/// A process that is not dumpable leaves nothing to a core file, a pipe or a socket (core(5)). The limit is
-/// for sandboxes that allow only one of the two. It is 1 and not 0, because a program that
-/// `kernel.core_pattern` names gets a whole dump in spite of a limit of 0, and none with a limit of 1; a
-/// core file is not written with either.
+/// A process that is not dumpable writes no core to a file, a pipe or a socket (core(5)). The limit is for
+/// sandboxes that allow only one of the two. It is 1 and not 0: a program in `kernel.core_pattern` gets a
+/// complete dump with a limit of 0, but none with a limit of 1. Neither writes a core file.
 ///
 /// # Errors
-/// If the system allows neither of the two.
+/// If the system allows neither.
 pub fn keep_out_of_dumps() -> io::Result<()> {
     let mut limit = getrlimit(Resource::Core);
     let limited = match limit.current {
@@ -28,7 +27,7 @@ pub fn keep_out_of_dumps() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable).or(limited)?)
 }
 
-/// Reads up to `most` bytes, to the end.
+/// Reads to the end, but at most `most` bytes.
 ///
 /// # Errors
 /// If `source` cannot be read.
@@ -36,7 +35,7 @@ pub fn read(source: impl Read, most: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     read_until(source, most, |_| false)
 }
 
-/// Reads a first line of up to `most` bytes of UTF-8, and returns it without its end.
+/// Reads the first line, at most `most` bytes of UTF-8, and returns it without its line end.
 ///
 /// # Errors
 /// If `source` cannot be read, or the line is not UTF-8.
@@ -49,10 +48,10 @@ pub fn read_line(source: impl Read, most: usize) -> io::Result<Zeroizing<String>
     text(bytes)
 }
 
-/// Makes a text of bytes, in the same allocation.
+/// Converts bytes to text in the same allocation.
 ///
 /// # Errors
-/// If they are not UTF-8.
+/// If the bytes are not UTF-8.
 pub fn text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
     match String::from_utf8(std::mem::take(&mut *bytes)) {
         Ok(text) => Ok(Zeroizing::new(text)),
@@ -63,7 +62,7 @@ pub fn text(mut bytes: Zeroizing<Vec<u8>>) -> io::Result<Zeroizing<String>> {
     }
 }
 
-/// Reads into one allocation: a buffer that grows leaves what it held in the old one.
+/// Reads into one allocation. A growing buffer would leave copies of the secret in freed memory.
 fn read_until(
     mut source: impl Read,
     most: usize,

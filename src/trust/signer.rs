@@ -1,4 +1,4 @@
-//! What signs: a key in memory, or a command that uses a key elsewhere, such as in an HSM or an agent.
+//! Signers: a key in memory, or a command that uses a key elsewhere, such as in an HSM or an agent.
 
 use std::io::{Read, Seek, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -10,25 +10,25 @@ use crate::trust::key::{PublicKey, SigningKey};
 use crate::trust::message::Message;
 use crate::util::fs::{self, Links};
 
-/// How long a command may take: somebody may have to touch a token.
+/// How long a command may take. The user may have to touch a token.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
-/// The name of the file with what is to be signed, for commands that cannot read their input: openssl's
-/// pkeyutl wants to know its length.
+/// The environment variable with the path of the message, for commands that cannot read it from stdin: `openssl
+/// pkeyutl` needs its length.
 const PAE: &str = "TRIVY_FERRY_PAE";
 
-/// Something that signs: a key in memory, a command, or a program's own way to a key in an HSM.
+/// A signer: a key in memory, a command, or another program's own implementation, such as for an HSM.
 pub trait Signer {
     /// Returns the key that verifies what it signs.
     fn public(&self) -> PublicKey;
 
-    /// Returns the Ed25519 signature of [`Message::as_bytes`], as it is, without hashing it first. It is verified
+    /// Returns the Ed25519 signature of [`Message::as_bytes`], without hashing them first. The signature is verified
     /// before it is used.
     ///
     /// # Errors
     /// [`TrustError::Signing`] if the signature cannot be made.
     ///
-    /// [`TrustError::Signer`] if the signer is a command that cannot be started, fails, takes too long, or
-    /// prints something else than a valid signature.
+    /// [`TrustError::Signer`] if the signer is a command that cannot be started, fails, takes longer than 300 s, or
+    /// does not print a valid signature.
     fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError>;
 }
 
@@ -52,15 +52,14 @@ impl Signer for SigningKey {
     }
 }
 
-/// A shell command that signs: it gets the message as its input and as a file, and prints the 64 bytes of
-/// the signature.
+/// A shell command that signs. It gets the message on stdin and as a file, and prints the 64 bytes of the signature.
 pub struct ExternalSigner {
     command: String,
     public: PublicKey,
 }
 
 impl ExternalSigner {
-    /// A command whose signatures this key must verify.
+    /// Returns a signer whose signatures this key must verify.
     pub fn new(command: String, public: PublicKey) -> Self {
         ExternalSigner { command, public }
     }
@@ -77,7 +76,7 @@ impl Signer for ExternalSigner {
 
     fn sign(&self, message: &Message) -> Result<[u8; 64], TrustError> {
         let failed = |error: std::io::Error| self.failed(error.to_string());
-        // A regular file that only this user reads, and that is gone afterwards.
+        // A regular file that only this user can read, and that is removed afterwards.
         let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
         file.write_all(message.as_bytes()).and_then(|()| file.flush()).map_err(failed)?;
         let input = fs::open_regular(file.path(), Links::Refuse).map_err(|error| failed(error.into()))?;

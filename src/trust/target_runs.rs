@@ -1,5 +1,5 @@
-//! What is written down of the runs of a target beside what it accepted: when it was used, how it failed, and that its
-//! floors were reset.
+//! The record of a target's runs, beside what it accepted: when it was used, how it failed, and when its floors were
+//! reset.
 
 use jiff::Timestamp;
 
@@ -25,8 +25,8 @@ impl TargetState {
         };
     }
 
-    /// Writes down that a run worked on the target beside others, and why it failed there, if it did. Returns
-    /// whether the failure is worth another line in the log: a run that is repeated every minute gets one an hour.
+    /// Records that a run used the target together with others, and why it failed there, if it did. Returns whether the
+    /// failure needs another line in the log: a failure that repeats every minute gets one line per hour.
     pub fn note_run(&mut self, beside: Vec<String>, why: Option<String>, now: Timestamp) -> bool {
         const SECONDS: i64 = 60 * 60;
         (self.used, self.beside, self.forgotten) = (Some(now), beside, None);

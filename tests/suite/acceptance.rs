@@ -77,14 +77,19 @@ fn two_bundles_of_one_moment_are_not_both_right() {
     let before = host.snapshot();
     let twin = bundle(created).with("producer", "somebody else");
     let path = host.bundle("twin.tar", &twin);
-    host.import(&path, &[]).fails_with(5, &["twin.tar", "creation time of the last", "--allow-rollback"]);
+    host.import(&path, &[])
+        .fails_with(5, &["twin.tar", "same creation time as the last", "--allow-rollback"]);
     assert_eq!(host.snapshot(), before);
     host.import(&path, &["--allow-rollback"]).good().prints("--allow-rollback");
     // Both in one folder: the same alarm, and the first of them is used.
     let other = Host::new();
     other.bundle("inbox/one.tar", &bundle(created));
     other.bundle("inbox/twin.tar", &twin);
-    other.import(&other.path("inbox"), &[]).exits(5).prints("installed").warns("creation time of the last");
+    other
+        .import(&other.path("inbox"), &[])
+        .exits(5)
+        .prints("installed")
+        .warns("same creation time as the last");
     assert_eq!(other.state("default")["seen"].as_array().unwrap().len(), 1);
 }
 
@@ -156,7 +161,7 @@ fn a_late_bundle_does_not_end_the_watch_over_what_is_installed() {
     host.import(&host.bundle("3.tar", &numbered(days(-3), 3).with("expires", soon)), &[]).good();
     host.wait(2 * 3600);
     let ran = host.import(&host.bundle("2.tar", &numbered(days(-4), 2)), &[]);
-    ran.exits(5).warns("what is installed from stream").warns("--allow-expired");
+    ran.exits(5).warns("the installed data of stream").warns("--allow-expired");
     let ran = host.import(&host.path("2.tar"), &["--allow-expired"]);
     ran.good();
 }
@@ -353,22 +358,22 @@ fn a_directory_that_others_can_write_and_that_leads_to_the_state_is_an_error_for
     let args = ["import", bundle, "--cache-dir", &cache, "--trust", &key, "--state-dir", &state];
     let ran = host.run(&args);
     if rustix::process::geteuid().is_root() {
-        ran.fails_with(2, &["shared can be changed by others", "mode 0777"]);
+        ran.fails_with(2, &["shared is writable by others", "mode 0777"]);
     } else {
-        ran.good().warns("others can change").warns("shared (mode 0777)").warns("leads to the state");
+        ran.good().warns("is above the state directory and writable by others").warns("shared (mode 0777)");
     }
     // In a sticky one nobody else can rename what is there.
     mode(0o1777);
     let ran = host.run(&args);
     ran.good();
-    assert!(!ran.out.contains("leads to the state"), "{ran:#?}");
+    assert!(!ran.out.contains("above the state directory"), "{ran:#?}");
     // A group that shares a volume is trusted with it, but not by root. 4242 is no group of root's.
     let group = rustix::process::geteuid().is_root().then_some(4242);
     std::os::unix::fs::chown(host.path("shared"), None, group).unwrap();
     mode(0o2775);
     let ran = host.run(&args);
     match rustix::process::geteuid().is_root() {
-        true => drop(ran.fails_with(2, &["shared can be changed by others", "mode 2775"])),
+        true => drop(ran.fails_with(2, &["shared is writable by others", "mode 2775"])),
         false => drop(ran.good()),
     }
 }
@@ -457,19 +462,19 @@ fn nothing_rests_on_what_others_can_change() {
     host.import(&path, &[]).good();
     let before = host.snapshot();
     mode("state", 0o777);
-    host.import(&path, &[]).fails_with(2, &["state can be changed by others", "mode 0777", "chmod"]);
+    host.import(&path, &[]).fails_with(2, &["state is writable by others", "mode 0777", "chmod"]);
     mode("state", 0o700);
     mode("state/import-default.json", 0o666);
-    host.import(&path, &[]).fails_with(2, &["import-default.json can be changed by others", "chmod"]);
+    host.import(&path, &[]).fails_with(2, &["import-default.json is writable by others", "chmod"]);
     mode("state/import-default.json", 0o600);
     mode("keys/exporter.pub", 0o606);
-    host.import(&path, &[]).fails_with(2, &["exporter.pub can be changed by others", "chmod"]);
-    host.verify(&path, &[]).fails_with(2, &["exporter.pub can be changed by others"]);
+    host.import(&path, &[]).fails_with(2, &["exporter.pub is writable by others", "chmod"]);
+    host.verify(&path, &[]).fails_with(2, &["exporter.pub is writable by others"]);
     mode("keys/exporter.pub", 0o644);
     // A folder of keys to which anyone could add one.
     fs::create_dir_all(host.path("xdg-config/trivy-ferry/trusted")).unwrap();
     mode("xdg-config/trivy-ferry/trusted", 0o777);
-    host.run(&["verify", path.to_str().unwrap()]).fails_with(2, &["trusted can be changed by others"]);
+    host.run(&["verify", path.to_str().unwrap()]).fails_with(2, &["trusted is writable by others"]);
     assert_eq!(host.snapshot(), before);
     // A state folder that cannot be one.
     host.file("a-file", "x");
@@ -875,7 +880,7 @@ fn each_dataset_is_watched_until_its_own_exporters_date() {
     let weekly = host.bundle("weekly.tar", &weekly);
     host.import(&weekly, &[]).good();
     host.wait(2 * 3600);
-    host.import(&weekly, &[]).exits(5).prints("unchanged").warns("what is installed from stream");
+    host.import(&weekly, &[]).exits(5).prints("unchanged").warns("the installed data of stream");
     host.import(&host.bundle("all.tar", &bundle(days(-1))), &[]).good();
     host.import(&weekly, &[]).good();
 }

@@ -31,8 +31,8 @@ fn data_is_not_new_because_the_clock_is_slow() {
     status(&host, &["--max-age", "30d"])
         .exits(5)
         .warns("this host's clock says")
-        .warns("the last line of imports.jsonl is of")
-        .warns("has gone back")
+        .warns("the last line of imports.jsonl is dated")
+        .warns("was set back")
         .prints("9 d old");
     // Ages are counted from the later time.
     status(&host, &["--max-age", "1h"]).exits(5).warns("trivy-db is of");
@@ -56,7 +56,7 @@ fn what_came_from_the_future_of_a_slow_clock_is_no_silence() {
     host.import(&came, &[]).exits(5).warns("this host's clock (").warns("Compare both clocks");
     status(&host, &[])
         .fails()
-        .warns("what came last for stream \"default\" (b.tar) is of")
+        .warns("what came last for stream \"default\" (b.tar) is dated")
         .warns("or the exporter's is fast");
     // One was accepted, and is fresh by that clock.
     host.import(&bundle(&host, hours(-75), 1), &[]).good();
@@ -123,7 +123,7 @@ fn what_comes_next_ends_the_alarm_of_a_clock_that_was_fast() {
             send(came, 2);
             importer.wait(-20 * DAY);
             let run = status(&importer, &[]);
-            run.exits(5).warns("has gone back").warns("the next bundle or heartbeat ends this");
+            run.exits(5).warns("was set back").warns("the next bundle or heartbeat clears this");
             sender.wait(60);
             importer.wait(60);
             send(comes, 3);

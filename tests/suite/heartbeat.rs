@@ -142,7 +142,7 @@ fn a_quiet_upstream_is_no_dead_link_and_a_lost_bundle_is_noticed() {
     link.host.wait(2 * 3600);
     link.status(&["--max-silence", "1h"])
         .exits(5)
-        .warns("no heartbeat of stream \"default\" has come since")
+        .warns("no heartbeat of stream \"default\" was received since")
         .warns("the bundle of stream \"default\" of")
         .warns("has not come");
 }
@@ -212,7 +212,7 @@ fn no_heartbeat_is_played_back_or_forged() {
     let heard = link.heartbeat();
     // Again, under its name and as it was.
     link.host.file(&format!("inbox/{name}"), &bytes);
-    assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("the last one that came"));
+    assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("heartbeat received was"));
     assert_eq!(link.heartbeat(), heard);
     let log = || fs::read_to_string(link.host.path("state/imports.jsonl")).unwrap();
     assert!(!log().contains("refused"), "what comes twice is no alarm: {}", log());
@@ -300,7 +300,7 @@ fn a_renamed_heartbeat_is_heard() {
         assert!(!link.host.path("inbox").join(name).exists(), "{name}");
         // What comes twice is removed, and no alarm.
         link.host.file(&format!("inbox/{name}"), bytes);
-        assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("the last one that came"));
+        assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("heartbeat received was"));
     }
     let log = || fs::read_to_string(link.host.path("state/imports.jsonl")).unwrap();
     assert!(!log().contains("refused"), "{}", log());

@@ -669,7 +669,9 @@ fn images_are_served_below_their_sources_host_if_they_are_requested() {
     let serve = Serve::of(host, &bundle, &more);
     let log = serve.log();
     assert!(
-        log.contains("a.example:5000/foo:1 is not served: a.example-5000/foo:1 is already the place of a.example-5000/foo:1"),
+        log.contains(
+            "a.example:5000/foo:1 is not served: a.example-5000/foo:1 is already used by a.example-5000/foo:1"
+        ),
         "{log}"
     );
     for (path, status) in [

@@ -345,7 +345,7 @@ fn a_key_below_a_directory_of_another_user_is_never_used() {
     let _attacker = scene.attack("key");
     for _ in 0..runs(40, 500) {
         let line = format!("verify {} --trust TOP/home/keys/ferry.pub", golden("v1.tar"));
-        scene.ferry(&line).exits(2).warns("can be changed by others");
+        scene.ferry(&line).exits(2).warns("is writable by others");
     }
 }
 
@@ -372,7 +372,7 @@ fn a_staging_directory_that_is_swapped_for_another_costs_nobody_a_file() {
             "import TOP/root/stick --trust {} --cache-dir TOP/root/cache --staging TOP/home/staging",
             golden("one.pub")
         );
-        scene.ferry(&line).exits(2).warns("can be changed by others");
+        scene.ferry(&line).exits(2).warns("is writable by others");
         assert_eq!(scene.contents("victim"), before);
     }
 }
@@ -452,7 +452,7 @@ fn a_state_that_another_user_can_take_away_is_no_state() {
             scene
                 .ferry(&format!("{line} --state-dir TOP/home/state"))
                 .exits(2)
-                .warns("can be changed by others");
+                .warns("is writable by others");
         }
     }
 }

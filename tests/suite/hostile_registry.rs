@@ -1237,7 +1237,7 @@ fn of_two_images_that_would_meet_one_is_pushed() {
     let bundle = with_images(days(-1), "a", &["a.example-5000/b:1", "a.example:5000/b:1", "c.example/b:1"]);
     bring(&host, &bundle, &registry.host, &["--image", "*"])
         .exits(5)
-        .warns("is already the place of a.example-5000/b:1")
+        .warns("is already used by a.example-5000/b:1")
         .prints("c.example/b:1   pushed");
 }
 

@@ -368,7 +368,7 @@ fn snapshots_and_keys(month: &mut Month) {
         .truth(&[(5, "no heartbeat of stream")])
         .prints("not signed by a trusted key")
         .warns("what came last was not accepted")
-        .does_not_say("Look whether the diode");
+        .does_not_say("Check that the diode");
     month.trust.push(month.site.trust("second", &second.public()));
     month.night(Up::New, Diode::Works).1.good();
     month.truth(good);

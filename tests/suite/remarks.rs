@@ -86,7 +86,7 @@ fn state_of_a_newer_version_is_named_as_such() {
     sender.export(&upstream, &[]).fails_with(2, &words);
     // What is damaged says what that means on this side.
     fs::write(sender.path("state/export-default.json"), "{").unwrap();
-    sender.export(&upstream, &[]).exits(2).warns("the next export then begins").does_not_say("next import");
+    sender.export(&upstream, &[]).exits(2).warns("the next export then numbers").does_not_say("next import");
     fs::write(host.path("state/import-default.json"), "{").unwrap();
     host.import(&bundle, &[]).exits(2).warns("the next import is then treated as the first");
 }

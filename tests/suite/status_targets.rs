@@ -465,14 +465,14 @@ fn what_was_refused_last_is_where_to_look_first() {
         site.import(&["--cache-dir", "cache"]).good();
         let limits = ["--max-age", "trivy-db=1d", "--max-silence", "1h"];
         let ran = site.status(&limits);
-        ran.exits(5).does_not_say(pointer).warns("Bring a newer bundle").warns("Look whether the diode");
+        ran.exits(5).does_not_say(pointer).warns("Bring a newer bundle").warns("Check that the diode");
         site.host.wait(60);
         site.host.file("inbox/c.tar", &unacceptable);
         fs::remove_file(site.host.path("inbox/b.tar")).unwrap();
         site.import(&["--cache-dir", "cache"]).fails();
         for more in [&[][..], &["--target", "cache/"]] {
             let ran = site.status(&[&limits[..], more].concat());
-            ran.exits(5).does_not_say("Bring a newer bundle").does_not_say("Look whether the diode");
+            ran.exits(5).does_not_say("Bring a newer bundle").does_not_say("Check that the diode");
             assert_eq!(ran.err.matches(pointer).count(), 2, "{ran}");
         }
         // Something else was accepted since.
@@ -538,7 +538,7 @@ fn a_database_that_no_bundle_brought_is_judged_by_its_own_date() {
     // A cache may be there for checks alone; who names it wants it.
     site.status(&["--max-age", "400d"]).exits(0);
     let named = site.status(&["--max-age", "trivy-db=400d"]);
-    named.exits(5).warns("trivy-db is not there, and --max-age asks for it");
+    named.exits(5).warns("trivy-db is missing, and --max-age requires it");
     fs::remove_dir_all(site.host.path("cache/java-db")).unwrap();
     site.status(&["--max-age", "trivy-java-db=400d"]).exits(5).warns("trivy-java-db is not there");
 }

@@ -1,7 +1,7 @@
 //! The state: what this host accepted and exported before.
 //!
-//! It consists of small JSON files in a directory of their own, which are replaced as a whole. It is never
-//! in Trivy's cache, because `trivy clean` deletes that.
+//! It consists of small JSON files in their own directory, which are replaced atomically. It is never in Trivy's
+//! cache, because `trivy clean` deletes that. Knows no bundles, archives or networks.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
@@ -26,14 +26,14 @@ pub use records::{
     ReceivedHeartbeat, SetTag, TargetState,
 };
 
-/// Where state lies for root, and where there is no home.
+/// The state directory of root, and of users without a home.
 pub const SYSTEM_DIR: &str = "/var/lib/trivy-ferry";
 /// The largest state file that is read, in bytes.
 const MAX_STATE: u64 = 8 << 20;
-/// The version of the files' form.
+/// The format version of the files.
 const FORMAT: u32 = 1;
 
-/// What tells a file of a newer version.
+/// The format version alone, which detects a file of a newer program.
 #[derive(Deserialize)]
 struct Head {
     format: u32,
@@ -47,15 +47,14 @@ struct Document<T> {
     body: T,
 }
 
-/// Which half of the state a run works with. Each has a lock of its own: an export that takes an
-/// hour keeps no import waiting.
+/// The part of the state that a run uses. Each has its own lock, so that no import waits for a long export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// What was imported.
+    /// The imports.
     Import,
-    /// What was exported.
+    /// The exports.
     Export,
-    /// The turn of the operator's command after an import.
+    /// The operator's command after an import.
     Hook,
 }
 
@@ -69,23 +68,23 @@ impl Side {
     }
 }
 
-/// The directory of the state, judged and open.
+/// The open state directory, whose permissions are checked.
 #[derive(Debug)]
 struct Place {
     dir: Dir,
     trust: TrustedUsers,
     entry: DirEntry,
-    /// What leads here and can be changed by others, for a user who is not root.
+    /// The directories above that are writable by others. For root, these are an error.
     warnings: Vec<WritableByOthers>,
 }
 
 impl Place {
-    /// Opens a directory, and makes it if `make` is set. For root, what leads there must be as
-    /// trustworthy as the directory: whoever can rename it can turn the next import into a first one.
+    /// Opens a directory, and creates it if `make` is set. For root, the directories above must not be writable by
+    /// others either: renaming the state directory would make the next import a first one.
     ///
     /// # Errors
-    /// [`TrustError::Writable`] if another user can change the directory, or for root also what leads
-    /// there; [`TrustError::File`] if it cannot be opened or made.
+    /// [`TrustError::Writable`] if the directory or, for root, one above it is writable by others;
+    /// [`TrustError::File`] if it cannot be opened or created.
     fn open(path: &Path, make: bool) -> Result<Self, TrustError> {
         let failed = |error| TrustError::File { path: path.into(), error };
         let (dir, warnings) =
@@ -102,7 +101,7 @@ impl Place {
         Ok(Place { dir, trust, entry, warnings })
     }
 
-    /// The mode of a new file. Those who share the directory may replace it.
+    /// The mode of a new file. The group that shares the directory may replace it.
     fn mode(&self) -> u32 {
         if self.trust.shares(&self.entry) { 0o660 } else { 0o600 }
     }
@@ -123,7 +122,7 @@ impl Place {
     fn warnings(&self) -> Vec<String> {
         let text = |untrusted: &WritableByOthers| {
             format!(
-                "others can change {untrusted}, which leads to the state: what this host accepted before can be taken away"
+                "{untrusted} is above the state directory and writable by others, who could remove the record of earlier imports"
             )
         };
         self.warnings.iter().map(text).collect()
@@ -138,7 +137,7 @@ impl Place {
         let mut bytes = Vec::new();
         file.take(MAX_STATE).read_to_end(&mut bytes).map_err(self.failed(&name))?;
         let bad = |why: String| TrustError::State { path: path.clone(), why };
-        // The number first: what a newer version has changed need not look like anything that is known here.
+        // The version first: a newer format may have a form that does not parse here.
         let head: Head = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         if head.format > FORMAT {
             return Err(TrustError::NewerState { path, format: head.format, known: FORMAT });
@@ -160,7 +159,7 @@ impl Place {
         let write = || -> io::Result<bool> {
             let mut bytes = serde_json::to_vec_pretty(&document)?;
             bytes.push(b'\n');
-            // What could not be read again must not replace what can.
+            // A file that is too large to be read again must not replace a readable one.
             if bytes.len() as u64 > MAX_STATE {
                 return Ok(false);
             }
@@ -178,32 +177,33 @@ fn file_name(kind: &str, stream: &str) -> String {
     format!("{kind}-{stream}.json")
 }
 
-/// The directory that holds the state. While it lives, no other run uses the same side of it.
+/// The locked state directory. While this value exists, no other run uses the same side of the state.
 #[derive(Debug)]
 pub struct StateDir {
     place: Place,
-    /// The place that comes first, and cannot be written.
+    /// The preferred directory, if it cannot be written.
     instead_of: Option<PathBuf>,
     _lock: HeldLock,
 }
 
 impl StateDir {
-    /// Finds, makes and locks the directory: the one given, else `$STATE_DIRECTORY` (systemd's), else
-    /// the XDG state directory's, else (root, or no home) [`SYSTEM_DIR`].
+    /// Finds, creates and locks the directory: the given one, else `$STATE_DIRECTORY` (set by systemd), else the one in
+    /// the XDG state directory, else (for root, or without a home) [`SYSTEM_DIR`].
     ///
     /// # Errors
-    /// [`TrustError::NoStateDir`] if no directory can be written; [`TrustError::Writable`] if another user
-    /// can change it, or for root also what leads there; [`TrustError::StateHeld`] if another run holds it
-    /// for a minute; [`TrustError::File`] if the given directory cannot be written, or the system does not
-    /// lock it.
+    /// [`TrustError::NoStateDir`] if no directory can be written; [`TrustError::Writable`] if the directory or, for
+    /// root, one above it is writable by others; [`TrustError::StateHeld`] if another run holds it for a minute;
+    /// [`TrustError::File`] if the given directory cannot be written or locked.
     pub fn open(given: Option<&Path>, side: Side) -> Result<Self, TrustError> {
         StateDir::open_telling(given, side, &|_| {})
     }
 
-    /// As [`StateDir::open`]; `waits` is told the directory, once and at once, if another run holds it.
+    /// Opens the directory as [`StateDir::open`] does, and calls `waits` with its path once if another run holds it.
     ///
     /// # Errors
-    /// As there.
+    /// [`TrustError::NoStateDir`] if no directory can be written; [`TrustError::Writable`] if the directory or, for
+    /// root, one above it is writable by others; [`TrustError::StateHeld`] if another run holds it for a minute;
+    /// [`TrustError::File`] if the given directory cannot be written or locked.
     pub fn open_telling(given: Option<&Path>, side: Side, waits: &dyn Fn(&Path)) -> Result<Self, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         for path in &candidates {
@@ -241,7 +241,7 @@ impl StateDir {
         warnings
     }
 
-    /// The log of imports that lies beside the state.
+    /// The log of imports in this directory.
     ///
     /// # Errors
     /// [`TrustError::File`] if the system gives no further file descriptor.
@@ -249,7 +249,7 @@ impl StateDir {
         self.place.log()
     }
 
-    /// The log of exports that lies beside the state.
+    /// The log of exports in this directory.
     ///
     /// # Errors
     /// [`TrustError::File`] if the system gives no further file descriptor.
@@ -257,36 +257,38 @@ impl StateDir {
         self.place.export_log()
     }
 
-    /// What was imported from a stream.
+    /// Reads what was imported from a stream.
     ///
     /// # Errors
-    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if another user can change
-    /// it; [`TrustError::State`] if it is not a state of this stream.
+    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
+    /// [`TrustError::State`] if it is not a state of this stream.
     pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
         Ok(self.place.read(IMPORT, stream)?.unwrap_or_default())
     }
 
-    /// Writes down what was imported from a stream.
+    /// Saves what was imported from a stream.
     ///
     /// # Errors
-    /// [`TrustError::File`] if the file cannot be written or synced.
+    /// [`TrustError::File`] if the file cannot be written or synced; [`TrustError::StateFull`] if it would be larger
+    /// than the size limit.
     pub fn save_imports(&self, stream: &str, state: &ImportState) -> Result<(), TrustError> {
         self.place.write(IMPORT, stream, state)
     }
 
-    /// The last export of a stream.
+    /// Reads the last export of a stream.
     ///
     /// # Errors
-    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if another user can change
-    /// it; [`TrustError::State`] if it is not a state of this stream.
+    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
+    /// [`TrustError::State`] if it is not a state of this stream.
     pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
         self.place.read(EXPORT, stream)
     }
 
-    /// Writes down the last export of a stream.
+    /// Saves the last export of a stream.
     ///
     /// # Errors
-    /// [`TrustError::File`] if the file cannot be written or synced.
+    /// [`TrustError::File`] if the file cannot be written or synced; [`TrustError::StateFull`] if it would be larger
+    /// than the size limit.
     pub fn save_exports(&self, stream: &str, state: &ExportState) -> Result<(), TrustError> {
         self.place.write(EXPORT, stream, state)
     }
@@ -295,20 +297,20 @@ impl StateDir {
 const IMPORT: &str = "import";
 const EXPORT: &str = "export";
 
-/// A look at the state without its lock: files are replaced as a whole, so that each is one moment's.
+/// Read access to the state without its lock. Files are replaced atomically, so each is consistent.
 #[derive(Debug)]
 pub struct StateView {
     place: Place,
-    /// The place that was looked at first, if there is none.
+    /// The preferred directory, if it does not exist.
     instead_of: Option<PathBuf>,
 }
 
 impl StateView {
-    /// Finds the directory, as [`StateDir::open`] would. `None` if there is none yet.
+    /// Finds the directory as [`StateDir::open`] does. `None` if there is none yet.
     ///
     /// # Errors
-    /// [`TrustError::Writable`] if another user can change the directory, or for root also what leads
-    /// there; [`TrustError::File`] if it cannot be opened.
+    /// [`TrustError::Writable`] if the directory or, for root, one above it is writable by others;
+    /// [`TrustError::File`] if it cannot be opened.
     pub fn find(given: Option<&Path>) -> Result<Option<Self>, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
         for path in &candidates {
@@ -342,7 +344,7 @@ impl StateView {
         warnings
     }
 
-    /// As [`StateDir::log`].
+    /// The log of imports in this directory.
     ///
     /// # Errors
     /// [`TrustError::File`] if the system gives no further file descriptor.
@@ -350,7 +352,7 @@ impl StateView {
         self.place.log()
     }
 
-    /// The streams of which something is remembered, and whether of imports or of exports.
+    /// Returns the streams that have a state of this side.
     ///
     /// # Errors
     /// [`TrustError::File`] if the directory cannot be listed.
@@ -367,20 +369,20 @@ impl StateView {
         Ok(streams)
     }
 
-    /// As [`StateDir::imports`].
+    /// Reads what was imported from a stream.
     ///
     /// # Errors
-    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if another user can change
-    /// it; [`TrustError::State`] if it is not a state of this stream.
+    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
+    /// [`TrustError::State`] if it is not a state of this stream.
     pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
         Ok(self.place.read(IMPORT, stream)?.unwrap_or_default())
     }
 
-    /// As [`StateDir::exports`].
+    /// Reads the last export of a stream.
     ///
     /// # Errors
-    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if another user can change
-    /// it; [`TrustError::State`] if it is not a state of this stream.
+    /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
+    /// [`TrustError::State`] if it is not a state of this stream.
     pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
         self.place.read(EXPORT, stream)
     }
@@ -389,7 +391,7 @@ impl StateView {
 fn candidates() -> Vec<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let mut candidates = Vec::new();
-    // systemd lists several folders separated by colons; the first is ours.
+    // systemd lists several directories separated by colons. The first is for the state.
     if let Some(given) = variable("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next()) {
         candidates.push(given);
     }
@@ -405,7 +407,7 @@ fn candidates() -> Vec<PathBuf> {
     candidates
 }
 
-/// What is said while another run holds the state.
+/// Returns the message that is shown while another run holds the state.
 pub(crate) fn waits_for(state: &Path) -> String {
     format!("Waiting for another run, which holds the state in {}, for up to 60 s …", state.display())
 }
@@ -413,7 +415,7 @@ pub(crate) fn waits_for(state: &Path) -> String {
 /// Takes the lock of one side, waiting up to a minute.
 fn lock(place: &Place, side: Side, waits: &dyn Fn(&Path)) -> io::Result<File> {
     const TRIES: u32 = 600;
-    // Open for writing, as NFS wants it for an exclusive lock.
+    // NFS requires a file open for writing for an exclusive lock.
     let (file, _) = place.dir.append(side.lock(), place.mode())?;
     for attempt in 0..TRIES {
         match file.try_lock() {

@@ -1,4 +1,4 @@
-//! What the state remembers: plain data, which knows no files.
+//! The records of the state: plain data. Knows no files.
 
 use std::collections::BTreeMap;
 
@@ -17,36 +17,36 @@ pub struct TargetState {
     /// The identities of accepted bundles, oldest first.
     #[serde(default)]
     pub seen: Vec<Digest>,
-    /// The number up to which was counted: that of the newest bundle, also where an older one was
-    /// admitted after it.
+    /// The number of the newest bundle, even if an older one was admitted after it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counted: Option<u64>,
-    /// The sequence numbers that never came.
+    /// The sequence numbers that were never received.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<u64>,
     /// The newest date accepted of each dataset, by reference name.
     #[serde(default)]
     pub floors: BTreeMap<String, Timestamp>,
-    /// Where what is in place came from, by reference name; empty where an older program wrote this.
+    /// The origin of what is in place, by reference name; empty if an older program wrote this.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub origins: BTreeMap<String, Origin>,
-    /// What others put in a dataset's place, by reference name: read once, since a database has no other date.
+    /// Data that others put in a dataset's place, by reference name. It is kept because finding its date needs a
+    /// download.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub others: BTreeMap<String, OthersData>,
     /// The image tags that trivy-ferry set in a registry, by reference: `HOST/REPOSITORY:TAG`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, SetTag>,
-    /// After when what is in place must not be used any more, by reference name.
+    /// When what is in place expires, by reference name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expires: BTreeMap<String, Timestamp>,
-    /// Bundles that were admitted against the rules.
+    /// Bundles that were admitted with an override.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
-    /// When something was about to change of which the operator's command has not been told yet.
+    /// When a change began for which the operator's command has not run yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook_due: Option<Timestamp>,
-    /// When a run last worked on the target, well or not, by this host's clock; none where an older program
-    /// wrote this.
+    /// When a run last used the target, successfully or not, by this host's clock; `None` if an older program wrote
+    /// this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<Timestamp>,
     /// The other targets of that run.
@@ -55,11 +55,11 @@ pub struct TargetState {
     /// How that run failed here, if it did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
-    /// When `forget` retired the target. The next run that works on it takes that back.
+    /// When `forget` retired the target. The next run that uses it removes this date.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forgotten: Option<Timestamp>,
-    /// When the floors were reset, after a key was stolen: until something is accepted, what the target holds is no
-    /// floor either.
+    /// When the floors were reset after a key was stolen. Until a bundle is accepted, the target's own data is no floor
+    /// either.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub floors_reset: Option<Timestamp>,
 }
@@ -69,44 +69,44 @@ pub struct TargetState {
 pub struct Failure {
     /// Since when every run has failed there.
     pub since: Timestamp,
-    /// When the last one did.
+    /// When the last run failed.
     pub at: Timestamp,
-    /// What it said.
+    /// The error of the last run.
     pub why: String,
 }
 
-/// Where a dataset or an image came from, and what it is known by.
+/// Where a dataset or an image came from, and its digests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
-    /// The bundle that brought it: the sha256 of its signed payload.
+    /// The bundle that contained it: the sha256 of its signed payload.
     pub bundle: Digest,
-    /// The digest of its manifest; none where an older program wrote this.
+    /// The digest of its manifest; `None` if an older program wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Digest>,
-    /// The digests of a dataset's layers, which a registry has under whatever manifest.
+    /// The digests of a dataset's layers. In a registry, another manifest may name them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub layers: Vec<Digest>,
-    /// What a dataset holds.
+    /// The contents of a dataset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents: Option<Contents>,
-    /// The name that the scanner here has for a VEX repository in a cache.
+    /// The name of a VEX repository in the configuration of the scanner on this host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<String>,
-    /// Where a target has an image; none for a dataset, and where an older program wrote this.
+    /// The reference of an image at the target; `None` for a dataset, or if an older program wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// The further tags that a registry has for a dataset.
+    /// The further tags of a dataset in a registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
-    /// Where its exporter had it from.
+    /// The source from which its exporter fetched it.
     pub source: String,
-    /// Upstream's version, where it gives one.
+    /// The upstream version, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The trusted keys that signed the bundle, by the names that they had here.
+    /// The trusted keys that signed the bundle, by their names on this host.
     pub signers: Vec<String>,
-    /// Those of them that lay in a directory of trusted keys; none if an older program wrote this, or if the keys were
-    /// named one by one.
+    /// Those of them in a directory of trusted keys. Empty if an older program wrote this, or if the keys were named
+    /// one by one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeptKey>,
 }
@@ -116,11 +116,11 @@ pub struct Origin {
 pub struct KeptKey {
     /// Its identifier in hexadecimal.
     pub keyid: String,
-    /// Its file at that time.
+    /// Its file at the time of the import.
     pub file: String,
 }
 
-/// Data at a target that no import of this host put there.
+/// Data at a target that no import of this host installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OthersData {
     /// The digest of its layer.
@@ -129,22 +129,22 @@ pub struct OthersData {
     pub updated_at: Timestamp,
 }
 
-/// What trivy-ferry set an image tag to. Only a tag that still names it may be replaced without a flag.
+/// The manifest to which trivy-ferry set an image tag. Only a tag that still names it may be replaced without a flag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetTag {
-    /// The digest of the manifest that the tag was set to. It is written down before the push, so that a
-    /// run that is killed after it still knows the tag.
+    /// The digest of the manifest that the tag was set to. It is saved before the push, so that the tag is known even
+    /// if the run is killed after the push.
     pub manifest: Digest,
-    /// The digest that was set before; present only while a push is not known to have ended well.
+    /// The digest that was set before; present only until the push has succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Digest>,
-    /// The image that it was set for: another image does not inherit the tag.
+    /// The image that the tag was set for. Another image must not replace it without a flag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }
 
 impl SetTag {
-    /// Whether a tag names what trivy-ferry set it to.
+    /// Whether trivy-ferry set the tag to `found`.
     pub fn is(&self, found: Digest) -> bool {
         self.manifest == found || self.before == Some(found)
     }
@@ -157,41 +157,41 @@ pub struct Accepted {
     pub identity: Digest,
     /// When it was created.
     pub created: Timestamp,
-    /// After when it must not be used.
+    /// When it expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
     /// Its number in the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sequence: Option<u64>,
-    /// What its exporter was to carry and could not get.
+    /// The requested items that its exporter could not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_items: Vec<MissingItem>,
 }
 
-/// A bundle that was admitted or signed against the rules.
+/// A bundle that was admitted or signed with an override.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
     /// When.
     pub at: Timestamp,
     /// Which bundle.
     pub identity: Digest,
-    /// By which flags.
+    /// With which flags.
     pub flags: Vec<String>,
 }
 
 /// The last heartbeat of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceivedHeartbeat {
-    /// When it was made, by the exporter's clock.
+    /// When it was created, by the exporter's clock.
     pub created: Timestamp,
-    /// When it came, by this host's.
+    /// When it was received, by this host's clock.
     pub received: Timestamp,
-    /// What the export came to: `written`, `unchanged` or `failed`.
+    /// The outcome of the export: `written`, `unchanged` or `failed`.
     pub export: String,
-    /// The newest bundle that the exporter has made.
+    /// The newest bundle of the exporter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub newest: Option<Accepted>,
-    /// What the export was to carry and could not get.
+    /// The requested items that the export could not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingItem>,
 }
@@ -206,17 +206,17 @@ pub struct ImportState {
     pub targets: BTreeMap<String, TargetState>,
 }
 
-/// How much a dataset held.
+/// The size of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetSize {
-    /// The bytes of its files.
+    /// The size of its files, in bytes.
     pub bytes: u64,
     /// Its entries, if they could be counted: buckets, artifacts, checks or packages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
 }
 
-/// What the last export of a stream was.
+/// The last export of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportState {
     /// The sha256 of the last payload.
@@ -227,16 +227,16 @@ pub struct ExportState {
     pub sequence: u64,
     /// The newest date signed of each dataset, by reference name.
     pub floors: BTreeMap<String, Timestamp>,
-    /// The manifests of all that it holds, by reference name; empty where an older program wrote this.
+    /// The manifests of its items, by reference name; empty if an older program wrote this.
     #[serde(default)]
     pub manifests: BTreeMap<String, Digest>,
-    /// How much each dataset held when it was signed last, by reference name; empty where an older program wrote this.
+    /// The size of each dataset when it was last signed, by reference name; empty if an older program wrote this.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sizes: BTreeMap<String, DatasetSize>,
-    /// Bundles that were signed against the rules.
+    /// Bundles that were signed with an override.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overrides: Vec<Override>,
-    /// It was to be put into a folder of `--drop`, and has not been yet.
+    /// Whether it still has to be copied into the directory of `--drop`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub to_drop: bool,
 }
