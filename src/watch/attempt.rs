@@ -1,4 +1,4 @@
-//! The import of files that were taken out of the inbox, and where they are to be put after it.
+//! The import of files that were taken from the inbox, and the decision where they go afterwards.
 
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
@@ -10,25 +10,25 @@ use crate::util::text::escape;
 use crate::watch::inbox::TakenFiles;
 use crate::watch::reason::{Details, Disposition};
 
-/// What came of an import of files that were taken.
+/// The result of an import of files that were taken from the inbox.
 pub(crate) struct ImportAttempt {
     /// The identity and the volumes of the first bundle that a target accepted.
     pub(crate) first_bundle: Option<(Digest, Vec<Volume>)>,
-    /// What was rebuilt from parity.
+    /// The volumes that were rebuilt from parity.
     pub(crate) repaired: Vec<String>,
     pub(crate) errors: Vec<Error>,
     pub(crate) category: Option<Category>,
     pub(crate) why: Option<String>,
-    /// It was rejected because of the time alone.
+    /// Whether time is the only reason for the rejection.
     pub(crate) by_clock: bool,
     pub(crate) details: Details<'static>,
 }
 
 impl ImportAttempt {
-    /// Imports files that were taken. `inbox` is the directory from which they come, as the user calls it.
+    /// Imports files that were taken. `inbox` is the path of the inbox as the user gave it.
     pub(crate) fn import(importer: &Importer, taken: &TakenFiles, inbox: &str) -> ImportAttempt {
         let imported = importer.run(&taken.directories(), &Silent);
-        // By their names alone: where they lie at the moment is of no use to anybody.
+        // The files are in a temporary directory, whose path would not help the user.
         let place = format!("{}/", taken.directory.display());
         let itself = place.trim_end_matches('/').to_owned();
         let details = Details::import(imported.as_ref().ok(), &place);
@@ -50,13 +50,12 @@ impl ImportAttempt {
         ImportAttempt { first_bundle, repaired, errors, category, why, by_clock, details }
     }
 
-    /// Where the files are to be put; `None` if they are to stay where they are. `unfinished` says whether more of
-    /// the bundle may come, `holds_no_bundle` whether no file is a bundle.
+    /// Returns where the files go. Returns `None` if they stay in the inbox. `unfinished` tells whether more of the
+    /// bundle may come, `holds_no_bundle` whether no file is a bundle.
     pub(crate) fn outcome(&self, unfinished: bool, holds_no_bundle: bool) -> Option<Disposition> {
         match self.category {
             None => Some(Disposition::Processed),
-            // What is in use has expired: that is said, and is no fault of the bundle. Nor is it what others
-            // put beside it under its name.
+            // Errors such as expired installed data, or other files with this name, are not the accepted bundle's.
             Some(Category::Usage | Category::Verification | Category::Rejected)
                 if self.first_bundle.is_some() =>
             {
@@ -70,7 +69,7 @@ impl ImportAttempt {
     }
 }
 
-/// Whether a bundle was refused because of the time, by whichever clock.
+/// Whether a bundle was rejected because of a clock, the exporter's or this host's.
 fn is_by_clock(error: &Error) -> bool {
     matches!(error, Error::Rejected(Rejection::Future { .. } | Rejection::Expired { .. }))
 }

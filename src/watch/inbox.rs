@@ -1,12 +1,11 @@
-//! A folder into which others put files: taking them away, putting them back, and keeping them with a reason.
+//! The inbox, a directory into which others put files: takes files, puts them back, and keeps them with a reason.
 //!
-//! Whoever puts files there may be anybody. Files are taken by renaming, which follows no link, into a
-//! folder that is ours alone; what is in them is looked at only there. The watched folder and our own in it
-//! are opened once, and reached through what was opened: whoever may rename there, or in what leads there,
-//! puts nothing in their place.
+//! Files in the inbox are untrusted. They are taken by renaming, which does not follow symbolic links, into a
+//! directory of trivy-ferry, and are read only there. The inbox and that directory are opened once and used through
+//! the open descriptors, so that other users cannot replace them by renaming.
 //!
-//! On a share, a rename is refused while somebody else holds the file (a virus scanner, the sender, the filer
-//! itself). So it is repeated for some seconds, and what could not be put back is put back later.
+//! On a share, a rename fails while another program has the file open (a virus scanner, the sender, the file server).
+//! It is retried for some seconds. Files that could not be put back are put back later.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -24,22 +23,22 @@ use crate::util::text::escape;
 use crate::util::trusted::TrustedUsers;
 use crate::watch::reason::{Disposition, Reason, may_be_completed};
 
-/// Our own folder there.
+/// The name of trivy-ferry's directory in the inbox.
 const OWN: &str = ".trivy-ferry";
-/// What a folder of taken files is called.
+/// The prefix of the directories of taken files.
 const TAKEN: &str = "taken-";
-/// What a folder is called in which files stay whose name somebody gave to another while they were dealt with.
+/// The prefix of the directories for files that cannot be put back because another file has got their name.
 const BESIDE: &str = "beside-";
-/// How many files of one name stay.
+/// The maximum number of such files with one name.
 const MAX_BESIDE: usize = 8;
-/// For how long renames are repeated in one look, all together.
+/// The total time for which renames are retried in one look.
 const HELD_FOR: Duration = Duration::from_secs(5);
-/// How long the pause before such a repetition is.
+/// The pause before such a retry.
 const HELD_PAUSE: Duration = Duration::from_millis(250);
-/// What was said of kept files.
+/// The file that says why files were kept.
 pub(crate) const REASON: &str = "reason.json";
 
-/// The directory of the inbox into which bundles of an outcome are put.
+/// Returns the name of the directory in the inbox for bundles with this outcome.
 fn directory_of(outcome: Disposition) -> &'static str {
     match outcome {
         Disposition::Processed => "processed",
@@ -47,45 +46,51 @@ fn directory_of(outcome: Disposition) -> &'static str {
     }
 }
 
-/// The watched directory. While this lives, no other run works on it.
+/// The watched directory. Holds a lock on it: no other run can watch it until this is dropped.
 pub(crate) struct Inbox {
-    /// As the user calls it, for messages.
+    /// The path as the user gave it, for messages.
     path: PathBuf,
     watched: Dir,
-    /// The path that leads to `watched`, whatever becomes of its name.
+    /// The path through the descriptor of `watched`, which stays valid if the directory is renamed.
     place: PathBuf,
-    /// What a run that was killed had taken, and that cannot be put back.
+    /// The errors with files that a killed run had taken and that cannot be put back.
     stuck: Vec<Error>,
     own: Pinned,
-    /// How long this look still repeats renames that are refused.
+    /// The time that is left for retries of renames in this look.
     left: Cell<Duration>,
-    /// What was taken and could not be put back yet.
+    /// The directories of taken files that could not be put back yet.
     unreturned: RefCell<Vec<PathBuf>>,
     _lock: HeldLock,
 }
 
-/// A folder of this user or, where a group of this user shares the watched one, of that group, whatever becomes of
-/// its name.
+/// An open directory that only this user can write to, or the group if the inbox is shared with a group of this user.
+/// It stays the same directory if its name is given to another.
 struct Pinned {
     dir: Dir,
-    /// The path that leads to it.
+    /// The path through its descriptor.
     path: PathBuf,
 }
 
 impl Pinned {
-    /// Opens a folder in another, which is called `shown` in messages, and makes it if it is missing.
+    /// Opens a directory in `parent`, and creates it if it is missing. `shown` is its path in messages.
+    ///
+    /// # Errors
+    /// If the directory cannot be created or opened, or if other users can write to it.
     fn open(parent: &Dir, name: &str, shown: &Path, mode: u32) -> Result<Self, Error> {
         let failed = |error| failed(shown, error);
         match parent.make(name, FileMode::working(mode), None) {
-            // What is put into it must not be lost with it.
+            // A power cut must not lose the directory with the files in it.
             Ok(_) => parent.sync().map_err(failed)?,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
         let not_ours = || {
             Error::usage(
-                format!("{} is not a folder of this user alone", escape(&shown.display().to_string())),
-                "Remove it, or run the command as the user to whom it belongs.",
+                format!(
+                    "{} is not a directory that only this user can write to",
+                    escape(&shown.display().to_string())
+                ),
+                "Remove it, or run the command as the user that owns it.",
             )
         };
         let dir = parent.open(name).map_err(|error| match Errno::from_io_error(&error) {
@@ -109,11 +114,11 @@ impl Pinned {
 
 /// Files that were taken from the inbox.
 pub(crate) struct TakenFiles {
-    /// Where they are, under their names.
+    /// The directory that holds them under their names.
     pub(crate) directory: PathBuf,
 }
 
-/// The bundles in quarantine that are damaged or incomplete, while it is open.
+/// The open quarantine directory, with its damaged or incomplete bundles.
 pub(crate) struct Quarantine {
     pub(crate) bundles: Vec<TakenFiles>,
     shown: PathBuf,
@@ -121,23 +126,23 @@ pub(crate) struct Quarantine {
 }
 
 impl Quarantine {
-    /// Returns the files of each bundle; none of one that cannot be read.
+    /// Returns the files of each bundle. The list is empty for a bundle that cannot be read.
     pub(crate) fn files(&self) -> Vec<Vec<PathBuf>> {
         self.bundles.iter().map(|taken| taken.files().unwrap_or_default()).collect()
     }
 }
 
 impl TakenFiles {
-    /// All folders in which they are: those that were beside are in folders of their own.
+    /// Returns all directories that hold the files. Files of a `beside-` directory have a directory of their own.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let beside = (1..=MAX_BESIDE).map(|number| self.directory.join(number.to_string()));
         std::iter::once(self.directory.clone()).chain(beside.filter(|directory| directory.is_dir())).collect()
     }
 
-    /// All of them.
+    /// Returns all files.
     ///
     /// # Errors
-    /// Where a folder cannot be read.
+    /// If a directory cannot be read.
     fn files(&self) -> io::Result<Vec<PathBuf>> {
         let directories = self.directories();
         let mut files = Vec::new();
@@ -152,12 +157,12 @@ impl TakenFiles {
         Ok(files)
     }
 
-    /// Where a file of these was: 0 for the watched folder itself.
+    /// Returns the number of the `beside-` directory that a file came from. Returns 0 for the inbox itself.
     fn was(&self, file: &Path) -> usize {
         file.parent().filter(|directory| *directory != self.directory).and_then(number_of).unwrap_or(0)
     }
 
-    /// Removes the folders, in which nothing is left but a reason: no file is lost here.
+    /// Removes the directories and `reason.json`. Fails if any other file is left, so that no file is lost.
     fn remove(&self) -> io::Result<()> {
         match fs::remove_file(self.directory.join(REASON)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -168,20 +173,21 @@ impl TakenFiles {
 }
 
 impl Inbox {
-    /// Begins to work on a folder. What a run had taken that was killed is put back.
+    /// Opens and locks an inbox. Puts back files that a killed run had taken.
     ///
     /// # Errors
-    /// Where another run works on it, or our own folder there is not ours.
+    /// If the directory does not exist or cannot be opened, if another run watches it, or if other users can write to
+    /// trivy-ferry's directory in it.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let watched = Dir::top(path).map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::ACCESS | Errno::PERM) => failed(path, error),
             Some(Errno::LOOP) => Error::usage(
                 format!("{} is or leads through a symbolic link that others can change", path.display()),
-                "Name the folder itself.",
+                "Give the path of the directory itself.",
             ),
             _ => Error::usage(
-                format!("there is no folder {}", path.display()),
-                "Make it first, or check that the share is mounted there.",
+                format!("the directory {} does not exist", path.display()),
+                "Create it first, or check that the share is mounted there.",
             ),
         })?;
         let place = watched.pinned();
@@ -191,7 +197,7 @@ impl Inbox {
         if matches!(lock.try_lock(), Err(std::fs::TryLockError::WouldBlock)) {
             return Err(Error::usage(
                 format!("another run watches {}", path.display()),
-                "One is enough: end the other first.",
+                "Stop the other run first.",
             ));
         }
         let lock = HeldLock::on(lock);
@@ -207,7 +213,7 @@ impl Inbox {
         };
         for entry in std::fs::read_dir(&directory.own.path).map_err(failed)?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(TAKEN) {
-                // What cannot be put back must not keep the others out.
+                // The watch must work even if some files cannot be put back.
                 let taken = TakenFiles { directory: entry.path() };
                 if let Err(error) = directory.give_all_back(&taken) {
                     directory.stuck.push(directory.failed(&taken.directory, error));
@@ -217,8 +223,8 @@ impl Inbox {
         Ok(directory)
     }
 
-    /// Begins a look at the folder: puts back what could not be put back before. Says how many folders of such files
-    /// are still left.
+    /// Begins a look at the inbox. Puts back files that could not be put back before, and returns the number of
+    /// directories of such files that are still left.
     pub(crate) fn begin_look(&self) -> usize {
         self.left.set(HELD_FOR);
         let unreturned = self.unreturned.take();
@@ -231,7 +237,7 @@ impl Inbox {
         count
     }
 
-    /// Does what is refused while somebody else holds the file, again and again for as long as this look allows.
+    /// Retries a change that fails while another program has the file open, within the time limit of this look.
     fn patiently<T>(&self, mut change: impl FnMut() -> io::Result<T>) -> io::Result<T> {
         loop {
             match change() {
@@ -244,36 +250,36 @@ impl Inbox {
         }
     }
 
-    /// Makes a folder in our own, or in one that was taken.
+    /// Creates a directory in trivy-ferry's own, or in one of taken files.
     fn make(&self, directory: &Path) -> io::Result<()> {
         let (parent, name) = fs::holding(directory)?;
         parent.make(name, FileMode::working(0o700), None).map(drop)
     }
 
-    /// The folder, as the user calls it.
+    /// Returns the path of the inbox as the user gave it.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path by which files in it are reached.
+    /// Returns the path by which files in the inbox are opened.
     pub(crate) fn place(&self) -> &Path {
         &self.place
     }
 
-    /// Whether another directory has come under its name, such as a share that was mounted again.
+    /// Whether the path leads to another directory now, such as a share that was mounted again.
     pub(crate) fn is_replaced(&self) -> bool {
         let same = |other: &Dir| Ok::<_, io::Error>(other.identity()? == self.watched.identity()?);
         Dir::top(&self.path).and_then(|other| same(&other)).is_ok_and(|same| !same)
     }
 
-    /// All folders in which files wait: the folder, and our own for files whose name there is another's.
+    /// Returns all directories with pending files: the inbox and the `beside-` directories.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let beside =
             (1..=MAX_BESIDE).map(|number| self.beside(number)).filter(|directory| directory.is_dir());
         std::iter::once(self.place.clone()).chain(beside).collect()
     }
 
-    /// An error with a file, by the name that the user knows.
+    /// Creates an error about a file, with the path that the user knows.
     fn failed(&self, path: &Path, error: io::Error) -> Error {
         let below = |top: &Path, shown: PathBuf| path.strip_prefix(top).ok().map(|rest| shown.join(rest));
         let own = || below(&self.own.path, self.path.join(OWN));
@@ -285,15 +291,15 @@ impl Inbox {
         self.own.path.join(format!("{BESIDE}{number}"))
     }
 
-    /// What a run that was killed had taken, and that cannot be put back.
+    /// Returns the errors with files that a killed run had taken and that cannot be put back.
     pub(crate) fn stuck(&self) -> &[Error] {
         &self.stuck
     }
 
-    /// All files that were taken.
+    /// Returns all files that were taken.
     ///
     /// # Errors
-    /// Where that cannot be seen.
+    /// If their directories cannot be read.
     pub(crate) fn files(&self, taken: &TakenFiles) -> Result<Vec<PathBuf>, Error> {
         taken.files().map_err(|error| self.failed(&taken.directory, error))
     }
@@ -301,16 +307,16 @@ impl Inbox {
     /// Puts one file back under its name.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If the file cannot be renamed.
     pub(crate) fn release(&self, taken: &TakenFiles, file: &Path) -> Result<(), Error> {
         self.give_back(file, taken.was(file)).map_err(|error| self.failed(file, error))
     }
 
-    /// Gives a file a place again: where it was, 0 for the folder itself, or where another has come there
-    /// meanwhile, beside. Nobody gets rid of a file by giving its name to another.
+    /// Puts a file back into the directory that it came from, 0 for the inbox. If another file has its name there, the
+    /// file goes to a `beside-` directory, so that another file of the same name does not displace it.
     ///
     /// # Errors
-    /// Where that fails; also where too many have come under its name. It stays where it is then.
+    /// If the file cannot be renamed, or if too many files have its name. It stays in place then.
     fn give_back(&self, file: &Path, was: usize) -> io::Result<()> {
         let name = file.file_name().unwrap_or_default();
         let mut error = io::ErrorKind::AlreadyExists.into();
@@ -331,10 +337,10 @@ impl Inbox {
         Err(error)
     }
 
-    /// Gives all files of a folder that were taken or kept a place again, and removes it.
+    /// Puts back all files of a directory of taken or kept files, and removes the directory.
     fn give_all_back(&self, taken: &TakenFiles) -> io::Result<()> {
         let mut failed = None;
-        // What came last gives way where there is no place for all.
+        // Later files yield if there is not enough room for all files of one name.
         for file in taken.files()?.iter().rev() {
             if let Err(error) = self.give_back(file, taken.was(file)) {
                 failed.get_or_insert(error);
@@ -343,15 +349,15 @@ impl Inbox {
         failed.map_or_else(|| self.patiently(|| taken.remove()), Err)
     }
 
-    /// Where we may keep notes of our own.
+    /// Returns the directory for trivy-ferry's own notes.
     pub(crate) fn own(&self) -> &Path {
         &self.own.path
     }
 
-    /// Takes files away from those who put them there.
+    /// Moves files out of reach of the users who put them there. Skips files that no longer exist.
     ///
     /// # Errors
-    /// Where they may not be renamed; none is taken then. What is gone meanwhile is no error.
+    /// If a file cannot be renamed. The files that were taken are put back then.
     pub(crate) fn take(&self, files: &[PathBuf]) -> Result<TakenFiles, Error> {
         let directory =
             fs::tempdir_in(&self.own.path, TAKEN).map_err(|error| self.failed(&self.place, error))?;
@@ -359,7 +365,7 @@ impl Inbox {
         self.share(&taken.directory).map_err(|error| self.failed(&self.place, error))?;
         for file in files {
             let Some(name) = file.file_name() else { continue };
-            // What somebody keeps in a folder is in the way when it is to be removed.
+            // A directory may contain files that prevent its removal later.
             if file.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
                 continue;
             }
@@ -374,7 +380,7 @@ impl Inbox {
             let to_name = to.join(name);
             let take = || fs::rename(file, &to_name, Durability::Unsynced);
             let claimed = made.and_then(|()| self.patiently(take));
-            // Somebody may have put one of our folders there in the meantime.
+            // Another user may have replaced the file by a directory in the meantime.
             if claimed.is_ok() && to_name.symlink_metadata().is_ok_and(|it| it.is_dir()) {
                 let back = self.patiently(|| rename_new(&to_name, file, Durability::Unsynced));
                 back.map_err(|error| self.failed(file, error))?;
@@ -382,7 +388,7 @@ impl Inbox {
             }
             match claimed {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    // What cannot be put back now is put back later, and is not what has failed first.
+                    // Report the first error. Files that cannot be put back now are put back later.
                     let _ = self.put_back(&taken);
                     return Err(self.failed(file, error));
                 }
@@ -392,11 +398,11 @@ impl Inbox {
         Ok(taken)
     }
 
-    /// Puts files back. One whose name another has got meanwhile stays beside, and counts like that one. What cannot
-    /// be put back now is put back when a later look begins.
+    /// Puts files back. A file whose name is in use goes to a `beside-` directory and is handled like the other one.
+    /// Files that cannot be put back now are put back when a later look begins.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If a file cannot be renamed.
     pub(crate) fn put_back(&self, taken: &TakenFiles) -> Result<(), Error> {
         self.give_all_back(taken).map_err(|error| {
             self.unreturned.borrow_mut().push(taken.directory.clone());
@@ -404,7 +410,7 @@ impl Inbox {
         })
     }
 
-    /// Lets those work in a folder who may work in our own.
+    /// Gives a directory the group of trivy-ferry's own directory.
     fn share(&self, directory: &Path) -> io::Result<()> {
         match euid() {
             0 => Ok(()),
@@ -412,11 +418,11 @@ impl Inbox {
         }
     }
 
-    /// Opens the quarantine for the bundles that went there because they were damaged or incomplete; if a name is
-    /// given, for those of this name.
+    /// Opens the quarantine with the bundles that were put there because they were damaged or incomplete. If a name is
+    /// given, only bundles of this name are included.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If the quarantine cannot be opened or read, or if other users can write to it.
     pub(crate) fn quarantine(&self, bundle: Option<&str>) -> Result<Option<Quarantine>, Error> {
         let name = directory_of(Disposition::Quarantined);
         let shown = self.path.join(name);
@@ -436,10 +442,10 @@ impl Inbox {
         Ok(Some(Quarantine { bundles, shown, _pinned: pinned }))
     }
 
-    /// Puts back bundles from quarantine: more of them has come. Says whether anything was put back.
+    /// Puts back bundles from quarantine for which more files have come. Returns whether any file was put back.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If the directory of a bundle cannot be read.
     pub(crate) fn bring_back<'q>(
         &self,
         quarantine: &Quarantine,
@@ -447,7 +453,7 @@ impl Inbox {
     ) -> Result<bool, Error> {
         let back = |taken: &TakenFiles| -> io::Result<bool> {
             let before = taken.files()?.len();
-            // What finds no place stays where it is.
+            // Files that cannot be put back stay in quarantine.
             match self.give_all_back(taken) {
                 Ok(()) => Ok(before > 0),
                 Err(_) => Ok(taken.files()?.len() < before),
@@ -463,7 +469,7 @@ impl Inbox {
     /// Removes files.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If a file cannot be removed.
     pub(crate) fn discard(&self, taken: TakenFiles) -> Result<(), Error> {
         self.patiently(|| fs::remove_dir_all(&taken.directory)).map_err(|error| {
             self.unreturned.borrow_mut().push(taken.directory.clone());
@@ -471,11 +477,11 @@ impl Inbox {
         })
     }
 
-    /// Keeps files for good, with what is to be said of them, and of those kept there the newest `most`. Says
-    /// where the reason lies.
+    /// Moves files to the directory of their outcome, with a reason. Removes all but the newest `most` sets of files
+    /// there. Returns the path of the reason.
     ///
     /// # Errors
-    /// Where that fails.
+    /// If the directory cannot be created, if other users can write to it, or if the files cannot be moved.
     pub(crate) fn keep(
         &self,
         taken: &TakenFiles,
@@ -489,9 +495,9 @@ impl Inbox {
         let keep = || -> io::Result<String> {
             let text = reason.to_bytes()?;
             let path = taken.directory.join(REASON);
-            // Whatever came under this name is not ours to keep.
+            // A taken file may have this name.
             let _ = fs::remove_file(&path);
-            // Once the reason lasts in the folder, so do the files there: the folder must not be lost with them.
+            // Syncing the reason also makes the files durable. The entry of their directory needs its own sync.
             self.own.dir.sync()?;
             fs::write_new(&path, &text, FileMode::AtMost(0o644), Durability::Synced)?;
             let now = clock::now().strftime("%Y%m%dt%H%M%S%3fz");
@@ -509,13 +515,13 @@ impl Inbox {
             Err(io::ErrorKind::AlreadyExists.into())
         };
         let kept = keep().map_err(|error| failed(&shown, error))?;
-        // Those who look at it may be others than this user.
+        // Other users may want to read it.
         let readable =
             pinned.dir.entry().map_or(0o755, |above| above.directory_mode(FileMode::working(0o755)));
         let readable = std::os::unix::fs::PermissionsExt::from_mode(readable);
         let _ = std::fs::set_permissions(pinned.path.join(&kept), readable);
         let all = std::fs::read_dir(&pinned.path).into_iter().flatten().flatten().map(|entry| entry.path());
-        // What was kept under a clock that was ahead is no newer than this.
+        // Directories with later times come from a clock that was ahead, and count as older than the new one.
         let made = pinned.path.join(&kept);
         let mut all: Vec<PathBuf> = all.filter(|path| is_kept(path) && *path != made).collect();
         all.sort_by_key(|path| (*path < made, path.clone()));
@@ -527,21 +533,21 @@ impl Inbox {
     }
 }
 
-/// The number that a folder's name ends in.
+/// Returns the number at the end of a directory's name.
 fn number_of(directory: &Path) -> Option<usize> {
     let name = directory.file_name()?.to_str()?;
     name.strip_prefix(BESIDE).unwrap_or(name).parse().ok().filter(|number| (1..=MAX_BESIDE).contains(number))
 }
 
-/// Whether a path is called as a folder is that we keep: its moment, then a name.
+/// Whether a path has the name of a directory of kept files: a time, then a name.
 fn is_kept(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let moment = name.split('-').next().unwrap_or_default();
     moment.len() == 19 && moment.bytes().all(|c| c.is_ascii_digit() || c == b't' || c == b'z')
 }
 
-/// Whether an error may only mean that somebody else holds the file. Servers of CIFS refuse with any of these
-/// (Linux, fs/smb/client/smb2maperror.c): EBUSY for a sharing violation, EACCES for a file that was just in use.
+/// Whether an error may mean that another program has the file open. CIFS servers return any of these (Linux,
+/// fs/smb/client/smb2maperror.c): EBUSY for a sharing violation, EACCES for a file that was just in use.
 fn is_held(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ACCESS | Errno::BUSY | Errno::TXTBSY | Errno::AGAIN))
 }
@@ -549,9 +555,9 @@ fn is_held(error: &io::Error) -> bool {
 fn failed(path: &Path, error: io::Error) -> Error {
     let hint = match is_held(&error) {
         true => {
-            "It is tried again, for whoever writes there may still hold the file; this user must be allowed to write and rename in the folder that is watched."
+            "trivy-ferry retries, because another program may have the file open. Check that this user may write and rename in the watched directory."
         }
-        false => "This user must be allowed to write and rename in the folder that is watched.",
+        false => "Check that this user may write and rename in the watched directory.",
     };
     Error::Destination { path: path.into(), what: error.to_string(), hint: hint.into() }
 }
@@ -593,7 +599,7 @@ mod tests {
         file("a", "came again");
         directory.put_back(&taken).unwrap();
         assert_eq!(names(dir.path()), [OWN, "a", "b"]);
-        // Nobody gets rid of a file by giving its name to another, not even again and again.
+        // A file of the same name never displaces the first one, even after several rounds.
         let beside = directory.own().join("beside-1");
         let is_as_it_was = |directory: &Inbox| {
             assert_eq!(
@@ -609,7 +615,7 @@ mod tests {
         assert_eq!(taken.directories(), [taken.directory.clone(), taken.directory.join("1")]);
         directory.put_back(&taken).unwrap();
         is_as_it_was(&directory);
-        // A run that is killed has taken something.
+        // This simulates a run that is killed after it took files.
         let _ = directory.take(&all).unwrap();
         drop(directory);
         let directory = Inbox::open(dir.path()).unwrap();
@@ -642,7 +648,9 @@ mod tests {
         assert_eq!(names(elsewhere.path()), [""; 0]);
         swap("processed");
         let kept = directory.keep(&taken, "a", &reason(Disposition::Processed), 1);
-        assert!(kept.unwrap_err().to_string().contains("is not a folder of this user alone"));
+        assert!(
+            kept.unwrap_err().to_string().contains("is not a directory that only this user can write to")
+        );
         assert_eq!(names(elsewhere.path()), [""; 0]);
         directory.put_back(&taken).unwrap();
         assert!(dir.path().join("a").exists());

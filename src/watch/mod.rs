@@ -1,8 +1,7 @@
-//! `watch`: imports whatever comes into a folder, for years and with nobody there.
+//! `watch`: imports bundles that arrive in a directory, unattended.
 //!
-//! It asks the folder again and again, since shares and gateways tell of nothing. A bundle is whole by what
-//! its signed manifest says, and never because some time has passed; time decides only when a file has come
-//! to rest, and when the rest is not waited for any longer.
+//! It polls the directory, because shares and gateways send no notifications. Only the signed manifest decides whether
+//! a bundle is complete. Time decides only when a file counts as settled and when to stop waiting for missing files.
 
 pub(crate) mod attempt;
 pub(crate) mod inbox;
@@ -48,10 +47,9 @@ use crate::watch::report::{BundleOutcome, WaitingBundle, WatchReport};
 use crate::watch::seen::{SeenBundle, Todo};
 use crate::watch::state::{ImportedBundle, ImportedBundles, UnsignedQuota, WaitingTimes};
 
-/// How long after a failure that is nobody's fault here (a registry that is down, a full disk) the same is
-/// tried again.
+/// The pause before a retry after a failure that may pass, such as an unreachable registry or a full disk.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
-/// How long after a refusal because of a clock the same is judged again: each leaves a line in the log.
+/// The pause before a retry after a rejection because of a clock. It is long, because each retry writes to the log.
 const RECHECK_PAUSE: Duration = Duration::from_secs(600);
 
 struct Watch<'w> {
@@ -59,50 +57,50 @@ struct Watch<'w> {
     importer: Importer,
     inbox: Inbox,
     seen: BTreeMap<String, SeenBundle>,
-    /// For how long bundles have waited, in seconds, also in earlier runs.
+    /// For how long bundles have waited, including earlier runs.
     waited: WaitingTimes,
-    /// What was imported: what comes late of it is of no use any more.
+    /// The imported bundles, to recognize files of them that come late.
     done: ImportedBundles,
-    /// Files that no trusted key signed, of which there may be any number.
+    /// The limit on files without a trusted signature, because anyone may send any number of them.
     unsigned: UnsignedQuota,
-    /// Such files of this round that are not dealt with one by one.
+    /// The files without a trusted signature of this round that are beyond the limit.
     junk: Vec<Junk>,
-    /// What was read of volumes' namesakes.
+    /// The digests of files that were read to find volumes.
     digests: Digests,
     outcomes: Vec<BundleOutcome>,
     heartbeats: Vec<heartbeat::HeartbeatResult>,
     errors: Vec<Error>,
-    /// Whether something is there in this round that was not when it began.
+    /// Whether files have been added since the round began.
     more: bool,
-    /// The volumes that have other names than their heads.
+    /// The volumes that are not named like their heads.
     renamed: RenamedVolumes,
     progress: &'w dyn Progress,
 }
 
-/// Imports whatever comes into a directory.
+/// Imports bundles that arrive in a directory.
 #[derive(Clone)]
 pub struct Watcher {
     options: WatchOptions,
 }
 
 impl Watcher {
-    /// A watcher with these options. They are checked when it runs.
+    /// Creates a watcher with these options. They are checked when it runs.
     #[must_use]
     pub fn new(options: WatchOptions) -> Self {
         Watcher { options }
     }
 
-    /// Imports what comes into the directory: without `once` until the process ends, otherwise until all of it has
-    /// been dealt with.
+    /// Imports bundles that arrive in the directory. Runs until the process ends, or with `once` until all files have
+    /// been handled.
     ///
     /// # Errors
-    /// If no key is trusted, or the directory cannot be watched. What fails with a bundle is in the report.
+    /// If no key is trusted, or the directory cannot be watched. Failures of bundles are in the report.
     pub fn run(&self, progress: &dyn Progress) -> Result<WatchReport, Error> {
         let importer = Importer::new(self.options.import.clone());
         let done = watch(&self.options, &importer, progress);
         match &done {
             Err(error) => importer.note_no_start(error, progress),
-            // Each import has said how it ended; the run did so as its worst part.
+            // Each import wrote its own result. The metrics of the run have the worst one.
             Ok(report) => {
                 if let Some(worst) = gravest(&report.errors) {
                     importer.write_metrics(RunNews::Ended(Err(worst)), progress);
@@ -120,7 +118,7 @@ fn keyring(options: &WatchOptions) -> Result<Keyring, TrustError> {
 }
 
 fn watch(options: &WatchOptions, importer: &Importer, progress: &dyn Progress) -> Result<WatchReport, Error> {
-    // What is wrong with the set-up is said at once, and not when something comes.
+    // Errors in the set-up are reported at the start and not when the first bundle comes.
     keyring(options)?;
     check_places(&options.import)?;
     let inbox = Inbox::open(&options.inbox)?;
@@ -148,7 +146,7 @@ fn watch(options: &WatchOptions, importer: &Importer, progress: &dyn Progress) -
     progress.info(&format!("Watching {} …", escape_line(&options.inbox.display().to_string())));
     for error in watcher.inbox.stuck() {
         progress.warn(&format!(
-            "{error}. Remove by hand what is left in {}/.trivy-ferry.",
+            "{error}. Remove the leftover files in {}/.trivy-ferry manually.",
             escape_line(&options.inbox.display().to_string())
         ));
     }
@@ -163,7 +161,7 @@ fn watch(options: &WatchOptions, importer: &Importer, progress: &dyn Progress) -
 }
 
 impl Watch<'_> {
-    /// Looks at the folder once. Says whether nothing there is about to change by itself.
+    /// Looks at the inbox once. Returns whether all files there have settled.
     fn round(&mut self) -> Result<bool, Error> {
         if self.inbox.is_replaced() {
             self.inbox = Inbox::open(&self.options.inbox)?;
@@ -171,23 +169,21 @@ impl Watch<'_> {
         match self.inbox.begin_look() {
             0 => {}
             _ if self.options.once => {}
-            count => {
-                self.progress.info(&format!("{count} sets of files could not be put back yet; trying again"))
-            }
+            count => self.progress.info(&format!("cannot put back {count} sets of files yet; retrying")),
         }
         let mut there = match Inputs::read_with_digests(&self.inbox.directories(), &self.digests) {
             Ok(there) => there,
-            // A share that is away for a while comes back.
+            // A share may be unavailable for a while.
             Err(error) if !self.options.once => {
                 let error = error.restated(&self.inbox.place().display().to_string(), &self.shown());
-                self.progress.info(&format!("{error}; trying again"));
+                self.progress.info(&format!("{error}; retrying"));
                 return Ok(false);
             }
             Err(error) => return Err(error),
         };
         let settled = self.link(&mut there);
         if self.more {
-            // What has come is not judged without what came back.
+            // Files came back from quarantine. The next round judges them together with the new ones.
             return Ok(false);
         }
         let sets = sets_of(&there);
@@ -197,7 +193,7 @@ impl Watch<'_> {
         let (mut due, at_rest) = self.look_at(sets);
         self.sort(&there, &mut due);
         for (key, files) in due {
-            // What is in the way of one must not end the watch: it is tried again, like a target that fails.
+            // A failure with one bundle must not end the watch. It is retried, like a failed target.
             if let Err(error) = self.deal_with(&there, &key, &files) {
                 let retry = Todo::TryAt(Instant::now() + self.inbox_pause());
                 let error = error.restated(&self.inbox.place().display().to_string(), &self.shown());
@@ -210,20 +206,20 @@ impl Watch<'_> {
             self.errors.push(error);
         }
         if let Some(more) = self.unsigned.take_untold(clock::now()) {
-            let why = format!("{more} more files are not signed by a trusted key, or are no bundles");
+            let why = format!("{more} more files are not signed by a trusted key, or are not bundles");
             self.log(None, Event::Rejected, &why, true);
         }
         self.unsigned.save(self.inbox.own());
         self.waited.save(self.inbox.own());
         if !self.options.once {
-            // They were said, and nobody asks for them.
+            // They were printed already, and there is no report at the end.
             self.errors.clear();
         }
         Ok(at_rest && settled && !self.more)
     }
 
-    /// Puts volumes of other names to their heads, and brings back bundles from quarantine to which some have come.
-    /// Returns whether nothing that may be such a volume is about to come to rest.
+    /// Assigns renamed volumes to their heads, and brings back bundles from quarantine for which volumes have come.
+    /// Returns whether no file that may be such a volume is about to settle.
     fn link(&mut self, there: &mut Inputs) -> bool {
         self.more = false;
         let settle = self.options.settle.duration().unsigned_abs();
@@ -238,7 +234,7 @@ impl Watch<'_> {
                 self.say(&format!("{error}. {}", error.hint()));
                 return true;
             }
-            // What waits here may wait for such a volume.
+            // Bundles in the inbox may wait for such a volume.
             _ => return there.bundles.is_empty() || self.renamed.is_settled(),
         };
         for found in self.renamed.continued(&quarantine.files(), &keyring, &self.digests) {
@@ -250,16 +246,16 @@ impl Watch<'_> {
         self.renamed.is_settled()
     }
 
-    /// Brings back some of the bundles in quarantine. Says whether something came back.
+    /// Puts some bundles from quarantine back into the inbox. Returns whether any file was put back.
     fn bring_back(&mut self, from: &Quarantine, which: BTreeSet<usize>, name: &str) -> bool {
         match self.inbox.bring_back(from, which.iter().filter_map(|index| from.bundles.get(*index))) {
             Ok(true) => {
-                self.say(&format!("back         {}: more of it has come", escape(name)));
+                self.say(&format!("back         {}: more files of it have arrived", escape(name)));
                 self.more = true;
                 true
             }
             Ok(false) => false,
-            // What is here may do without.
+            // The files in the inbox may be sufficient.
             Err(error) => {
                 self.say(&format!("{error}. {}", error.hint()));
                 false
@@ -267,13 +263,12 @@ impl Watch<'_> {
         }
     }
 
-    /// Looks at everything that is there. Returns what has come to rest and is due, and whether all of it is at
-    /// rest.
+    /// Looks at all files. Returns the settled sets of files that are due, and whether all files have settled.
     fn look_at(&mut self, sets: Vec<(String, Vec<PathBuf>)>) -> (Vec<(String, Vec<PathBuf>)>, bool) {
         let settle = self.options.settle.duration().unsigned_abs();
         let (mut due, mut at_rest) = (Vec::new(), true);
         for (key, files) in sets {
-            // A directory is no bundle, whatever its name is.
+            // A directory is not a bundle, even if it has the name of one.
             if files.iter().all(|file| file.is_dir() && !file.is_symlink()) {
                 continue;
             }
@@ -301,19 +296,19 @@ impl Watch<'_> {
         (due, at_rest)
     }
 
-    /// How long after a change in the inbox was refused it is tried again: at the next look, for whoever holds a file
-    /// there lets go of it soon.
+    /// Returns the pause before the retry of a failed rename in the inbox: until the next look, because other programs
+    /// usually have a file open only for a short time.
     fn inbox_pause(&self) -> Duration {
         self.options.interval.duration().unsigned_abs().min(RETRY_PAUSE)
     }
 
-    /// The watched folder, as the user calls it.
+    /// Returns the path of the inbox as the user gave it.
     fn shown(&self) -> String {
         self.inbox.path().display().to_string()
     }
 
-    /// The oldest first: what comes late in a row fills its gap, and nothing is taken for a step back. What
-    /// nobody vouches for comes last, whatever date it bears: it may take long.
+    /// Sorts bundles by creation time, the oldest first, so that none counts as a rollback. Bundles without a trusted
+    /// signature come last, because their dates mean nothing and they may take long.
     fn sort(&self, there: &Inputs, due: &mut [(String, Vec<PathBuf>)]) {
         if due.len() < 2 {
             return;
@@ -325,7 +320,7 @@ impl Watch<'_> {
         });
     }
 
-    /// Imports a bundle that has come to rest, or finds out what it waits for.
+    /// Imports a settled bundle, or finds out what it waits for.
     fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
         if there.heartbeats_named(key).next().is_some() {
             return self.hear(there, key, files);
@@ -336,7 +331,7 @@ impl Watch<'_> {
             seen.trusted = trusted;
         }
         let files = portion.files(files);
-        // What is left of the name is looked at next.
+        // The next round handles the other files of this name.
         self.more |= !matches!(portion, Portion::All);
         if let Some(error) = junk {
             let now = clock::now();
@@ -350,7 +345,7 @@ impl Watch<'_> {
         if incomplete && self.is_late_or_back(there, key, files)? {
             return Ok(());
         }
-        // A copy that has come to a halt may go on.
+        // A copy that was interrupted may be resumed.
         let unfinished = lacks.as_ref().is_some_and(|error| error.is_incomplete() || error.is_short());
         if let Some(error) = lacks
             && unfinished
@@ -369,7 +364,7 @@ impl Watch<'_> {
         }
         let tried = ImportAttempt::import(&self.importer, &taken, &self.shown());
         let Some(outcome) = tried.outcome(unfinished, holds_no_bundle) else {
-            // It is put back later otherwise. What the import says counts more.
+            // If this fails, the files are put back later. The error of the import is more important.
             if let Err(error) = self.inbox.put_back(&taken) {
                 self.say(&format!("{error}. {}", error.hint()));
             }
@@ -379,7 +374,7 @@ impl Watch<'_> {
         if outcome == Disposition::Processed {
             self.remember(key, tried.first_bundle, &taken)?;
         }
-        // A link that gets worse shows here first.
+        // Repairs are reported, because they are the first sign of a failing link.
         for repaired in &tried.repaired {
             self.say(&format!("repaired     {}: {}", escape(key), escape(repaired)));
         }
@@ -388,11 +383,11 @@ impl Watch<'_> {
         kept.or_else(|error| self.inbox.put_back(&taken).and(Err(error)))
     }
 
-    /// Whether incomplete files belong to a bundle that was imported before, and are not needed, or to one in
-    /// quarantine, which is brought back.
+    /// Handles incomplete files that belong to a known bundle. Returns whether they do: files of an imported bundle are
+    /// removed, and a bundle in quarantine is put back into the inbox.
     fn is_late_or_back(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<bool, Error> {
         if self.done.has_all(there, key) {
-            self.say(&format!("late         {}: parts of it that are not needed any more", escape(key)));
+            self.say(&format!("late         {}: removed files that are no longer needed", escape(key)));
             let taken = self.inbox.take(files)?;
             self.seen.remove(key);
             self.inbox.discard(taken)?;
@@ -413,15 +408,15 @@ impl Watch<'_> {
             Ok(self.bring_back(&quarantine, holding, key))
         };
         Ok(found().unwrap_or_else(|error| {
-            // What is here may do without.
+            // The files in the inbox may be sufficient.
             self.say(&format!("{error}. {}", error.hint()));
             false
         }))
     }
 
-    /// Leaves a bundle where it is that could not be imported.
+    /// Leaves a bundle that could not be imported in the inbox.
     fn wait_after(&mut self, there: &Inputs, key: &str, tried: ImportAttempt) {
-        // What is incomplete may still become complete, and is no failure until then.
+        // An incomplete bundle may still become complete, so this is not a failure yet.
         let lacks = matches!(tried.category, Some(Category::Verification | Category::Incomplete));
         let failed = tried.errors.into_iter().next().filter(|_| !lacks);
         let todo = match tried.category {
@@ -432,7 +427,7 @@ impl Watch<'_> {
         self.wait(there, key, &tried.why.unwrap_or_default(), todo, failed);
     }
 
-    /// Remembers what was imported, and puts back volumes that lay there and are none of its.
+    /// Records an imported bundle, and puts back volumes that do not belong to it.
     fn remember(
         &mut self,
         key: &str,
@@ -453,10 +448,11 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Remembers what a heartbeat says. It is not kept, unless a clock is in its way that may be corrected.
+    /// Records a heartbeat and removes its file. The file is kept if a clock caused its rejection, because the clock
+    /// may be corrected.
     fn hear(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
         let again = self.seen.get(key).is_some_and(|seen| matches!(seen.todo, Todo::JudgeAt(_)));
-        // A bundle of this name is looked at next.
+        // The next round handles a bundle of this name.
         self.more |= !there.all(key).is_empty();
         let taken = self.inbox.take(files)?;
         let mut rows = Vec::new();
@@ -479,7 +475,7 @@ impl Watch<'_> {
             self.inbox.put_back(&taken)?;
             let why = rows.iter().find_map(|row| row.why.clone()).unwrap_or_default();
             self.wait(there, key, &why, Todo::JudgeAt(Instant::now() + RECHECK_PAUSE), None);
-            // Why it waits is said once.
+            // `wait` has printed the reason.
             rows.retain(|row| !row.by_clock);
         } else {
             self.seen.remove(key);
@@ -497,7 +493,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Leaves a bundle where it is, for what is to be done with it next.
+    /// Leaves a bundle in the inbox, with what to do next.
     fn wait(&mut self, there: &Inputs, key: &str, why: &str, todo: Todo, failed: Option<Error>) {
         let heartbeats: Vec<PathBuf> = there.heartbeats_named(key).cloned().collect();
         let files = if heartbeats.is_empty() { there.all(key) } else { heartbeats };
@@ -507,7 +503,7 @@ impl Watch<'_> {
             self.say(&format!("waits        {}", with_name(&escape(key), &escape(why))));
         }
         if let Some(seen) = self.seen.get_mut(key) {
-            // Putting it back is no change that somebody else made.
+            // Putting the files back must not count as a change.
             seen.look = look(&files);
             why.clone_into(&mut seen.why);
             seen.todo = todo;
@@ -518,9 +514,9 @@ impl Watch<'_> {
         }
     }
 
-    /// Puts away what is no bundle and was not dealt with one by one: together, with one reason.
+    /// Quarantines the files of `junk` together, with one reason.
     fn put_away(&mut self, there: &Inputs) {
-        /// How many names go into one folder.
+        /// The maximum number of names per directory.
         const TOGETHER: usize = 1000;
         let mut junk = std::mem::take(&mut self.junk);
         while !junk.is_empty() {
@@ -548,7 +544,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Puts some of them away.
+    /// Quarantines some files of `junk`.
     fn put_away_together(
         &mut self,
         files: &[PathBuf],
@@ -557,7 +553,7 @@ impl Watch<'_> {
     ) -> Result<(), Error> {
         let inbox = format!("{}/", self.inbox.place().display());
         let why = escape(&format!("such as: {}", example.to_string().replace(&inbox, "")));
-        let bundle = format!("{} files that are no bundles of a trusted key", files.len());
+        let bundle = format!("{} files that are not bundles signed by a trusted key", files.len());
         let category = Category::Verification;
         let reason = Reason {
             outcome: Disposition::Quarantined,
@@ -581,7 +577,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Puts away what is not waited for any longer.
+    /// Quarantines bundles that have waited too long.
     fn give_up(&mut self, there: &Inputs) -> Result<(), Error> {
         let overdue = overdue(there.keys(), &self.seen, &self.waited, self.options);
         let mut first = Ok(());
@@ -609,14 +605,14 @@ impl Watch<'_> {
                     self.log(Some(&key), Event::GivenUp, &why, true);
                 }
                 Ok(()) => self.unsigned.count(1),
-                // One that cannot be put away does not keep the others.
+                // If one cannot be quarantined, the others still are.
                 Err(error) => first = first.and(Err(error)),
             }
         }
         first
     }
 
-    /// Writes down what no import has. It goes to quarantine all the same.
+    /// Writes a line to the log for files that no import has logged. They are quarantined even if this fails.
     fn log(&self, key: Option<&str>, event: Event, why: &str, unsigned: bool) {
         let import = &self.options.import;
         let stream = import.acceptance.stream.as_str();
@@ -628,7 +624,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Puts a bundle away that is dealt with.
+    /// Moves a processed or rejected bundle to its directory.
     fn keep(&mut self, key: &str, taken: &TakenFiles, verdict: BundleVerdict<'_>) -> Result<(), Error> {
         let said = verdict.summary(key);
         let BundleVerdict { outcome, category, why, errors, stray, details } = verdict;
@@ -646,7 +642,7 @@ impl Watch<'_> {
             stray,
             details,
         };
-        // An import says nothing of what is no bundle at all.
+        // An import does not log files that are not bundles.
         if outcome == Disposition::Quarantined && category == Some(Category::Usage) {
             self.log(Some(key), Event::Rejected, why.as_deref().unwrap_or_default(), true);
         }
@@ -654,7 +650,7 @@ impl Watch<'_> {
         self.seen.remove(key);
         self.waited.forget(key);
         self.say(&said);
-        // Also of what was processed: what is in use may have expired, or be too old.
+        // Processed bundles have errors, too, if installed data has expired or is too old.
         self.errors.extend(errors);
         self.hook(key, outcome.as_str(), &kept);
         if self.options.once {
@@ -664,7 +660,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Tells the operator's command. What it does is its own affair: the bundle is dealt with.
+    /// Runs the operator's command. A failure of it does not change the outcome.
     fn hook(&mut self, key: &str, result: &str, reason: &Path) {
         let Some(command) = &self.options.exec_outcome else { return };
         let environment = [
@@ -672,7 +668,7 @@ impl Watch<'_> {
             ("TRIVY_FERRY_BUNDLE", escape(key)),
             ("TRIVY_FERRY_REASON", reason.display().to_string()),
         ];
-        if let Err(error) = hook::hook(command, "the bundle is dealt with", false, &environment) {
+        if let Err(error) = hook::hook(command, "the bundle has been handled", false, &environment) {
             self.say(&format!("{error}. {}", error.hint()));
             self.errors.push(error);
         }

@@ -1,4 +1,4 @@
-//! Which directory is watched, how patiently, and where what comes goes.
+//! The options of `watch`.
 
 use std::path::PathBuf;
 
@@ -6,25 +6,25 @@ use crate::import::options::ImportOptions;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
 
-/// Which directory is watched, how patiently, and where what comes goes.
+/// The options of `watch`: the inbox, the times and limits, and the options of the imports.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct WatchOptions {
-    /// The directory into which bundles, volumes and parity come.
+    /// The directory in which bundles, volumes and parity files arrive.
     pub inbox: PathBuf,
-    /// How often it is looked at.
+    /// The pause between two looks.
     pub interval: Age,
-    /// How long a file must not have changed.
+    /// How long a file must be unchanged before it is handled.
     pub settle: Age,
-    /// How long what is incomplete is kept.
+    /// How long to wait for the missing files of a bundle.
     pub give_up_after: Age,
     /// How many imported bundles are kept.
     pub keep_processed: u32,
     /// How many rejected bundles are kept.
     pub keep_quarantined: u32,
-    /// How much room what waits may take; `None` for any.
+    /// The maximum total size of waiting files; `None` for no limit.
     pub max_waiting: Option<ByteSize>,
-    /// Ends when all that is there has been dealt with or waits for more.
+    /// Ends when all files have been handled or wait for more.
     pub once: bool,
     /// A shell command that runs after each outcome.
     pub exec_outcome: Option<String>,
@@ -33,8 +33,8 @@ pub struct WatchOptions {
 }
 
 impl WatchOptions {
-    /// Options that watch a directory: every 10 s, for files that have not changed for 10 s. What is incomplete is
-    /// kept for 3 days, and of what was imported and rejected the 3 and 10 latest bundles.
+    /// Creates options that look at a directory every 10 s and handle files that have not changed for 10 s. Incomplete
+    /// bundles wait for 3 days. The latest 3 imported and 10 rejected bundles are kept.
     #[must_use]
     pub fn new(inbox: PathBuf, import: ImportOptions) -> Self {
         WatchOptions {

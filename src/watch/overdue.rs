@@ -1,4 +1,4 @@
-//! Which bundles are not waited for any longer, and why.
+//! The choice of the bundles that have waited too long.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -8,14 +8,14 @@ use crate::watch::options::WatchOptions;
 use crate::watch::seen::{SeenBundle, Todo};
 use crate::watch::state::WaitingTimes;
 
-/// A bundle that is not waited for any longer.
+/// A bundle that has waited too long.
 pub(crate) struct Overdue {
     pub(crate) key: String,
     /// Whether a trusted key signed its head.
     pub(crate) trusted: bool,
     /// For how long it has waited.
     pub(crate) waited: Duration,
-    /// Why it is given up.
+    /// Why the watch stops waiting for it.
     pub(crate) why: &'static str,
 }
 
@@ -33,16 +33,16 @@ pub(crate) fn overdue<'k>(
         let bytes = || seen.look.iter().fold(0u64, |all, (_, length, ..)| all.saturating_add(*length));
         let (waited, bytes) = match seen.todo {
             Todo::Wait | Todo::JudgeAt(_) => (waiting_times.of(key), bytes()),
-            // What lacked something for long and is coming now gets its time anew. What it takes does not
-            // count yet: it may be whole, and then it is not here for long.
+            // The time starts again for a bundle that is changing. Its size does not count, because it may be complete
+            // and imported soon.
             Todo::Try => (seen.restless.elapsed(), 0),
-            // What lacks nothing is never given up; but that it does somebody has to vouch for.
+            // Complete bundles wait without a limit, but only if a trusted key signed them.
             Todo::TryAt(_) if seen.trusted => continue,
             Todo::TryAt(_) => (waiting_times.of(key), bytes()),
         };
         waiting.push((seen.trusted, Reverse(waited), key.to_owned(), bytes));
     }
-    // What nobody vouches for goes first.
+    // Bundles without a trusted signature go first.
     waiting.sort();
     let mut all = waiting.iter().fold(0u64, |all, (.., bytes)| all.saturating_add(*bytes));
     let most = options.max_waiting.map_or(u64::MAX, |size| size.bytes());
@@ -50,9 +50,11 @@ pub(crate) fn overdue<'k>(
     for (trusted, Reverse(waited), key, bytes) in waiting {
         let judged = seen.get(&key).is_some_and(|seen| seen.failed.is_some());
         let why = match () {
-            () if waited >= limit && judged => "it was still refused after so long",
-            () if waited >= limit => "it has waited too long for what is missing",
-            () if all > most && bytes > 0 => "what waits takes too much room, and this has waited longest",
+            () if waited >= limit && judged => "it has waited too long and still cannot be imported",
+            () if waited >= limit => "it has waited too long for the missing files",
+            () if all > most && bytes > 0 => {
+                "waiting files exceed --max-waiting, and this bundle has waited longest"
+            }
             () => continue,
         };
         all = all.saturating_sub(bytes);

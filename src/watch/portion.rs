@@ -1,5 +1,5 @@
-//! Sorts the files of the inbox by the names of bundles, and those under one name: a complete signed bundle, stray
-//! heads, or all of it.
+//! Sorts the files of the inbox by the names of bundles, and the files of one name into a complete signed bundle, stray
+//! heads and other files.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -9,31 +9,31 @@ use crate::bundle::{BundleError, UnverifiedBundle};
 use crate::intake::file_sets::{Inputs, name_of};
 use crate::trust::keyring::Keyring;
 
-/// What is dealt with at once of all that bears a bundle's name: anybody may put something else under it.
+/// The files of one name that are handled together. Other users may add unrelated files with the same name.
 pub(crate) enum Portion {
-    /// All of it.
+    /// All files of the name.
     All,
-    /// The files of a bundle that is whole and that a trusted key signed.
+    /// The files of a complete bundle that a trusted key signed.
     Own(Vec<PathBuf>),
-    /// Files named like a head that are no bundle, beside something else.
+    /// Files that have the name of a head but are not bundles. Other files have the name, too.
     Stray(Vec<PathBuf>),
 }
 
-/// Files of one name that are no bundle and no part of one.
+/// Files of one name that are not part of a trusted bundle.
 pub(crate) struct Junk {
     pub(crate) key: String,
     pub(crate) files: Vec<PathBuf>,
     pub(crate) error: BundleError,
 }
 
-/// What a look at all that bears a bundle's name found.
+/// The files of one name, sorted.
 pub(crate) struct Sorted {
     pub(crate) portion: Portion,
     /// Whether a trusted key signed one of its heads.
     pub(crate) trusted: bool,
-    /// What it lacks, by what its signed manifest says; none where not all of it is dealt with.
+    /// What the bundle lacks by its signed manifest. `None` if only some of the files are handled.
     pub(crate) lacks: Option<BundleError>,
-    /// Why what is dealt with is nothing that a trusted key signed, nor may become it.
+    /// Why the handled files are not signed by a trusted key and cannot become so by waiting.
     pub(crate) junk: Option<BundleError>,
 }
 
@@ -57,7 +57,7 @@ impl Sorted {
         let has_others = trusted || there.volumes(key).next().is_some() || !there.parity(key).is_empty();
         let is_stray = |why: &BundleError| match why {
             BundleError::NotABundle { .. } | BundleError::NotAFile { .. } => true,
-            // A head may still be coming, and one that is damaged may be made again.
+            // A head may still be arriving, and a damaged one may be rebuilt from parity.
             why => trusted && !why.is_short(),
         };
         let (stray, other): (Vec<_>, Vec<_>) = bad.into_iter().partition(|(_, why)| is_stray(why));
@@ -88,21 +88,21 @@ impl Portion {
     }
 }
 
-/// Whether a head is nothing that a trusted key signed, and does not become it by waiting.
+/// Whether a head is not signed by a trusted key and cannot become so by waiting.
 pub(crate) fn is_junk(why: &BundleError) -> bool {
     !why.is_signed() && !why.is_short() && !why.is_usage() && !matches!(why, BundleError::Read { .. })
 }
 
-/// The whole, or the head; or what else there is.
+/// Returns the single file or the head of a bundle, or another of its files if it has neither.
 pub(crate) fn first(there: &Inputs, key: &str) -> PathBuf {
     there.all(key).into_iter().next().unwrap_or_default()
 }
 
-/// What tells whether a file is still as it was: length, modification, and which file it is.
+/// The properties of files that change when they change: path, length, modification time and inode.
 pub(crate) type Look = Vec<(PathBuf, u64, i64, i64, u64)>;
 
-/// What files look like. The order in which a directory lists them says nothing: tmpfs changes it when a file
-/// is put back.
+/// Returns the properties of files, sorted, because the order of a directory's entries may change without a change of
+/// the files. tmpfs changes it when a file is put back.
 pub(crate) fn look(files: &[PathBuf]) -> Look {
     let look = |path: &PathBuf| {
         let metadata = path.symlink_metadata().ok()?;
@@ -113,19 +113,19 @@ pub(crate) fn look(files: &[PathBuf]) -> Look {
     looks
 }
 
-/// All files that are there, by the name of their bundle or heartbeat.
+/// Returns all files by the name of their bundle or heartbeat.
 pub(crate) fn sets_of(there: &Inputs) -> Vec<(String, Vec<PathBuf>)> {
     let mut heartbeats: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
     for file in &there.heartbeats {
         heartbeats.entry(name_of(file)).or_default().push(file.clone());
     }
-    // What has the name of a heartbeat is looked at when that is dealt with.
+    // Files with the name of a heartbeat are handled after the heartbeat.
     let bundles = there.keys().filter(|key| !heartbeats.contains_key(*key));
     let bundles: Vec<_> = bundles.map(|key| (key.to_owned(), there.all(key))).collect();
     bundles.into_iter().chain(heartbeats).collect()
 }
 
-/// A bundle's name as the name of a folder, whatever it holds.
+/// Turns a bundle's name into a valid name of a directory.
 pub(crate) fn file_name(key: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
     key.chars().take(100).map(plain).collect()

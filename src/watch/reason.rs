@@ -1,6 +1,6 @@
-//! Why a bundle was put away: the `reason.json` beside its files.
+//! `reason.json`, which says why the files beside it were processed or quarantined.
 //!
-//! Knows what is written and what is read back of it; nothing of the directories in which it lies.
+//! Knows the content of the file; nothing of the directories.
 
 use std::io::Read;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::error::{Category, Error};
 use crate::import::report::ImportReport;
 use crate::util::text::{escape, with_name};
 
-/// Where a bundle was put.
+/// The outcome for a bundle, and the directory into which its files were moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -27,7 +27,7 @@ pub enum Disposition {
 }
 
 impl Disposition {
-    /// Returns the word that stands for it in JSON and in the environment of the operator's command.
+    /// Returns its word in JSON and in the environment of the operator's command.
     pub fn as_str(self) -> &'static str {
         match self {
             Disposition::Processed => "processed",
@@ -36,7 +36,7 @@ impl Disposition {
     }
 }
 
-/// What became of a bundle.
+/// The outcome for a bundle, with the reasons.
 pub(crate) struct BundleVerdict<'v> {
     pub(crate) outcome: Disposition,
     pub(crate) category: Option<Category>,
@@ -47,7 +47,7 @@ pub(crate) struct BundleVerdict<'v> {
 }
 
 impl BundleVerdict<'_> {
-    /// Returns the line that says it. Most reasons name the bundle, which is then named once.
+    /// Returns the progress line. A reason that names the bundle already does not repeat the name.
     pub(crate) fn summary(&self, key: &str) -> String {
         let name = escape(key);
         let said = match (&self.why, &self.details) {
@@ -67,14 +67,14 @@ pub(crate) struct Reason<'r> {
     pub(crate) exit_code: u8,
     pub(crate) at: Timestamp,
     pub(crate) errors: Vec<Value>,
-    /// The files only had a bundle's name: they are not brought back when more of it comes.
+    /// Whether the files only had a bundle's name. They are not put back when more files of the bundle come.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) stray: bool,
     #[serde(flatten)]
     pub(crate) details: Details<'r>,
 }
 
-/// What was done before it was put away.
+/// The events that led to the outcome.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Details<'r> {
@@ -83,14 +83,14 @@ pub(crate) enum Details<'r> {
         /// The report of the import.
         import: Value,
     },
-    /// It was not waited for any longer.
+    /// It had waited too long.
     GivenUp {
         /// Why.
         given_up: &'r str,
         /// For how long it had waited.
         waited_seconds: u64,
     },
-    /// Unsigned files that were put away together.
+    /// Files without a trusted signature that were quarantined together.
     Unsigned {
         /// Their names.
         bundles: &'r [String],
@@ -98,13 +98,13 @@ pub(crate) enum Details<'r> {
 }
 
 impl Details<'_> {
-    /// Describes an import from `place`, a directory that is gone when somebody reads this.
+    /// Describes an import from `place`, a temporary directory whose path is removed from the report.
     pub(crate) fn import(report: Option<&ImportReport>, place: &str) -> Self {
         let report = report.and_then(|report| serde_json::to_value(report).ok());
         Details::Import { import: report.map_or(Value::Null, |report| without(report, place)) }
     }
 
-    /// Describes a bundle that was given up.
+    /// Describes a bundle that had waited too long.
     pub(crate) fn given_up(why: &'static str, waited: Duration) -> Self {
         Details::GivenUp { given_up: why, waited_seconds: waited.as_secs() }
     }
@@ -114,7 +114,7 @@ impl Reason<'_> {
     /// Returns the content of the file, with sorted keys.
     ///
     /// # Errors
-    /// If it cannot be written as JSON.
+    /// If it cannot be serialized as JSON.
     pub(crate) fn to_bytes(&self) -> serde_json::Result<Vec<u8>> {
         let mut text = serde_json::to_vec_pretty(&serde_json::to_value(self)?)?;
         text.push(b'\n');
@@ -122,7 +122,7 @@ impl Reason<'_> {
     }
 }
 
-/// What is read back of a `reason.json`.
+/// The fields that are read from a `reason.json`.
 #[derive(Deserialize)]
 struct EarlierReason {
     bundle: String,
@@ -131,8 +131,8 @@ struct EarlierReason {
     stray: bool,
 }
 
-/// Returns whether a `reason.json` says that a bundle of this name was damaged or incomplete, so that files which
-/// come later may complete it. Without a name, of any bundle; also of files that are no bundle, but may be volumes.
+/// Returns whether a `reason.json` says that a bundle of this name was damaged or incomplete, so that later files may
+/// complete it. Without a name, any bundle matches, and so do files that are not bundles but may be volumes.
 pub(crate) fn may_be_completed(reason: &Path, bundle: Option<&str>) -> bool {
     /// Larger than any report, in bytes.
     const MAX: u64 = 16 << 20;
@@ -153,7 +153,7 @@ pub(crate) fn may_be_completed(reason: &Path, bundle: Option<&str>) -> bool {
     })
 }
 
-/// Returns a report without the directory in which files lay for a moment.
+/// Returns a report without the path of the temporary directory.
 fn without(report: Value, place: &str) -> Value {
     match report {
         Value::String(text) => Value::String(text.replace(place, "")),
@@ -172,7 +172,7 @@ pub(crate) fn errors_as_json(errors: &[Error]) -> Vec<Value> {
 mod tests {
     use super::*;
 
-    /// What earlier versions wrote is still understood: names of fields and codes are a contract.
+    /// Files of earlier versions must stay readable: names of fields and exit codes are a contract.
     #[test]
     fn a_reason_of_an_earlier_version_is_read() {
         let dir = tempfile::tempdir().unwrap();

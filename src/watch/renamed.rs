@@ -1,8 +1,7 @@
-//! Volumes whose names are not those of their heads: which of them belong to which head, in the inbox and in
-//! quarantine.
+//! Renamed volumes, whose names are not those of their heads: assigns them to heads in the inbox and in quarantine.
 //!
-//! A file of an unknown name may be anybody's. It belongs to a bundle only if a trusted key signed its digest, and
-//! it is read only when it has come to rest and has the size of a volume.
+//! A file with an unknown name is untrusted. It belongs to a bundle only if a trusted key signed its digest. It is read
+//! only when it has settled and has the size of a volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,38 +16,38 @@ use crate::intake::renamed::RenamedFiles;
 use crate::trust::keyring::Keyring;
 use crate::watch::portion::{Look, look};
 
-/// How many heads in quarantine are looked at.
+/// The maximum number of heads in quarantine that are read.
 const MAX_HEADS: usize = 256;
 
-/// What is known of such volumes from one look at the inbox to the next.
+/// The renamed volumes that are remembered between two looks at the inbox.
 #[derive(Default)]
 pub(crate) struct RenamedVolumes {
-    /// The files that may be some: what each looked like, since when, and when it was first there.
+    /// The files that may be renamed volumes: their properties, the time of the last change and of the first look.
     files: BTreeMap<PathBuf, (Look, Instant, Instant)>,
-    /// Whether none of them is new and may come to rest soon.
+    /// Whether no file is new and about to settle.
     is_settled: bool,
     links: Vec<LinkedVolume>,
-    /// What was there when the links were found.
+    /// The files for which the links were found.
     linked: Look,
-    /// Files that have come to rest and belong to no head that is here.
+    /// Settled files that belong to no head in the inbox.
     loose: Vec<PathBuf>,
-    /// What was there when the quarantine was compared with these.
+    /// The files that were last compared with the quarantine.
     compared: Look,
 }
 
-/// The bundle in quarantine that something has come of.
+/// A bundle in quarantine for which a volume has come.
 pub(crate) struct Continued {
     /// The name of its head.
     pub(crate) name: String,
     /// The sha256 of its signed payload.
     pub(crate) identity: Digest,
-    /// In which of the directories its files are.
+    /// The indexes of the directories that hold its files.
     pub(crate) directories: BTreeSet<usize>,
 }
 
 impl RenamedVolumes {
-    /// Puts such volumes to their heads, so that they are dealt with together. Without a keyring, those that were
-    /// found before.
+    /// Assigns renamed volumes to their heads, so that they are handled together. Without a keyring, only volumes that
+    /// were found before are assigned.
     pub(crate) fn link(&mut self, there: &mut Inputs, keyring: Option<&Keyring>, settle: Duration) {
         let now = Instant::now();
         let mut before = std::mem::take(&mut self.files);
@@ -85,13 +84,13 @@ impl RenamedVolumes {
         self.loose = usable.into_iter().filter(is_loose).collect();
     }
 
-    /// Whether no file that may be a volume is new and may come to rest soon.
+    /// Whether no file that may be a volume is new and about to settle.
     pub(crate) fn is_settled(&self) -> bool {
         self.is_settled
     }
 
-    /// Finds the bundles in quarantine of which a volume lies in the inbox that they lack there. `kept` are the files
-    /// of each directory. Finds none while nothing has changed.
+    /// Finds the bundles in quarantine whose missing volumes are in the inbox. `kept` are the files of each directory.
+    /// Returns nothing if no file has changed since the last call.
     pub(crate) fn continued(
         &mut self,
         kept: &[Vec<PathBuf>],
@@ -117,7 +116,7 @@ impl RenamedVolumes {
             let Ok(signed) = opened.signed(keyring) else { continue };
             let has_come = come.search(signed.payload().volumes.len(), &one_look, std::iter::empty());
             let is_there = kept.files.search(signed.payload().volumes.len(), &one_look, std::iter::empty());
-            // Most likely it is beside its head: what else has its size need not be read then.
+            // Look beside the head first. This avoids reading other files of the same size.
             let find_kept = |number: &str, volume: &Volume| {
                 let is_beside = |path: &Path| kept.directory_of(path) == Some(*index);
                 is_there.find(number, volume, &is_beside).or_else(|| is_there.find(number, volume, &|_| true))
@@ -135,13 +134,13 @@ impl RenamedVolumes {
         found
     }
 
-    /// Compares the quarantine again at the next look: what was found could not be brought back.
+    /// Compares the quarantine again at the next look, because a bundle could not be put back.
     pub(crate) fn compare_again(&mut self) {
         self.compared = Look::new();
     }
 }
 
-/// Finds the directories in quarantine that hold volumes which a head in the inbox lacks.
+/// Finds the directories in quarantine that hold missing volumes of a head in the inbox.
 pub(crate) fn lacking_in(
     kept: &[Vec<PathBuf>],
     there: &Inputs,
@@ -191,7 +190,7 @@ impl KeptFiles {
     }
 }
 
-/// The volumes of a bundle with their numbers as names have them.
+/// Returns the volumes of a bundle with their numbers as in names of files.
 fn numbered(signed: &SignedBundle) -> impl Iterator<Item = (String, &Volume)> {
     let volumes = signed.payload().volumes.iter().enumerate();
     volumes.filter_map(|(index, volume)| Some((VolumeNumber::at(index)?.to_string(), volume)))

@@ -1,6 +1,6 @@
-//! What a watch with `once` did.
+//! The report of a watch with `once`.
 //!
-//! Plain data: knows neither how it came about nor how it is printed.
+//! Plain data; knows nothing of how the watch works or how the report is printed.
 
 use std::path::PathBuf;
 
@@ -10,46 +10,46 @@ use crate::error::Error;
 use crate::import::heartbeat;
 use crate::watch::reason::Disposition;
 
-/// What `--once` did.
+/// The report of `watch --once`.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WatchReport {
-    /// The bundles that were dealt with.
+    /// The bundles that were processed or quarantined.
     pub outcomes: Vec<BundleOutcome>,
-    /// The bundles that wait for more.
+    /// The bundles that wait.
     pub waiting: Vec<WaitingBundle>,
-    /// The heartbeats that came.
+    /// The heartbeats that were received.
     pub heartbeats: Vec<heartbeat::HeartbeatResult>,
-    /// What went wrong.
+    /// The errors.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
 }
 
-/// What became of a bundle.
+/// The outcome for a bundle.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct BundleOutcome {
     /// Its name.
     pub bundle: String,
-    /// Where it was put.
+    /// The outcome.
     pub outcome: Disposition,
     /// The exit code of its import.
     pub exit_code: u8,
-    /// Why.
+    /// The reason, if it failed.
     pub why: Option<String>,
-    /// The file that says why.
+    /// The path of its `reason.json`.
     #[serde(serialize_with = "crate::util::text::serialize_path")]
     pub reason: PathBuf,
 }
 
-/// A bundle that is not complete yet.
+/// A bundle that waits in the inbox.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct WaitingBundle {
     /// Its name.
     pub bundle: String,
-    /// For how long, in seconds.
+    /// How long it has waited, in seconds.
     pub since: u64,
-    /// Why.
+    /// The reason.
     pub why: String,
 }

@@ -1,46 +1,46 @@
-//! What a watch knows of a bundle that is not dealt with yet.
+//! The state of a bundle in the inbox that has not been handled yet.
 
 use std::time::Instant;
 
 use crate::error::Error;
 use crate::watch::portion::Look;
 
-/// What is known of a bundle that is not dealt with yet.
+/// The state of a bundle that has not been handled yet.
 pub(crate) struct SeenBundle {
     pub(crate) look: Look,
-    /// Since when it has looked like this.
+    /// The time of its last change.
     pub(crate) since: Instant,
-    /// Since when it has been changing.
+    /// The time since which it has been changing.
     pub(crate) restless: Instant,
-    /// What is to be done with it.
+    /// What to do with it.
     pub(crate) todo: Todo,
-    /// Why it has to wait.
+    /// Why it waits.
     pub(crate) why: String,
-    /// What it was tried for without success, in this run.
+    /// The error of the last failed attempt in this run.
     pub(crate) failed: Option<Error>,
     /// Whether a trusted key signed its head.
     pub(crate) trusted: bool,
 }
 
 impl SeenBundle {
-    /// A bundle that looks different from before, if it was there before.
+    /// Creates the state of a bundle that is new or has changed.
     pub(crate) fn changed(look: Look, before: Option<&SeenBundle>) -> Self {
         let since = Instant::now();
         let changing = before.filter(|seen| matches!(seen.todo, Todo::Try));
         let restless = changing.map_or(since, |seen| seen.restless);
-        let (why, todo, failed) = ("it is still coming".into(), Todo::Try, None);
+        let (why, todo, failed) = ("it is still arriving".into(), Todo::Try, None);
         SeenBundle { look, since, restless, todo, why, failed, trusted: false }
     }
 }
 
-/// What is to be done with a bundle that has come to rest.
+/// What to do with a settled bundle.
 pub(crate) enum Todo {
-    /// It was not tried yet.
+    /// Import it. It has not been tried yet.
     Try,
-    /// It lacks something: there is nothing to do until it looks different.
+    /// Wait until its files change, because it is incomplete.
     Wait,
-    /// It could not be imported, and is tried again then.
+    /// Retry the import at this time.
     TryAt(Instant),
-    /// A clock was in its way, and may be corrected: it is judged again then, and not for ever.
+    /// Retry at this time, within the limit of waiting. A clock that may be corrected caused the rejection.
     JudgeAt(Instant),
 }

@@ -1,5 +1,5 @@
-//! What a watch keeps in mind between its rounds and its runs: for how long bundles have waited, and which
-//! were imported. Without it nothing goes wrong; some waits begin anew.
+//! The notes that a watch keeps between rounds and runs: waiting times, imported bundles, and the count of files
+//! without a trusted signature. They may be lost without harm; waiting times then start again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,11 @@ use crate::util::clock;
 use crate::util::dir::FileMode;
 use crate::util::fs::{self, Durability};
 
-/// For how long bundles have waited. Counted, and not taken from the clock, which may jump.
+/// The waiting times of bundles. They are counted and not computed from the system's clock, which may jump.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct WaitingTimes {
     seconds: BTreeMap<String, f64>,
-    /// When that was counted last, by the system's clock: for runs that end between rounds.
+    /// The time of the last count by the system's clock, for the time between two runs.
     at: Option<Timestamp>,
     #[serde(skip)]
     counted: Option<Instant>,
@@ -28,7 +28,8 @@ pub(crate) struct WaitingTimes {
 
 impl WaitingTimes {
     const FILE: &str = "waiting.json";
-    /// What passes between two runs counts as a day at the most: a clock that jumps by years ends no wait.
+    /// The maximum time in seconds that counts between two runs, so that a clock that jumps by years does not end a
+    /// wait.
     const MAX: f64 = 24.0 * 60.0 * 60.0;
 
     pub(crate) fn load(own: &Path) -> Self {
@@ -36,7 +37,7 @@ impl WaitingTimes {
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Counts the time since it was counted last for those that are there.
+    /// Adds the time since the last count to the bundles that are there. Removes all others.
     pub(crate) fn tick<'k>(&mut self, keys: impl Iterator<Item = &'k str>) {
         let now = clock::now();
         let passed = match (self.counted, self.at) {
@@ -63,7 +64,7 @@ impl WaitingTimes {
         self.seconds.remove(key);
     }
 
-    /// Best effort: without it, the wait begins anew after a restart.
+    /// Saves the waiting times, best effort: if this fails, they start again after a restart.
     pub(crate) fn save(&self, own: &Path) {
         write_note(own, Self::FILE, self);
     }
@@ -73,20 +74,20 @@ impl WaitingTimes {
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct ImportedBundles(Vec<ImportedBundle>);
 
-/// A bundle that was imported. A name alone says nothing: anybody may give it to something else.
+/// A bundle that was imported. Its name alone does not identify it, because other files can have the same name.
 #[derive(Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct ImportedBundle {
-    /// Its name, in small letters.
+    /// Its name in lower case.
     pub(crate) key: String,
     /// The sha256 of its signed payload.
     pub(crate) identity: Digest,
-    /// The volumes behind its head; none where it is one file.
+    /// The volumes that follow its head volume; none if it is a single file.
     pub(crate) volumes: Vec<Volume>,
 }
 
 impl ImportedBundles {
     const FILE: &str = "done.json";
-    /// Years of daily bundles.
+    /// Enough for years of daily bundles.
     const MAX: usize = 2000;
 
     pub(crate) fn load(own: &Path) -> Self {
@@ -94,13 +95,13 @@ impl ImportedBundles {
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Whether what lies there of a bundle is of one that was imported: each head and volume. Parity does not
-    /// matter, since nobody can say whose it is.
+    /// Whether all heads and volumes of this name belong to one imported bundle. Parity files are ignored, because they
+    /// do not say to which bundle they belong.
     pub(crate) fn has_all(&self, there: &Inputs, key: &str) -> bool {
         let identity = |path: &PathBuf| UnverifiedBundle::open(path).ok().map(|head| head.identity());
         let heads: Vec<Option<Digest>> = there.heads(key).iter().map(identity).collect();
         self.0.iter().any(|imported| {
-            // A head says by itself of which bundle it is. Volumes do not: bundles may have some in common.
+            // A head identifies its bundle. Volumes do not, because two bundles may share volumes.
             (imported.key == key || !heads.is_empty())
                 && heads.iter().all(|head| *head == Some(imported.identity))
                 && there.has_only(key, &imported.volumes)
@@ -119,29 +120,29 @@ impl ImportedBundles {
         self.0.drain(..old);
     }
 
-    /// Best effort: without it, late parts are waited for in vain, and no more.
+    /// Saves the list, best effort: if this fails, late files of a bundle wait until the limit is reached.
     pub(crate) fn save(&self, own: &Path) {
         write_note(own, Self::FILE, self);
     }
 }
 
-/// How many files that no trusted key signed were dealt with one by one lately. Whoever may put files there
-/// can put any number: beyond some in an hour they are dealt with together, and said together.
+/// The number of files without a trusted signature that were handled one by one. Anyone who can write to the inbox can
+/// send any number of them, so beyond an hourly limit they are handled and reported together.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct UnsignedQuota {
-    /// When the hour began.
+    /// The begin of the hour.
     since: Option<Timestamp>,
-    /// How many were named in it.
+    /// How many files were reported by name in it.
     named: u64,
-    /// How many were only counted since the last time that this was written down.
+    /// How many files were only counted since the last report.
     counted: u64,
-    /// When that was.
+    /// The time of the last report.
     told: Option<Timestamp>,
 }
 
 impl UnsignedQuota {
     const FILE: &str = "unsigned.json";
-    /// How many are named in an hour.
+    /// The maximum number of files that are reported by name in an hour.
     const MAX: u64 = 20;
     const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -150,22 +151,22 @@ impl UnsignedQuota {
         read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     }
 
-    /// Best effort: without it, some more are named after a restart.
+    /// Saves the counts, best effort: if this fails, more files are reported by name after a restart.
     pub(crate) fn save(&self, own: &Path) {
         write_note(own, Self::FILE, self);
     }
 
-    /// Whether an hour has passed. A clock that went back counts as one that has.
+    /// Whether an hour has passed. Returns `true` if the clock went back.
     fn is_over(since: Option<Timestamp>, now: Timestamp) -> bool {
         since.is_none_or(|since| !(SignedDuration::ZERO..Self::HOUR).contains(&now.duration_since(since)))
     }
 
-    /// Whether another one may be named.
+    /// Whether another file may be reported by name.
     pub(crate) fn has_room(&self, now: Timestamp) -> bool {
         self.named < Self::MAX || Self::is_over(self.since, now)
     }
 
-    /// One was named.
+    /// Records that a file was reported by name.
     pub(crate) fn name(&mut self, now: Timestamp) {
         if Self::is_over(self.since, now) {
             (self.since, self.named) = (Some(now), 0);
@@ -173,12 +174,12 @@ impl UnsignedQuota {
         self.named += 1;
     }
 
-    /// Some were not named.
+    /// Records files that were not reported by name.
     pub(crate) fn count(&mut self, more: usize) {
         self.counted = self.counted.saturating_add(more as u64);
     }
 
-    /// How many were counted, once in an hour.
+    /// Returns the number of counted files and resets it, once in an hour.
     pub(crate) fn take_untold(&mut self, now: Timestamp) -> Option<u64> {
         if self.counted == 0 || !Self::is_over(self.told, now) {
             return None;

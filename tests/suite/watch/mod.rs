@@ -377,7 +377,7 @@ fn what_never_comes_to_rest_is_given_up_as_well() {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
         assert_eq!(ran.code, 6, "{ran:#?}");
         let why = report["outcomes"][0]["why"].as_str().unwrap();
-        assert!(why.contains("it has waited too long") && why.contains("still coming"), "{report:#}");
+        assert!(why.contains("it has waited too long") && why.contains("still arriving"), "{report:#}");
     });
 }
 
@@ -389,7 +389,7 @@ fn nothing_is_imported_before_it_has_been_at_rest_for_as_long_as_was_said() {
     host.put(&files);
     let (ran, report) = host.watch(&["--settle", "1h", "--interval", "50ms", "--give-up-after", "500ms"]);
     assert_eq!(ran.code, 6, "{ran:#?}");
-    assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("still coming"), "{report:#}");
+    assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("still arriving"), "{report:#}");
     assert_eq!(host.date(), None);
 }
 
@@ -442,7 +442,10 @@ fn a_target_that_fails_is_retried_and_nothing_is_lost() {
     let (ran, report) = host.watch(&[]);
     assert_eq!(ran.code, 2, "{ran:#?}");
     assert!(
-        report["waiting"][0]["why"].as_str().unwrap().contains("not a folder of this user"),
+        report["waiting"][0]["why"]
+            .as_str()
+            .unwrap()
+            .contains("not a directory that only this user can write to"),
         "{report:#}"
     );
     fs::remove_file(host.path("inbox/processed")).unwrap();
