@@ -9,13 +9,13 @@ use crate::cli::terminal::entry;
 use crate::util::clock;
 use crate::util::text::{escape_json, escape_line};
 
-/// Writes the records of this crate. Those of its dependencies may hold headers, and so secrets.
+/// A logger that writes only the records of this crate. Records of dependencies may contain secrets in headers.
 struct DebugLog(Format);
 
 static TEXT: DebugLog = DebugLog(Format::Text);
 static JSON: DebugLog = DebugLog(Format::Json);
 
-/// Starts the log. A program that has a logger of its own keeps it.
+/// Starts the log. Does nothing if the program has a logger already.
 pub(super) fn start(format: Format) {
     let logger = if format == Format::Json { &JSON } else { &TEXT };
     if log::set_logger(logger).is_ok() {

@@ -1,16 +1,15 @@
-//! What is said when somebody ends a run with Ctrl-C: whether anything of it is kept.
+//! The message when the user ends a run with Ctrl-C.
 
 use std::io::Write;
 use std::thread;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What a shell takes a program for that ended because of SIGINT.
+/// The exit code of a program that SIGINT ended, by the convention of shells.
 const INTERRUPTED: i32 = 130;
 
-/// From now on, an interrupt says this line and ends the program. Not if whoever started it has it ignore interrupts,
-/// as a shell does for what it starts in the background; and if the signal cannot be waited for, it ends the
-/// program as it always did.
+/// Prints this line when an interrupt ends the program, from now on. Does nothing if the process ignores interrupts, as
+/// background jobs of a shell do. If the handler cannot be installed, an interrupt ends the program without the line.
 pub(crate) fn says(line: &'static str) {
     if is_ignored() {
         return;
@@ -29,7 +28,7 @@ pub(crate) fn says(line: &'static str) {
         });
     };
     if thread::Builder::new().name("interrupt".into()).spawn(listen).is_ok() {
-        // What comes before ends the program without a word.
+        // Wait for the handler: an earlier interrupt would end the program without the line.
         let _ = waits.recv();
     }
 }

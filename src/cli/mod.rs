@@ -1,4 +1,4 @@
-//! The command line: parses the arguments, runs the command, and prints what became of it.
+//! The command line: parses the arguments, runs the command, and prints the result.
 //!
 //! Only this module knows clap, the standard streams and the terminal.
 
@@ -28,7 +28,7 @@ pub mod terminal;
 
 pub use outcome::{CommandOutcome, Continuation};
 
-/// The whole program: returns what it exits with.
+/// Runs the program and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     let args = Cli::read().unwrap_or_else(|error| redact(error).exit());
@@ -43,21 +43,21 @@ pub fn main() -> ExitCode {
             let printed = print(&args, &outcome);
             match then.map(|then| then.run(&*progress)) {
                 Some(Err(error)) => (error.exit_code(), terminal::say_error(args.log_format, &error)),
-                // What was wrong at the beginning was said then; it has ended as it should.
+                // Errors at the start were printed then. The server itself ended normally.
                 Some(Ok(())) => (0, printed),
                 None => (outcome.exit_code(), printed),
             }
         }
         Err(error) => (error.exit_code(), print_error(&args, &error)),
     };
-    // A reader that closed the pipe has seen what it wanted.
+    // A closed pipe is no error: the reader, such as `head`, has read enough.
     match printed {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::from(1),
         _ => ExitCode::from(exit),
     }
 }
 
-/// An error of the command line without the secrets of an address in it.
+/// Removes the secrets in addresses from an error of the command line.
 fn redact(mut error: clap::Error) -> clap::Error {
     for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
         if let Some(ContextValue::String(text)) = error.get(kind) {
@@ -81,7 +81,7 @@ fn print(args: &Cli, outcome: &CommandOutcome) -> std::io::Result<()> {
     outcome.errors.iter().try_for_each(|error| terminal::say_error(args.log_format, error))
 }
 
-/// An error that ended the run; for programs it is the whole result.
+/// Prints an error that ended the run. As JSON, it is the result of the run.
 fn print_error(args: &Cli, error: &Error) -> std::io::Result<()> {
     if args.format == Format::Json {
         let result = serde_json::json!({ "errors": [error.to_json()] });
@@ -93,7 +93,7 @@ fn print_error(args: &Cli, error: &Error) -> std::io::Result<()> {
 /// Runs a command.
 ///
 /// # Errors
-/// Whatever kept it from doing what it was asked to.
+/// If the command fails. Errors with single bundles or targets are in the outcome.
 pub fn run(command: &Command, progress: &dyn Progress) -> Result<CommandOutcome, Error> {
     if holds_key(command) {
         secret::keep_out_of_dumps().map_err(Error::unexpected("keeping keys out of core dumps"))?;
@@ -129,7 +129,7 @@ fn holds_key(command: &Command) -> bool {
         Command::Mirror(args) => args.connection.client_cert.is_some(),
         Command::Status(args) => args.connection.client_cert.is_some(),
         Command::Settings(args) => args.connection.client_cert.is_some(),
-        // The key of a rehearsal is used for nothing else.
+        // The key of a rehearsal is temporary and needs no protection.
         Command::Rehearse(_)
         | Command::Trust(_)
         | Command::Forget(_)

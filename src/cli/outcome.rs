@@ -1,4 +1,4 @@
-//! What a command has to say at its end.
+//! The outcome of a command: its report as text and JSON, warnings and errors.
 
 use std::fmt::Display;
 
@@ -7,31 +7,31 @@ use serde::Serialize;
 use crate::error::{Category, Error, gravest};
 use crate::progress::Progress;
 
-/// What a verb has to say at its end.
+/// The outcome of a command.
 #[derive(Debug)]
 pub struct CommandOutcome {
-    /// For people.
+    /// The report as text.
     pub text: String,
-    /// For programs.
+    /// The report as JSON.
     pub json: serde_json::Value,
-    /// What people have to know beside the text: it goes to stderr. The JSON holds it already.
+    /// The warnings, which go to stderr with the text. The JSON contains them already.
     pub warnings: Vec<String>,
-    /// What went wrong beside it: one bad bundle of several, one target of two.
+    /// The errors that did not end the run, such as one damaged bundle of several.
     pub errors: Vec<Error>,
-    /// What goes on once this was said.
+    /// Work that continues after the outcome was printed.
     pub then: Option<Continuation>,
 }
 
 type Work = dyn FnOnce(&dyn Progress) -> Result<(), Error>;
 
-/// Work that lasts, such as a server's.
+/// Work that continues after the outcome was printed, such as a server.
 pub struct Continuation(pub(crate) Box<Work>);
 
 impl Continuation {
-    /// Does it, until it ends.
+    /// Runs the work until it ends.
     ///
     /// # Errors
-    /// Whatever ends it too early.
+    /// If the work fails.
     pub fn run(self, progress: &dyn Progress) -> Result<(), Error> {
         (self.0)(progress)
     }
@@ -44,9 +44,9 @@ impl std::fmt::Debug for Continuation {
 }
 
 impl CommandOutcome {
-    /// The outcome of a verb that did what it was asked to.
+    /// Creates the outcome of a command that succeeded.
     pub(crate) fn done(report: &(impl Display + Serialize)) -> Self {
-        // JSON knows no names that are not UTF-8; it says so rather than nothing.
+        // JSON cannot contain paths that are not UTF-8.
         let json = serde_json::to_value(report).unwrap_or_else(|error| {
             serde_json::json!({ "errors": [{
                 "kind": "unexpected",
@@ -64,8 +64,7 @@ impl CommandOutcome {
         }
     }
 
-    /// The exit code. Of several errors the gravest decides: a failed target before damage, damage
-    /// before refusals.
+    /// Returns the exit code. The most severe error decides: a failed target before damage, damage before rejections.
     pub fn exit_code(&self) -> u8 {
         gravest(&self.errors).map_or(0, Category::exit_code)
     }

@@ -1,5 +1,4 @@
-//! Secrets from files, standard input and the terminal, and what is made with them: signers, and logins of
-//! registries.
+//! Reads secrets from files, standard input and the terminal, and creates signers and registry logins from them.
 
 use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
@@ -20,27 +19,33 @@ use crate::trust::{TrustError, secret};
 use crate::util::byte_size::ByteSize;
 use crate::util::trusted::{self, TrustedFileError};
 
-/// The most of a passphrase, in bytes.
+/// The maximum length of a passphrase in bytes.
 const MAX_PASSPHRASE: usize = 4096;
 
-/// The first line of a file.
+/// Reads a passphrase from the first line of a file.
+///
+/// # Errors
+/// If the file cannot be opened or read, if others can change it, or if its first line is empty.
 pub(crate) fn from_file(path: &Path) -> Result<Zeroizing<String>, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
     let file = trusted::open(path).map_err(|failed| not_opened(path, "a file with a passphrase", failed))?;
     let line = secret::read_line(file, MAX_PASSPHRASE).map_err(failed)?;
     if line.is_empty() {
         return Err(Error::usage(
-            format!("{} holds no passphrase", path.display()),
+            format!("{} contains no passphrase", path.display()),
             "Write the passphrase into its first line.",
         ));
     }
     Ok(line)
 }
 
-/// Asks on the terminal; `None` where there is none.
+/// Asks for a passphrase on the terminal. Returns `None` if there is no terminal.
 ///
-/// Not with rpassword: at Ctrl-C, version 7.5 ends the program before it restores the terminal, it skips tabs,
-/// and it collects the passphrase in a buffer that leaves copies of it in memory when it grows.
+/// It does not use rpassword: version 7.5 does not restore the terminal after Ctrl-C, skips tabs, and uses a growing
+/// buffer that leaves copies of the passphrase in memory.
+///
+/// # Errors
+/// If the terminal cannot be read or configured, or if the user presses Ctrl-C.
 pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
     let unexpected = || Error::unexpected("asking for the passphrase");
     let Ok(terminal) = File::options().read(true).write(true).open("/dev/tty") else { return Ok(None) };
@@ -50,7 +55,7 @@ pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
     let before = tcgetattr(&terminal).map_err(|e| unexpected()(e.into()))?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
-    // Ctrl-C ends the line in place of the program, which would leave the terminal without an echo.
+    // Ctrl-C only ends the line here. If it ended the program, the terminal would stay without echo.
     let interrupt = before.special_codes[SpecialCodeIndex::VINTR];
     silent.special_codes[SpecialCodeIndex::VINTR] = DISABLED;
     silent.special_codes[SpecialCodeIndex::VEOL] = interrupt;
@@ -68,10 +73,10 @@ pub(crate) fn ask(prompt: &str) -> Result<Option<Zeroizing<String>>, Error> {
     Ok(Some(line))
 }
 
-/// The code of a key that does nothing (`_POSIX_VDISABLE` of Linux).
+/// The code that disables a special character (`_POSIX_VDISABLE` of Linux).
 const DISABLED: u8 = 0;
 
-/// A terminal on which the key for an interrupt ends the line.
+/// A terminal on which the interrupt key ends the line.
 struct Typed<'a> {
     terminal: &'a File,
     interrupt: u8,
@@ -90,13 +95,16 @@ impl Read for Typed<'_> {
     }
 }
 
-/// What signs: the key that was named, or the command that has it.
+/// Returns the signer: the given private key, or the command that signs with one.
+///
+/// # Errors
+/// If no key is given, if a file of a key cannot be read or contains no key, or if the passphrase is wrong.
 pub(crate) fn signer(args: &SigningFlags) -> Result<Box<dyn Signer>, Error> {
     match (&args.key, &args.signer, &args.signer_key) {
         (_, Some(command), Some(path)) => {
             let failed = |error| TrustError::File { path: path.into(), error };
             let mut pem = String::new();
-            let wanted = "the public key (PEM) of the one that the command has";
+            let wanted = "the public key (PEM) of the signing command";
             let file = trusted::open(path).map_err(|failed| not_opened(path, wanted, failed))?;
             file.take(MAX_PEM).read_to_string(&mut pem).map_err(failed)?;
             let public = PublicKey::from_pem(&pem).map_err(|why| TrustError::NotAKey {
@@ -114,13 +122,13 @@ pub(crate) fn signer(args: &SigningFlags) -> Result<Box<dyn Signer>, Error> {
     }
 }
 
-/// How often a passphrase may be typed.
+/// The maximum number of attempts to type a passphrase.
 const ATTEMPTS: u32 = 3;
 
-/// What a file of a private key holds, in words.
+/// The words for the content of a private key's file.
 const PRIVATE: &str = "an Ed25519 private key (PEM)";
 
-/// Reads a private key, with its passphrase where it has one.
+/// Reads a private key, and asks for its passphrase if it is encrypted.
 fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
     let file = trusted::open(path).map_err(|error| match error {
@@ -155,7 +163,7 @@ fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey
     }
 }
 
-/// The first line of standard input.
+/// Reads a password from the first line of standard input.
 fn password() -> Result<String, Error> {
     /// Longer than any password or token.
     const MAX: u64 = 64 << 10;
@@ -169,7 +177,10 @@ fn password() -> Result<String, Error> {
     }
 }
 
-/// How registries are reached, with the password from standard input if there is a name.
+/// Returns the options for connections to registries. Reads the password from standard input if a user name is given.
+///
+/// # Errors
+/// If standard input has no password or cannot be read.
 pub(crate) fn remote(connection: &ConnectionFlags) -> Result<RemoteOptions, Error> {
     let login = connection.username.clone().map(|name| Ok::<_, Error>((name, password()?))).transpose()?;
     Ok(RemoteOptions {
@@ -182,7 +193,10 @@ pub(crate) fn remote(connection: &ConnectionFlags) -> Result<RemoteOptions, Erro
     })
 }
 
-/// Registries that are pushed to. The password is read only if there is one.
+/// Returns the options for registries to push to. Reads the password only if a registry is given.
+///
+/// # Errors
+/// If standard input has no password or cannot be read.
 pub(crate) fn registry(
     flags: &RegistryFlags,
     connection: &ConnectionFlags,

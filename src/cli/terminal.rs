@@ -1,5 +1,5 @@
-//! How progress is shown: bars on a terminal, a plain line every few seconds elsewhere, nothing
-//! when asked to be quiet. Everything goes to stderr.
+//! The display of progress on stderr: bars on a terminal, a line every few seconds elsewhere, and nothing with
+//! `--quiet`.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
@@ -16,13 +16,13 @@ use crate::progress::{Progress, Silent, Step};
 use crate::util::clock;
 use crate::util::text::{self, escape, escape_line, escape_lines, format_size};
 
-/// How often a step says where it is, where there is no terminal.
+/// The interval between progress lines without a terminal.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// A bar, and how long it still takes, in 80 columns; where a terminal is wider, also from where the bytes come.
+/// The template of a bar with the remaining time in 80 columns. Wider terminals also show the source.
 const BAR: &str = "{prefix:14!} {bar:8} {percent:>3}% {binary_bytes:>10}/{binary_total_bytes:<10} {binary_bytes_per_sec:>12} {eta_precise} {wide_msg}";
 
-/// The way of showing that suits stderr.
+/// Returns the display that suits stderr.
 pub fn progress(format: Format, quiet: bool) -> Box<dyn Progress> {
     if format == Format::Json {
         Box::new(Logs { quiet })
@@ -35,7 +35,7 @@ pub fn progress(format: Format, quiet: bool) -> Box<dyn Progress> {
     }
 }
 
-/// Only what went wrong.
+/// A display that shows only errors.
 struct Quiet;
 
 impl Progress for Quiet {
@@ -82,11 +82,10 @@ impl Drop for Bar {
     }
 }
 
-/// Says an error in the form that was asked for: for people in two sentences, what failed and what to do
-/// next.
+/// Writes an error to stderr in the requested format. The text has two lines: what failed, and the hint.
 ///
 /// # Errors
-/// Those of stderr.
+/// If stderr cannot be written to.
 pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
     let what = error.to_string();
     let what = what.trim_end_matches('.');
@@ -102,7 +101,7 @@ pub fn say_error(format: Format, error: &Error) -> std::io::Result<()> {
     }
 }
 
-/// Says a warning in the form that was asked for: one sentence.
+/// Writes a warning to stderr in the requested format.
 ///
 /// # Errors
 /// If stderr cannot be written to.
@@ -122,7 +121,7 @@ pub fn say_warning(format: Format, warning: &str) -> std::io::Result<()> {
 const RED: &str = "1;31";
 const YELLOW: &str = "1;33";
 
-/// Returns what a line on stderr begins with, in color if stderr is a terminal that shows colors.
+/// Returns the label of a line on stderr, in color if stderr is a terminal that shows colors.
 fn label(word: &str, color: &str) -> String {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
@@ -132,14 +131,14 @@ fn label(word: &str, color: &str) -> String {
     }
 }
 
-/// A line of the log.
+/// Adds the time and the level to an entry of the log.
 pub(super) fn entry(level: &str, mut entry: Value) -> Value {
     entry["time"] = clock::now().to_string().into();
     entry["level"] = level.into();
     entry
 }
 
-/// A line of JSON for everything.
+/// A display that writes each message as a line of JSON.
 struct Logs {
     quiet: bool,
 }
@@ -183,7 +182,7 @@ impl Step for Logged {
     }
 }
 
-/// A remark that nobody can read is no reason to stop.
+/// Writes a line to stderr. Ignores errors, because a lost message must not end the run.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
@@ -213,7 +212,7 @@ impl Progress for Lines {
 }
 
 impl Line {
-    /// So many more bytes are done: how many it are in all, where it is time to say so.
+    /// Adds bytes to the count. Returns the total if the next progress line is due.
     fn is_due(&self, bytes: u64) -> Option<u64> {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let mut said = self.said.try_lock().ok().filter(|said| said.elapsed() >= EVERY)?;
@@ -238,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    /// A terminal of 80 columns that keeps what is written to it.
+    /// A terminal of 80 columns that records its output.
     #[derive(Debug, Clone, Default)]
     struct Terminal(Arc<Mutex<String>>);
 

@@ -92,13 +92,13 @@ impl fmt::Display for InspectedBundle {
 }
 
 impl InspectedBundle {
-    /// Says who signed the bundle, or why it is not verified.
+    /// Writes the signers of the bundle, or why it is not verified.
     fn write_signatures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(why) = &self.why else {
             for signer in &self.signers {
                 writeln!(f, "  signed by  {} ({})", signer.fingerprint, escape(&signer.name))?;
             }
-            // Anybody may add one: it says nothing of who made the bundle.
+            // Anyone can add such a signature, so it says nothing about the bundle's origin.
             for keyid in self.untrusted_keyids() {
                 writeln!(f, "  also by    a key that is not trusted here: {}", escape(keyid))?;
             }
@@ -112,13 +112,13 @@ impl InspectedBundle {
         writeln!(f, "  The following is signed by {}.", names.join(" and "))
     }
 
-    /// The key IDs that its envelope claims and that are not of trusted keys.
+    /// Returns the key IDs in the envelope that do not belong to trusted keys.
     fn untrusted_keyids(&self) -> impl Iterator<Item = &str> {
         let is_trusted = |keyid: &str| self.signers.iter().any(|signer| signer.keyid == keyid);
         self.claimed_keyids.iter().map(Unverified::raw).filter(move |keyid| !is_trusted(keyid))
     }
 
-    /// Says what the bundle says of itself as a whole.
+    /// Writes the properties of the bundle.
     fn write_head(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = &self.payload;
         writeln!(f, "  payload    {}", self.identity)?;
@@ -139,7 +139,7 @@ impl InspectedBundle {
         writeln!(f, "  length     {} in {} members", format_size(payload.length), payload.members.len() + 1)
     }
 
-    /// Lists the volumes behind the head, if there are any.
+    /// Lists the volumes after the head volume, if there are any.
     fn write_volumes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = &self.payload;
         if payload.volumes.is_empty() {

@@ -1,4 +1,4 @@
-//! What `import`, `mirror` and `serve` print of their targets.
+//! What `import`, `mirror` and `serve` print about their targets.
 
 use std::fmt;
 
@@ -115,7 +115,7 @@ impl fmt::Display for TargetReport {
         for path in &self.written {
             writeln!(f, "Written: {}", escape_line(&path.display().to_string()))?;
         }
-        // Said once; who imports the same again knows.
+        // Repeated imports without changes do not show the settings again.
         if self.tells_settings() && !self.settings.is_empty() {
             writeln!(f, "{}", self.heading)?;
             let shown = if self.shows_all_settings { self.settings.len() } else { 1 };
@@ -156,7 +156,7 @@ pub(crate) fn write_all(f: &mut fmt::Formatter<'_>, reports: &[TargetReport]) ->
     Ok(())
 }
 
-/// The warnings of all targets, which name their target if there are several.
+/// Returns the warnings of all targets. They name their target if there are several.
 pub(crate) fn warnings(reports: &[TargetReport]) -> Vec<String> {
     let of = |report: &TargetReport| {
         let target = if reports.len() > 1 { format!("{}: ", report.target) } else { String::new() };

@@ -124,7 +124,7 @@ impl StatusReport {
         for tag in &row.lost_tags {
             writeln!(f, "  {:<16} the tag {} no longer names it", "", escape(tag))?;
         }
-        // Where something else came from, nobody knows.
+        // The source is known only for data that was imported here.
         if let Some(source) = row.source.as_ref().filter(|_| what.is_empty()) {
             let version = row.version.iter().map(|version| format!(" {}", escape(version)));
             let version: String = version.collect();
@@ -139,7 +139,7 @@ impl StatusReport {
         Ok(())
     }
 
-    /// Describes the last heartbeat of a stream, and the bundle that it announces if that is not here.
+    /// Describes the last heartbeat of a stream, and the bundle that it announces if it has not arrived here.
     fn write_heartbeat(&self, f: &mut fmt::Formatter<'_>, heartbeat: &HeartbeatStatus) -> fmt::Result {
         let heard = &heartbeat.heard;
         writeln!(f, "heartbeat  stream {}", escape(&heartbeat.stream))?;
@@ -185,7 +185,7 @@ fn numbered(sequence: Option<u64>) -> String {
     sequence.map_or_else(String::new, |number| format!(", number {number}"))
 }
 
-/// Ascending numbers, with those that follow each other as a range: `4, 8-12`. Of many ranges, the last.
+/// Formats ascending numbers with ranges: `4, 8-12`. If there are many ranges, only the last ones are shown.
 fn format_numbers(numbers: &[u64]) -> String {
     const MOST: usize = 12;
     let ranges = numbers.chunk_by(|one, next| one.checked_add(1) == Some(*next));
@@ -204,7 +204,7 @@ fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
     date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", format_minute(date), format_age(date, now)))
 }
 
-/// What is said of a dataset that is not what was imported.
+/// Returns the words for a dataset that is not what was imported.
 fn describe(state: DriftState) -> &'static str {
     match state {
         DriftState::InPlace | DriftState::NotLookedAt => "",

@@ -38,7 +38,7 @@ pub(crate) fn repair(args: &RepairArgs, progress: &dyn Progress) -> Result<Comma
     Ok(CommandOutcome { errors: report.errors, ..outcome })
 }
 
-/// Returns an error whose hint does not advise the command that was just run.
+/// Removes the advice to run the current command from the hint of an error.
 fn without_advice(error: Error, advice: &[&str]) -> Error {
     let hint = error.hint();
     let said = advice.iter().filter(|advice| hint.contains(**advice));

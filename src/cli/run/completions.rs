@@ -1,4 +1,4 @@
-//! `completions`: what a shell needs to complete our command lines.
+//! `completions`: scripts with which shells complete command lines of trivy-ferry.
 
 use std::fmt;
 
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &CompletionsArgs) -> CommandOutcome {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
-    // Bash's script has two spellings of a name with a hyphen, and completes nothing behind a verb
+    // The script for Bash has two spellings of a name with a hyphen, and so completes nothing after a command
     // (clap_complete 4.6.11; clap's issue 6421).
     let script = String::from_utf8_lossy(&script).replace("trivy__subcmd__ferry", "trivy__ferry");
     CommandOutcome::done(&CompletionsReport { shell: args.shell.to_string(), script })

@@ -19,9 +19,9 @@ pub(crate) fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<CommandO
                 path.display()
             ));
         }
-        // Only now: an interrupt at a prompt is the terminal's.
+        // Only now, because the prompt for a passphrase handles interrupts itself.
         interrupt::says(
-            "Interrupted. What has come so far is kept beside the output; run the same command again to resume.",
+            "Interrupted. The data fetched so far is kept beside the output; run the same command again to resume.",
         );
         Ok(signer)
     };
@@ -73,7 +73,7 @@ fn options(args: &ExportArgs) -> ExportOptions {
 fn readable_by_others(path: &std::path::Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let own = rustix::process::geteuid().as_raw();
-    // What another user has set up for this one's group, as systemd and Kubernetes do, is no slip.
+    // systemd and Kubernetes provide keys of another owner that this user reads through its group.
     path.metadata().is_ok_and(|metadata| {
         let theirs = if metadata.uid() == own { 0o077 } else { 0o007 };
         metadata.mode() & theirs != 0

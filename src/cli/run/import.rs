@@ -27,8 +27,11 @@ pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<CommandO
     Ok(CommandOutcome { warnings, errors: report.into_errors(), ..outcome })
 }
 
-/// What the flags say that `import` and `watch` share. Reads the password from standard input. What is wrong with them
-/// is noted in the metrics, too.
+/// Returns the options from the flags that `import` and `watch` share. Reads the password from standard input. Errors
+/// are recorded in the metrics, too.
+///
+/// # Errors
+/// If a flag's value is not valid, or if standard input has no password.
 pub(crate) fn options(
     args: &DeliveryFlags,
     dry_run: bool,
@@ -69,7 +72,7 @@ fn complete(options: &mut ImportOptions, args: &DeliveryFlags) -> Result<(), Err
     Ok(())
 }
 
-/// The layout that a flag names.
+/// Converts the layout of a flag.
 pub(crate) fn layout(layout: Layout) -> targets::Layout {
     match layout {
         Layout::Trivy => targets::Layout::Trivy,
@@ -78,7 +81,9 @@ pub(crate) fn layout(layout: Layout) -> targets::Layout {
 }
 
 fn owner(text: &str) -> Result<targets::Owner, Error> {
-    let wrong = || Error::usage(format!("{text:?} is no owner"), "Write --owner UID or UID:GID, in numbers.");
+    let wrong = || {
+        Error::usage(format!("{text:?} is not a valid owner"), "Write --owner UID or UID:GID, in numbers.")
+    };
     let (uid, gid) = text.split_once(':').unwrap_or((text, text));
     Ok(targets::Owner { uid: uid.parse().map_err(|_| wrong())?, gid: gid.parse().map_err(|_| wrong())? })
 }

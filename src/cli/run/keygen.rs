@@ -1,4 +1,4 @@
-//! `keygen`: a new key pair as two files that are never overwritten.
+//! `keygen`: creates a key pair as two files, and never overwrites existing ones.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &KeygenArgs) -> Result<CommandOutcome, Error> {
         ));
     }
     let passphrase = passphrase(args)?;
-    let failed = || Error::unexpected("making a key");
+    let failed = || Error::unexpected("creating a key");
     let key = SigningKey::generate().map_err(failed())?;
     key_files::write_pair(&private, &public, &key, passphrase.as_ref().map(|text| text.as_str()))?;
     let id = key.public().id();
@@ -81,7 +81,7 @@ fn passphrase(args: &KeygenArgs) -> Result<Option<Zeroizing<String>>, Error> {
     let first = prompt::ask("Passphrase for the new key")?.ok_or_else(no_terminal)?;
     let second = prompt::ask("Repeat it")?.ok_or_else(no_terminal)?;
     if first != second || first.is_empty() {
-        return Err(Error::usage("the two passphrases are empty or not the same", "Run the command again."));
+        return Err(Error::usage("the two passphrases are empty or differ", "Run the command again."));
     }
     Ok(Some(first))
 }

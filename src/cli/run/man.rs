@@ -1,4 +1,4 @@
-//! `man`: the manual pages, which say what `--help` says.
+//! `man`: writes the manual pages, which have the text of `--help`.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -25,20 +25,20 @@ impl fmt::Display for ManReport {
     }
 }
 
-/// Writes the pages. Those of an earlier version are replaced.
+/// Writes the pages, and replaces existing ones.
 pub(crate) fn run(args: &ManArgs) -> Result<CommandOutcome, Error> {
     let mut pages = Vec::new();
     write(Cli::whole(), &args.dir, &mut pages).map_err(|error| Error::Destination {
         path: args.dir.clone(),
         what: error.to_string(),
-        hint: "Name a folder that you may write to.".into(),
+        hint: "Choose a directory that you may write to.".into(),
     })?;
     Ok(CommandOutcome::done(&ManReport { directory: args.dir.clone(), pages }))
 }
 
 fn write(command: clap::Command, directory: &Path, pages: &mut Vec<String>) -> io::Result<()> {
     fs::create_dir_all(directory, 0o777)?;
-    // Every page is another verb's, and `help` is no verb.
+    // Each command has its page, but `help` needs none.
     let mut command = command.disable_help_subcommand(true);
     command.build();
     one(&command, directory, pages)
@@ -47,7 +47,7 @@ fn write(command: clap::Command, directory: &Path, pages: &mut Vec<String>) -> i
 fn one(command: &clap::Command, directory: &Path, pages: &mut Vec<String>) -> io::Result<()> {
     let page = clap_mangen::Man::new(command.clone()).manual("trivy-ferry");
     let name = page.get_filename();
-    // Replaced, not written to: a link of that name would lead elsewhere, and the folder may be another's.
+    // Replace the file, because it may be a symbolic link of another user.
     let mut text = Vec::new();
     page.render(&mut text)?;
     fs::replace(directory.join(&name), &text, FileMode::AtMost(0o644), Durability::Unsynced)?;

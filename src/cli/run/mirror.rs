@@ -13,7 +13,7 @@ pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<Co
     let options = MirrorOptions {
         registry: prompt::registry(&args.registry, &args.connection, &args.retry)?,
         sources: (&args.sources).into(),
-        // The registry's login and client certificate are nothing that a source should see.
+        // The sources must not see the registry's login and client certificate.
         from: RemoteOptions {
             insecure: args.from_insecure,
             plain_http: args.from_plain_http,

@@ -1,4 +1,4 @@
-//! One file for each command, or for those that are alike: options in, report out.
+//! One module for each command or group of commands, which turns flags into options and the report into an outcome.
 
 pub(crate) mod bundle;
 pub(crate) mod completions;

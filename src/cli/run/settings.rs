@@ -11,7 +11,7 @@ use crate::import::Importer;
 use crate::import::options::ImportOptions;
 
 pub(crate) fn run(args: &SettingsArgs) -> Result<CommandOutcome, Error> {
-    // No bundle is looked at: the stream decides nothing.
+    // No bundle is read, so the stream does not matter.
     let no_stream = |error| Error::unexpected("naming a stream")(std::io::Error::other(error));
     let mut options = ImportOptions::new("default".parse::<Stream>().map_err(no_stream)?);
     options.cache_dirs = args.cache_dir.clone();

@@ -1,4 +1,4 @@
-//! `trust`: which exporters this host trusts.
+//! `trust`: manages the keys of the exporters that this host trusts.
 
 use std::fmt;
 use std::io::{BufRead, IsTerminal, Write};
@@ -38,7 +38,7 @@ struct ListedKey {
     path: PathBuf,
     fingerprint: String,
     keyid: String,
-    /// The streams that it is trusted for; none for all.
+    /// The streams for which it is trusted; `None` for all.
     streams: Option<Vec<String>>,
 }
 
@@ -59,10 +59,10 @@ impl From<&TrustedKey> for ListedKey {
 struct TrustReport {
     action: &'static str,
     keys: Vec<ListedKey>,
-    /// The same keys under other names, which were not removed.
+    /// The same keys under other names. They were not removed.
     #[serde(rename = "still_trusted")]
     still: Vec<ListedKey>,
-    /// How many different keys must sign.
+    /// The number of different keys that must sign.
     min_signers: u32,
     /// The targets whose floors were reset.
     floors_reset: Vec<ForgottenTarget>,
@@ -106,7 +106,7 @@ impl fmt::Display for TrustReport {
     }
 }
 
-/// What `trust reset-floors` did.
+/// The report of `trust reset-floors`.
 #[derive(Serialize)]
 struct FloorsReport {
     /// The targets whose floors were reset.
@@ -116,7 +116,7 @@ struct FloorsReport {
 impl fmt::Display for FloorsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.floors_reset.is_empty() {
-            return writeln!(f, "Nothing was accepted here yet: there are no floors.");
+            return writeln!(f, "No floors to reset: no bundle has been accepted here yet.");
         }
         write_reset(f, &self.floors_reset)
     }
@@ -169,7 +169,7 @@ fn add(
     Ok(CommandOutcome::done(&TrustReport::of("added", keys)?))
 }
 
-/// Asks whether the fingerprint was compared.
+/// Asks the user to confirm the fingerprint.
 fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
@@ -204,7 +204,7 @@ fn list() -> Result<CommandOutcome, Error> {
 
 fn require(number: u32) -> Result<CommandOutcome, Error> {
     let keyring = Keyring::from_directories(&keyring::directories())?;
-    // A number that nothing can reach would refuse everything.
+    // A number higher than that of the trusted keys would reject every bundle.
     keyring.requiring_exactly(number)?;
     keyring::require(&keyring::directories().swap_remove(0), number)?;
     Ok(CommandOutcome::done(&TrustReport::of("required", Vec::new())?))
@@ -223,7 +223,7 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
             "`trivy-ferry trust list` shows the trusted keys.",
         ));
     }
-    // Whoever asks for both gets both or neither.
+    // Open the floors first: if this fails, no key is removed either.
     let floors = match reset_floors {
         true => OpenFloors::open(state_dir).map_err(|error| not_removed(error, wanted))?,
         false => None,
@@ -242,7 +242,7 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
         warnings.push(format!("every bundle is refused from now on: {few}"));
     }
     if reset_floors && floors.is_none() {
-        warnings.push("no floors were reset: this user knows of no state here; name its directory with `trust reset-floors --state-dir`".into());
+        warnings.push("no floors were reset, because this user has no state here; give its directory with `trust reset-floors --state-dir`".into());
     }
     let floors_reset = match (floors, found.first()) {
         (Some(floors), Some(key)) => floors.reset(&floors::because_of(key.key.id()))?,
@@ -256,7 +256,7 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     Ok(CommandOutcome { warnings, ..outcome })
 }
 
-/// The error of a state that cannot be opened, before a key was removed.
+/// Turns an error with the state into one that says that no key was removed.
 fn not_removed(error: Error, wanted: &str) -> Error {
     let hint = match error.is_transient() {
         true => error.hint(),

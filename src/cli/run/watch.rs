@@ -22,7 +22,7 @@ pub(crate) fn run(args: &WatchArgs, progress: &dyn Progress) -> Result<CommandOu
         import: import::options(&args.import, false, progress)?,
     };
     interrupt::says(
-        "Interrupted. Each dataset is old or new, and the inbox keeps what is not imported yet; run the same command again to go on.",
+        "Interrupted. Each dataset is old or new, and the inbox keeps the bundles that are not imported yet; run the same command again to continue.",
     );
     let report = Watcher::new(options).run(progress)?;
     let outcome = CommandOutcome::done(&report);
