@@ -119,8 +119,8 @@ fn what_cannot_be_read_is_no_reason_to_keep_it() {
     push(&host, &newer(), &registry, &[])
         .good()
         .prints("trivy-db        left alone")
-        .warns("could not be read")
-        .warns("the date of its manifest counts");
+        .warns("cannot read when the data at")
+        .warns("the date of its manifest is used instead");
 }
 
 /// The same data under a new tag is not older than itself.

@@ -286,7 +286,7 @@ fn what_never_becomes_complete_is_given_up_and_named() {
     host.put(&split(&files, |name| name == lost)[1]);
     let (ran, report) = host.watch(&["--max-waiting", "10K"]);
     assert_eq!(ran.code, 6, "{ran:#?}");
-    assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("too much room"), "{report:#}");
+    assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("exceed --max-waiting"), "{report:#}");
 }
 
 #[test]

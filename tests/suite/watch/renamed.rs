@@ -137,7 +137,7 @@ fn volumes_of_other_names_count_for_the_room_that_waits() {
     put(&host, KINDS[0].1, &files);
     let (ran, report) = host.watch(&["--max-waiting", "100K"]);
     assert_eq!(ran.code, 6, "{ran:#?}");
-    assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("too much room"), "{report:#}");
+    assert!(report["outcomes"][0]["why"].as_str().unwrap().contains("exceed --max-waiting"), "{report:#}");
     assert_eq!(host.inbox(), [""; 0]);
 }
 

@@ -43,7 +43,7 @@ fn a_rename_that_stays_refused_fails_that_bundle_alone_and_leaves_it_complete() 
     let (ran, report) = host.watch_with(&refuse, &[]);
     assert_eq!(ran.code, 7, "{ran:#?}");
     assert!(report["waiting"][0]["why"].as_str().unwrap().contains(&second), "{report:#}");
-    assert!(ran.err.contains("may still hold the file"), "{ran:#?}");
+    assert!(ran.err.contains("may have the file open"), "{ran:#?}");
     let there: Vec<String> = files.keys().cloned().collect();
     assert_eq!(host.inbox(), there, "all of it is back");
     host.watch(&[]).0.good();
