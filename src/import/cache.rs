@@ -1,4 +1,4 @@
-//! Importing into Trivy's cache: chosen datasets are staged, then switched.
+//! Imports into Trivy's cache: the chosen datasets are staged, then activated. Knows nothing of other targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -27,17 +27,17 @@ use crate::trust::acceptance::Admission;
 use crate::trust::state::TargetState;
 use crate::util::text::escape;
 
-/// Everything that is to be put in place, and all of it verified.
+/// The verified datasets that are ready to be activated.
 struct Prepared {
     chosen: Vec<CacheChoice>,
-    /// By bundle; none where a target failed.
+    /// The stages of each bundle; `None` if staging failed.
     stages: Vec<Option<Vec<Stage>>>,
 }
 
-/// Imports into a cache: everything is verified and staged before anything is switched.
+/// Imports into a cache. Everything is verified and staged before anything is activated.
 ///
 /// # Errors
-/// If the cache cannot be used, or the only bundle is damaged. What fails for one dataset is in the report.
+/// If the cache cannot be used, or the only bundle is damaged. The errors of single datasets are in the report.
 pub(crate) fn install_bundles(run: &mut ImportRun<'_>, dir: &Path) -> Result<TargetReport, Error> {
     let ImportRun { options, context, progress, .. } = *run;
     let mut cache = open_cache(options, dir, progress)?;
@@ -83,9 +83,9 @@ pub(crate) fn install_bundles(run: &mut ImportRun<'_>, dir: &Path) -> Result<Tar
     Ok(report)
 }
 
-/// What is said of images that no target of a run takes: they are for registries.
+/// Returns the advice about images if the run has no registry for them.
 pub(crate) fn of_images(options: &ImportOptions, bundles: &[VerifiedBundle]) -> Option<String> {
-    /// How many are named.
+    /// How many images the advice names.
     const NAMED: usize = 3;
     if !options.registry.places.is_empty() {
         return None;
@@ -99,16 +99,16 @@ pub(crate) fn of_images(options: &ImportOptions, bundles: &[VerifiedBundle]) -> 
         _ => String::new(),
     };
     Some(format!(
-        "The images in this bundle are for a registry ({}{more}): import it with --registry and --image.",
+        "The images in this bundle are for a registry ({}{more}): import them with --registry and --image.",
         named.join(", ")
     ))
 }
 
-/// Harbor's adapter has a home of its own, in a container. Only its cache is a volume, so that Trivy's VEX
-/// configuration lies there.
+/// Returns the context for Harbor's adapter, which has its own home in a container. Only its cache is a volume, so
+/// Trivy's VEX configuration is there. `None` for other layouts.
 ///
 /// # Errors
-/// If that configuration cannot be read.
+/// If Trivy's VEX configuration cannot be read.
 pub(crate) fn harbor_context(
     options: &ImportOptions,
     context: &DeliveryContext,
@@ -137,7 +137,7 @@ fn open_cache<'p>(
     Ok(Cache::open(options, progress)?)
 }
 
-/// What is looked at before anything is switched.
+/// What the preparation of an import needs.
 struct Preparing<'a, 'p> {
     options: &'a ImportOptions,
     context: &'a DeliveryContext,
@@ -175,7 +175,7 @@ impl Preparing<'_, '_> {
             match unpacked {
                 Ok(()) => stages.push(Some(staging.stages)),
                 Err(error @ Error::Bundle(_)) => return Err(Blame::on(index)(error)),
-                // What came with the other bundles is good all the same.
+                // The other bundles are still imported.
                 Err(error) => {
                     report.errors.push(error);
                     stages.push(None);
@@ -228,7 +228,7 @@ impl Receiver for Staging<'_, '_> {
     }
 }
 
-/// Switches what one bundle brought.
+/// Activates the stages of one bundle.
 fn install(
     cache: &mut Cache<'_>,
     stages: Vec<Stage>,
@@ -258,7 +258,10 @@ fn install(
     }
 }
 
-/// `--restore`: every wanted dataset goes back to its kept generation.
+/// Restores the kept earlier generation of each selected dataset (`--restore`).
+///
+/// # Errors
+/// If the cache or the state cannot be used, or no earlier generation is kept.
 pub(crate) fn restore(
     options: &ImportOptions,
     context: &DeliveryContext,
@@ -279,8 +282,8 @@ pub(crate) fn restore(
     for name in [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()] {
         slots.extend(cache.slot(&name, "").map(|slot| (slot.path().to_owned(), (name, slot))));
     }
-    // VEX repositories lie under the names that this site has for them. Each once: going back twice
-    // is going nowhere.
+    // VEX repositories have the names of the scanner's configuration. Each is restored only once, because a second
+    // restore would undo the first.
     let kept = cache.kept_vex()?;
     let known = host.vex.entries().iter().map(|entry| entry.name.as_str());
     for repository in known.chain(["default"]).chain(kept.iter().map(String::as_str)) {
@@ -289,7 +292,7 @@ pub(crate) fn restore(
         let Ok(name) = Name::vex(as_carried) else {
             if kept.iter().any(|kept| kept == repository) {
                 report.warnings.push(format!(
-                    "the VEX repository {} stays as it is: its name here is none that a bundle can carry",
+                    "the VEX repository {} stays as it is: no bundle can contain a repository with this name",
                     escape(repository)
                 ));
             }

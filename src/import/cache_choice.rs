@@ -1,6 +1,6 @@
-//! The choice of an import: of each dataset the newest that is acceptable, and where it belongs.
+//! Chooses the newest acceptable version of each dataset for a cache, and its place there.
 //!
-//! Looks at bundles, the cache and the ledger; changes nothing.
+//! Reads bundles, the cache and the ledger; changes nothing.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ use crate::trust::acceptance::Admission;
 use crate::trust::key::KeyId;
 use crate::trust::state::TargetState;
 
-/// A dataset of an admitted bundle, with the place where it belongs.
+/// A dataset of an admitted bundle, with its place in the cache.
 pub(crate) struct CacheChoice {
     pub(crate) bundle: usize,
     pub(crate) dataset: Dataset,
@@ -31,25 +31,28 @@ pub(crate) struct CacheChoice {
     pub(crate) vex_manifest: Vec<u8>,
     /// The date that is compared with the floor.
     date: Timestamp,
-    /// What is in its place is no generation to go back to: the same data with a fault, or nothing
-    /// that Trivy could read.
+    /// Whether what is in its place is not worth keeping as an earlier generation: the same data, damaged, or data that
+    /// Trivy cannot read.
     pub(crate) repairs: bool,
-    /// It was accepted here before.
+    /// Whether it was accepted here before.
     pub(crate) known: bool,
-    /// It is older than what was there, and taken all the same.
+    /// Whether it is older than the installed data, and imported because of `--allow-rollback`.
     pub(crate) rollback: bool,
-    /// Its bundle came after newer ones: that most of it is older is no news.
+    /// Whether its bundle was received after newer ones. Older datasets in it need no warning then.
     late: bool,
 }
 
 impl CacheChoice {
-    /// The name that the scanner here has for a VEX repository.
+    /// The name of a VEX repository in the configuration of the scanner on this host.
     pub(crate) fn repository(&self) -> Option<String> {
         (self.dataset.name.kind() == Kind::Vex).then(|| self.slot.name().to_owned())
     }
 }
 
-/// Of each dataset the newest among the admitted bundles, and the one that suits the Trivy here.
+/// Chooses the newest version of each dataset among the admitted bundles, and the checks that fit Trivy's version.
+///
+/// # Errors
+/// If a bundle is damaged.
 pub(crate) fn choose(
     options: &ImportOptions,
     cache: &View,
@@ -79,7 +82,7 @@ pub(crate) fn choose(
     if let Some(dataset) = other_checks.filter(|_| !chosen.iter().any(|c| c.slot.kind() == Kind::TrivyChecks))
     {
         report.warnings.push(format!(
-            "the bundle carries trivy-checks {} and Trivy {} wants {}: export with --trivy-version {}",
+            "the bundle contains trivy-checks {}, but Trivy {} needs {}: export with --trivy-version {}",
             dataset.tag,
             host.version,
             host.version.checks_tag(),
@@ -90,7 +93,7 @@ pub(crate) fn choose(
     for name in &options.selection.only {
         if !chosen.iter().any(|choice| choice.dataset.name == *name) {
             report.errors.push(Error::usage(
-                format!("no bundle here holds {name}, which --only asks for"),
+                format!("no bundle here holds {name}, which --only requires"),
                 "Bring a bundle that holds it: `trivy-ferry inspect` shows what is in one.",
             ));
         }
@@ -105,20 +108,20 @@ fn choice(slot: Slot, candidate: DatasetCandidate, manifests: &[VexManifests]) -
     CacheChoice { bundle, dataset, slot, vex_manifest, date, repairs, known, rollback, late }
 }
 
-/// What Trivy's VEX configuration should know of a dataset.
+/// Returns the entry of a dataset for Trivy's VEX configuration; `None` if it is not a VEX repository.
 pub(crate) fn carried(dataset: &Dataset) -> Option<CarriedRepository> {
     let name = dataset.name.vex_repository()?;
     let url = match (name, dataset.vex_url()) {
         ("default", _) => catalogue::VEX_HUB.to_owned(),
         (_, Some(url)) => url.to_owned(),
-        // It came from a directory: Trivy never asks this address while it is told not to update.
+        // It was exported from a directory. Trivy does not use this address, because updates are turned off.
         (other, None) => format!("https://{other}.invalid/"),
     };
     Some(CarriedRepository { name: name.into(), url, origin: None })
 }
 
-/// What Trivy's VEX configuration should know of all datasets of the bundles that were admitted, with the
-/// bundle that brought them, by the digest of their manifest.
+/// Returns the entries of all datasets of the admitted bundles for Trivy's VEX configuration, with their bundle, by the
+/// digest of their manifest.
 pub(crate) fn listed(
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
@@ -133,7 +136,7 @@ pub(crate) fn listed(
                     bundle: bundle.identity(),
                     keys: bundle.signers().iter().map(KeyId::hex).collect(),
                 };
-                // VEX Hub and its address are Trivy's own default.
+                // VEX Hub is in Trivy's default configuration, so it belongs to no bundle.
                 let origin = (carried.name != "default").then_some(origin);
                 Some((dataset.manifest.digest, CarriedRepository { origin, ..carried }))
             })
@@ -141,10 +144,13 @@ pub(crate) fn listed(
         .collect()
 }
 
-/// The vex-repository.json files of a bundle, by member name.
+/// The `vex-repository.json` files of a bundle, by member name.
 pub(crate) type VexManifests = BTreeMap<String, Vec<u8>>;
 
-/// Reads those of the admitted bundles. An error comes with the index of its bundle.
+/// Reads the `vex-repository.json` files of the admitted bundles.
+///
+/// # Errors
+/// If a bundle is damaged; the error has the index of the bundle.
 pub(crate) fn vex_manifests(
     bundles: &[VerifiedBundle],
     admitted: &[Option<Admission>],
@@ -164,7 +170,7 @@ pub(crate) fn vex_manifests(
     Ok(manifests)
 }
 
-/// That of one dataset.
+/// Returns the `vex-repository.json` of one dataset.
 pub(crate) fn vex_manifest<'m>(
     manifests: &'m [VexManifests],
     bundle: usize,
@@ -174,11 +180,14 @@ pub(crate) fn vex_manifest<'m>(
     dataset.layers.iter().find_map(|layer| manifests.get(&layer.path())).map(Vec::as_slice)
 }
 
-/// A cache, and how to find out whether it holds exactly these contents.
+/// A cache, and a function that tells whether it holds exactly these contents.
 pub(crate) type LookedAt<'c> =
     (&'c View, &'c dyn Fn(&Slot, &Contents, &Metadata) -> Result<bool, TargetError>);
 
-/// Leaves out what is too old, and what is in place already.
+/// Drops the choices that are too old or already in place.
+///
+/// # Errors
+/// If the cache cannot be read.
 pub(crate) fn filter_chosen(
     (cache, holds): LookedAt<'_>,
     state: &TargetState,
@@ -207,7 +216,7 @@ pub(crate) fn filter_chosen(
         let Some(decision) = decide(context, state, input, same, report)? else { continue };
         choice.repairs = installed.as_ref().is_none_or(|have| match dataset.name.kind() {
             Kind::TrivyChecks => have.manifest_digest == Some(dataset.manifest.digest),
-            // What has no date may be older or newer.
+            // Data without a date may be a different version.
             _ => have.updated_at.is_some() && have.updated_at == dataset.contents.updated_at,
         });
         (choice.known, choice.rollback) = (decision.known, decision.rollback);

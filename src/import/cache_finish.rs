@@ -1,4 +1,5 @@
-//! After an import into a cache: what Trivy must be told, and what it must forget.
+//! The last steps of an import into a cache: Trivy's VEX configuration, its scan cache, and the scanner settings.
+//! Knows nothing of acceptance.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -16,18 +17,17 @@ use crate::scanner::vex_entry::CarriedRepository;
 use crate::targets::{Cache, CachedDataset, Layout, View};
 use crate::trust::keyring::Keyring;
 
-/// What an import of bundles means for the VEX configuration.
+/// What the VEX configuration needs to know about an import of bundles.
 pub(crate) struct ImportedVex<'a> {
     pub(crate) stream: &'a str,
     pub(crate) keyring: &'a Keyring,
-    /// As [`crate::import::cache_choice::listed`] gives it.
+    /// The result of [`crate::import::cache_choice::listed`].
     pub(crate) listed: Vec<(Digest, CarriedRepository)>,
 }
 
-/// Settings, VEX configuration, scan cache. `brought`: nothing, if no bundle was imported.
+/// Updates the VEX configuration, the scan cache and the settings. `brought` is `None` if no bundle was imported.
 ///
-/// The data is in place whatever fails here: every step is tried, and what failed stands in the
-/// report.
+/// The data is already in place, so every step is tried, and the errors are added to the report.
 pub(crate) fn finish(
     options: &ImportOptions,
     cache: &mut Cache<'_>,
@@ -47,7 +47,7 @@ pub(crate) fn finish(
     }
 }
 
-/// Trivy looks for a VEX repository under the name in its own configuration only.
+/// Adds the imported VEX repositories to Trivy's configuration: Trivy uses only those that are listed there.
 fn vex(
     cache: &Cache<'_>,
     host: &HostContext,
@@ -55,8 +55,8 @@ fn vex(
     report: &mut TargetReport,
 ) -> Result<(), Error> {
     let Some(brought) = brought else { return Ok(()) };
-    // In the order of the report, which does not depend on what was in place before: of two repositories that speak of
-    // one product, Trivy believes the first.
+    // If two repositories have documents about one product, Trivy uses the first. The order of the report does not
+    // depend on what was in place before.
     let in_place = report
         .in_place()
         .filter_map(|row| report.installed.datasets().find(|dataset| row.is(&dataset.dataset_ref())));
@@ -85,12 +85,13 @@ fn vex(
 
 /// Whether the cache has a VEX repository of this name.
 fn has_vex(cache: &View, name: &str) -> bool {
-    // A site may call VEX Hub by any name, also by one that names no dataset of ours.
+    // VEX Hub can have any name in Trivy's configuration, even one that is invalid as a dataset name.
     let slot = Name::vex("default").ok().and_then(|hub| cache.slot(&hub, name));
     slot.is_some_and(|slot| cache.installed(&slot).is_ok_and(|installed| installed.is_some()))
 }
 
-/// Analyses of images that Trivy keeps were made with the trivy-java-db of their day.
+/// Clears Trivy's scan cache if requested, or else adds the advice to do so: cached image analyses contain results of
+/// the earlier trivy-java-db.
 fn scan_cache(
     options: &ImportOptions,
     cache: &mut Cache<'_>,
@@ -99,21 +100,21 @@ fn scan_cache(
     let java = report.changed().any(|row| row.name.kind() == Kind::TrivyJavaDb);
     if options.clear_scan_cache {
         if cache.clear_scan_cache()? {
-            report.advice.push("The scan cache was cleared: images are analysed anew.".into());
+            report.advice.push("The scan cache was cleared: the next scans analyze images again.".into());
         }
     } else if java {
         report.advice.push(
-            "Images scanned before keep their old result with the new trivy-java-db: import with --clear-scan-cache, or `trivy clean --scan-cache`."
+            "Images scanned before keep the results of the old trivy-java-db: import with --clear-scan-cache, or run `trivy clean --scan-cache`."
                 .into(),
         );
     }
     Ok(())
 }
 
-/// Puts the settings for a cache into the report, and writes them where that was asked for.
+/// Adds the scanner settings for a cache to the report, and writes them to the requested files.
 ///
 /// # Errors
-/// If the cache cannot be looked at, or a file cannot be written.
+/// If the cache cannot be read, or a file cannot be written.
 pub(crate) fn write_settings(
     options: &ImportOptions,
     cache: &View,
@@ -123,7 +124,7 @@ pub(crate) fn write_settings(
     if options.layout == Layout::Harbor {
         if !report.on_request && !rustix::process::geteuid().is_root() && options.owner.is_none() {
             report.warnings.push(
-                "the files belong to you, and Harbor's adapter runs as 10000:10000: import as root".into(),
+                "the files belong to you, but Harbor's adapter runs as 10000:10000: import as root".into(),
             );
         }
         report.advice.push(
@@ -154,7 +155,7 @@ pub(crate) fn write_settings(
     write_files(&options.settings, &settings, report)
 }
 
-/// Whether Trivy finds a VEX repository in the cache under a name that its configuration has.
+/// Whether the cache has a VEX repository that is listed in Trivy's configuration.
 fn vex_is_in_place(cache: &View, host: &HostContext) -> Result<bool, Error> {
     let vex = host.vex.reread()?;
     let enabled = vex.entries().iter().filter(|entry| entry.enabled);
@@ -162,14 +163,15 @@ fn vex_is_in_place(cache: &View, host: &HostContext) -> Result<bool, Error> {
     Ok(names.iter().any(|name| has_vex(cache, name)))
 }
 
-/// Where Harbor's adapter sees its cache directory (harbor-scanner-trivy, pkg/etc/config.go: `SCANNER_TRIVY_CACHE_DIR`).
+/// The path of the cache directory inside Harbor's adapter (harbor-scanner-trivy, pkg/etc/config.go:
+/// `SCANNER_TRIVY_CACHE_DIR`).
 const HARBOR_CACHE: &str = "/home/scanner/.cache/trivy";
 
-/// How Harbor's adapter is told of VEX: since harbor-scanner-trivy v0.34.2 (pkg/etc/config.go, pkg/trivy/wrapper.go),
-/// which gives its environment to Trivy. `harbor.yml` and Harbor's chart have no key for it.
+/// Returns the advice for VEX with Harbor's adapter. It passes its environment to Trivy since harbor-scanner-trivy
+/// v0.34.2 (pkg/etc/config.go, pkg/trivy/wrapper.go); `harbor.yml` and Harbor's chart have no key for VEX.
 fn harbor_vex(options: &ImportOptions) -> String {
     let home = match &options.data_home {
-        Some(home) => format!("the place where the adapter sees {}", home.display()),
+        Some(home) => format!("the path of {} in the adapter's container", home.display()),
         None => HARBOR_CACHE.into(),
     };
     format!(
@@ -177,8 +179,8 @@ fn harbor_vex(options: &ImportOptions) -> String {
     )
 }
 
-/// From when Trivy asks for a newer database: NextUpdate is past, and so is an hour since the
-/// download, or a day for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb: `NeedsUpdate`).
+/// Returns when Trivy will try to download a newer database: NextUpdate has passed, and the last download is an hour
+/// old, or a day for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb: `NeedsUpdate`).
 fn fails_from(db: Option<&CachedDataset>, java_db: Option<&CachedDataset>) -> Option<Timestamp> {
     let due = |installed: &CachedDataset, hours| {
         let rested = installed.downloaded_at?.checked_add(SignedDuration::from_hours(hours)).ok()?;

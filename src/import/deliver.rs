@@ -1,4 +1,5 @@
-//! The delivery of an import: opens the bundles once, and gives them to each target in turn.
+//! The delivery of an import: opens the bundles once, and imports them into each target in turn. Knows nothing of the
+//! log and the operator's command.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -32,17 +33,17 @@ use crate::trust::state::{Side, StateDir, waits_for};
 use crate::util::clock;
 use crate::util::text::escape;
 
-/// What an import is to do.
+/// The task of an import.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Task<'t> {
-    /// To import what is in these places.
+    /// Imports the bundles in these inputs.
     Import(&'t [PathBuf]),
-    /// To bring back what was in the cache before the last import.
+    /// Restores what was in the cache before the last import.
     Restore,
 }
 
 impl<'t> Task<'t> {
-    /// Returns the places that are looked at.
+    /// Returns the inputs.
     pub(crate) fn inputs(self) -> &'t [PathBuf] {
         match self {
             Task::Import(inputs) => inputs,
@@ -51,18 +52,18 @@ impl<'t> Task<'t> {
     }
 }
 
-/// What became of the targets.
+/// The results of all targets.
 pub(crate) struct Deliveries {
     pub(crate) targets: Vec<TargetReport>,
     pub(crate) warnings: Vec<String>,
     pub(crate) repaired: Vec<Rebuilt>,
 }
 
-/// Delivers what is acceptable to each target. What happens before a target is looked at goes into `beforehand`.
+/// Imports what is acceptable into each target. Findings about the inputs themselves are added to `beforehand`.
 ///
 /// # Errors
-/// If the options contradict each other, the set-up is wrong, or there is nothing to import. What fails for one
-/// target is in its report.
+/// If the options contradict each other, the keys, the state or the default cache cannot be used, or there is nothing
+/// to import. The errors of a target are in its report.
 pub(crate) fn deliver(
     options: &ImportOptions,
     task: Task<'_>,
@@ -95,7 +96,7 @@ fn restore(
     progress: &dyn Progress,
 ) -> Result<Deliveries, Error> {
     let context = DeliveryContext::new(host, Keyring::default(), &options.acceptance);
-    // Only a command that is to be told needs the ledger here.
+    // The ledger is needed only for the operator's command.
     let mut ledger = match options.exec_after {
         Some(_) => Some(open_ledger(options, progress)?),
         None => None,
@@ -124,7 +125,7 @@ fn import(
     beforehand: &mut InputFindings,
     progress: &dyn Progress,
 ) -> Result<Deliveries, Error> {
-    // Caches and other runs are waited for within the same deadline.
+    // Waiting for caches and other runs counts toward the same deadline.
     let registries = RegistryAccess::new(&options.registry, Instant::now())?;
     let stream = options.acceptance.stream.as_str();
     let keyring = Keyring::load(&options.trust)?.requiring(options.min_signers, Some(stream))?;
@@ -164,7 +165,7 @@ fn import(
     beforehand.more_untrusted = found.more_untrusted;
     warnings.extend(repaired.iter().map(Rebuilt::to_string));
     warnings.append(&mut found.not_rebuilt);
-    // What was damaged or missing to begin with is no target's fault.
+    // Errors of the inputs belong to no target. They are shown once, with the first.
     if let Some(first) = targets.first_mut() {
         first.errors.splice(0..0, damaged);
         first.errors.extend(misspelled);
@@ -172,7 +173,7 @@ fn import(
     Ok(Deliveries { targets, warnings, repaired })
 }
 
-/// Imports into one target after the other. One that fails does not keep the others from theirs.
+/// Imports into one target after the other. If one fails, the others are still imported into.
 fn each_target(mut run: ImportRun<'_>, caches: &[PathBuf], registries: &RegistryAccess) -> Vec<TargetReport> {
     let options = run.options;
     let mut reports = Vec::new();
@@ -203,8 +204,8 @@ fn each_target(mut run: ImportRun<'_>, caches: &[PathBuf], registries: &Registry
     reports
 }
 
-/// Writes down on which targets the run has worked, and how it failed there: also a target that never worked
-/// leaves a trace. One that was offered nothing but bundles of other streams leaves none.
+/// Records which targets the run used, and how it failed there, so that a target that never worked is known too.
+/// Targets for which there were only bundles of other streams are not recorded.
 pub(crate) fn note_run(ledger: &mut Ledger, reports: &mut [TargetReport], now: Timestamp) {
     let why = |report: &TargetReport| report.failure().map(|error| escape(&error.to_string()));
     let mut touched: Vec<&mut TargetReport> =
@@ -224,7 +225,7 @@ pub(crate) fn note_run(ledger: &mut Ledger, reports: &mut [TargetReport], now: T
     }
 }
 
-/// Returns the path of a directory without symbolic links, as far as it exists.
+/// Returns the path of a directory, with symbolic links resolved in the part that exists.
 fn without_links(dir: &Path) -> PathBuf {
     let Ok(whole) = std::path::absolute(dir) else { return dir.to_path_buf() };
     let there = whole.ancestors().find_map(|above| Some((above.canonicalize().ok()?, above)));
@@ -245,8 +246,8 @@ pub(crate) fn open_ledger(options: &ImportOptions, progress: &dyn Progress) -> R
     Ledger::open(state, options.acceptance.stream.as_str(), options.exec_after.is_some())
 }
 
-/// A target that failed as a whole does not keep the others from theirs. `goes` says where a dataset
-/// would have gone.
+/// Turns the failure of a target into a report, so that the other targets are still imported into. `goes` returns the
+/// reference that a dataset would have got.
 fn or_failed(
     done: Result<TargetReport, Error>,
     target: impl Fn() -> TargetId,
@@ -257,7 +258,7 @@ fn or_failed(
     let found: &OpenedBundles = run.found;
     done.unwrap_or_else(|error| {
         let mut report = TargetReport::new(target(), context, Vec::new());
-        // Of each the newest, as it would have been.
+        // The newest version of each dataset would have been imported.
         let newest = found.bundles.iter().rev().flat_map(|bundle| &bundle.payload().datasets);
         for dataset in newest.filter(|dataset| options.selection.wants(&dataset.name)) {
             let known = report.datasets.iter().any(|row| row.is(&dataset.dataset_ref()));
@@ -273,7 +274,7 @@ fn or_failed(
     })
 }
 
-/// What is known of this host and its scanner.
+/// Returns the properties of this host and its scanner.
 ///
 /// # Errors
 /// If Trivy's VEX configuration cannot be read.
@@ -289,10 +290,10 @@ pub(crate) fn host(options: &ImportOptions) -> Result<HostContext, Error> {
     })
 }
 
-/// The caches, each once, and what is remarkable about the default one.
+/// Returns the caches without duplicates, and warnings about the default one.
 ///
 /// # Errors
-/// If none is named, and nothing says where Trivy's would be.
+/// If none is named, and Trivy's default cache directory cannot be determined.
 pub(crate) fn cache_dirs(options: &ImportOptions) -> Result<(Vec<PathBuf>, Vec<String>), Error> {
     if options.cache_dirs.is_empty() {
         let dir = default_cache_dir()?;

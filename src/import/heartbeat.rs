@@ -1,4 +1,4 @@
-//! A heartbeat that came in: what it says is remembered, whatever it says, and decides nothing.
+//! Received heartbeats: verifies and records them. No import decision depends on them.
 
 use std::path::Path;
 
@@ -17,26 +17,26 @@ use crate::trust::state::{Accepted, ReceivedHeartbeat, Side, StateDir};
 use crate::util::clock;
 use crate::util::text::{escape, with_name};
 
-/// What became of it.
+/// The result of a heartbeat.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct HeartbeatResult {
-    /// The file's name.
+    /// The file name.
     pub file: String,
-    /// What was remembered.
+    /// What was recorded; `None` if the heartbeat was skipped.
     pub heard: Option<ReceivedHeartbeat>,
-    /// Why it was not.
+    /// Why it was skipped.
     pub why: Option<String>,
     /// Whether no trusted key signed it.
     #[serde(skip)]
     pub unsigned: bool,
-    /// Whether a clock is in its way, which may be corrected.
+    /// Whether it was rejected because of a clock, which may be corrected.
     #[serde(skip)]
     pub by_clock: bool,
 }
 
 impl HeartbeatResult {
-    /// Returns a line that says what became of it.
+    /// Returns the result as a line of text.
     pub(crate) fn summary(&self) -> String {
         match (&self.heard, &self.why) {
             (Some(heard), _) => {
@@ -50,12 +50,12 @@ impl HeartbeatResult {
     }
 }
 
-/// Reads a heartbeat and remembers what it says. What nobody vouches for, or what is older than the last, is
-/// said in the row, and written down in the log; what nobody vouches for only if `write_down` says so, and what was
-/// refused before because of a clock, as `again` says, only if it is refused for something else.
+/// Reads a heartbeat and records its content. A rejected heartbeat is in the result, and in the log with two
+/// exceptions: one that no trusted key signed is logged only if `write_down` is set, and one that was rejected before
+/// because of a clock (`again`) is logged only if the reason is another one now.
 ///
 /// # Errors
-/// Where it could not be read or remembered at the moment.
+/// If the file, the keys or the state cannot be read, or the state or the log cannot be written.
 pub(crate) fn receive(
     options: &ImportOptions,
     file: &Path,
@@ -85,14 +85,14 @@ pub(crate) fn receive(
             let (why, unsigned, by_clock) = (None, false, false);
             Ok(HeartbeatResult { file: name, heard: Some(heard), why, unsigned, by_clock })
         }
-        // What is gone, or may not be read at the moment, says nothing of what is in it.
+        // A file that is gone or unreadable may still be valid.
         Err(Error::Bundle(error)) if error.is_usage() => Err(error.into()),
         Err(error @ (Error::Bundle(_) | Error::Rejected(_))) => {
             let directory = format!("{}/", file.parent().unwrap_or(Path::new("")).display());
             let why = escape(&error.to_string().replace(&directory, ""));
             let unsigned = matches!(&error, Error::Bundle(error) if !error.is_signed());
             let by_clock = matches!(error, Error::Rejected(Rejection::Future { .. }));
-            // What comes late, or twice, is nobody's fault.
+            // A heartbeat that is late or sent twice is no error worth logging.
             let is_late = matches!(error, Error::Rejected(Rejection::Late { .. }));
             let is_known = is_late || again && by_clock;
             if !is_known && (write_down || !unsigned) {

@@ -1,4 +1,4 @@
-//! What the log of imports is told of a run.
+//! The lines that a run adds to the log of imports. Knows reports and errors; decides nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -16,14 +16,14 @@ use crate::trust::state::StateView;
 use crate::util::clock;
 use crate::util::text::escape;
 
-/// What happened before any target was looked at.
+/// Findings about the inputs, before any target is used.
 #[derive(Default)]
 pub(crate) struct InputFindings {
     /// What was rebuilt from parity, for each bundle.
     pub(crate) repaired: Vec<Rebuilt>,
-    /// What was passed over, because nobody who is trusted signed it.
+    /// The errors of files that were skipped because no trusted key signed them.
     pub(crate) untrusted: Vec<BundleError>,
-    /// How many more files were.
+    /// How many more such files there were.
     pub(crate) more_untrusted: usize,
 }
 
@@ -36,12 +36,12 @@ pub(crate) struct RunEntries<'r> {
 }
 
 impl<'r> RunEntries<'r> {
-    /// None yet.
+    /// Returns an empty list.
     pub(crate) fn new(stream: &'r str, inputs: &'r [PathBuf]) -> Self {
         RunEntries { stream, inputs, now: clock::now(), entries: Vec::new() }
     }
 
-    /// What happened before any target was looked at.
+    /// Adds the findings about the inputs.
     pub(crate) fn beforehand(&mut self, beforehand: &InputFindings) {
         for what in &beforehand.repaired {
             let entry = self.entry(Event::Repaired).because(&self.shortened(&what.to_string()));
@@ -57,7 +57,7 @@ impl<'r> RunEntries<'r> {
         }
     }
 
-    /// What became of one target.
+    /// Adds the result of one target.
     pub(crate) fn target(&mut self, report: &TargetReport) {
         let target = report.target.to_string();
         if let Some(why) = &report.new_failure {
@@ -85,7 +85,7 @@ impl<'r> RunEntries<'r> {
             let has_failed = |status: DeliveryStatus| {
                 matches!(status, DeliveryStatus::Failed | DeliveryStatus::Installing)
             };
-            // What nobody requested says nothing of how the target did.
+            // Items that were not requested do not count as success or failure.
             let mut tried =
                 mine.iter().filter(|(_, status, _)| *status != DeliveryStatus::NotRequested).peekable();
             let all_failed = tried.peek().is_some() && tried.all(|(_, status, _)| has_failed(*status));
@@ -111,7 +111,7 @@ impl<'r> RunEntries<'r> {
         }
     }
 
-    /// An error that left nothing to report of a target.
+    /// Adds an error that ended the run before any target was used.
     pub(crate) fn failed(&mut self, error: &Error) {
         match error {
             Error::Bundle(bad) if bad.is_incomplete() || bad.is_usage() => {}
@@ -124,10 +124,10 @@ impl<'r> RunEntries<'r> {
         }
     }
 
-    /// Adds them to the log.
+    /// Appends the lines to the log.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the state directory cannot be opened, or the log cannot be written.
     pub(crate) fn write(self, state_dir: Option<&Path>) -> Result<(), TrustError> {
         match StateView::find(state_dir)? {
             Some(state) if !self.entries.is_empty() => state.log()?.append(&self.entries),
@@ -135,12 +135,12 @@ impl<'r> RunEntries<'r> {
         }
     }
 
-    /// A bundle of which nobody knows what it is.
+    /// Adds a bundle that could not be verified.
     fn rejected(&mut self, bad: &BundleError, target: Option<&str>) {
         let entry = self.entry(Event::Rejected).because(&self.shortened(&escape(&bad.to_string())));
         let bundle = bad.path().and_then(Path::file_name).map(|name| escape(&name.to_string_lossy()));
         let unsigned = !bad.is_signed();
-        // What a trusted key has signed is known by its identity, whatever its file is called.
+        // With the identity, a signed bundle can be found again under another file name.
         let head = bad.path().filter(|_| !unsigned).and_then(|path| UnverifiedBundle::open(path).ok());
         let identity = head.map(|head| head.identity());
         self.entries.push(LogEntry {
@@ -174,7 +174,7 @@ impl<'r> RunEntries<'r> {
         }
     }
 
-    /// Without the folders in which bundles lay, which say nothing later.
+    /// Removes the paths of the input directories, which mean nothing later.
     fn shortened(&self, text: &str) -> String {
         let directories = self.inputs.iter().filter(|input| input.is_dir());
         directories

@@ -38,7 +38,7 @@ pub struct Importer {
 }
 
 impl Importer {
-    /// An importer with these options. They are checked when it runs.
+    /// Returns an importer with these options. They are validated when it runs.
     #[must_use]
     pub fn new(options: ImportOptions) -> Self {
         Importer { options }
@@ -58,11 +58,12 @@ impl Importer {
         self.with_metrics(|| self.import(Task::Import(inputs), progress), progress)
     }
 
-    /// Imports a bundle whose volumes come on several media, one after the other: copies what is in the inputs into
-    /// the directory `staging`, and imports it once it is complete.
+    /// Imports a bundle whose volumes are on several media: copies the volumes in the inputs into the directory
+    /// `staging`, and imports the bundle once it is complete.
     ///
     /// # Errors
-    /// As [`Importer::run`]. The category is [`Category::Incomplete`] until the last volume has come.
+    /// If a volume cannot be copied, or [`Importer::run`] fails for the directory. The category is
+    /// [`Category::Incomplete`] until the last volume is copied.
     pub fn run_staged(
         &self,
         staging: &Path,
@@ -87,7 +88,7 @@ impl Importer {
                 Ok(report)
             }
             Err(error) if error.category() == Category::Incomplete => {
-                let hint = "Bring the medium on which it is, and run the same command with it; what came so far was copied.";
+                let hint = "Bring the medium that has it, and run the same command with it. The volumes so far were copied.";
                 let what = error.to_string();
                 Err(Error::Restated { what, hint: hint.into(), original: Box::new(error) })
             }
@@ -95,24 +96,24 @@ impl Importer {
         }
     }
 
-    /// Brings back what was in the cache before the last import.
+    /// Restores what was in the cache before the last import.
     ///
     /// # Errors
-    /// If no earlier generation is kept.
+    /// If no earlier generation is kept, or the cache cannot be used.
     pub fn restore(&self, progress: &dyn Progress) -> Result<ImportReport, Error> {
         self.with_metrics(|| self.import(Task::Restore, progress), progress)
     }
 
-    /// Finds out what is in the targets, and what scanners must be told to use it; imports nothing. The report is that
-    /// of an import without bundles.
+    /// Returns the scanner settings for what is in the targets; imports nothing. The report is that of an import
+    /// without bundles.
     ///
     /// # Errors
-    /// If a target cannot be looked at, or has nothing for scanners.
+    /// If a target cannot be read, or has nothing for scanners.
     pub fn settings(&self) -> Result<ImportReport, Error> {
         settings::settings(&self.options)
     }
 
-    /// Writes into the metrics that a run could not start, or a watch could not go on. A dry run leaves them.
+    /// Writes into the metrics that a run could not start, or a watch could not continue. A dry run writes none.
     pub(crate) fn note_no_start(&self, error: &Error, progress: &dyn Progress) {
         if !self.options.dry_run {
             self.write_metrics(RunNews::NotStarted(error.category()), progress);
@@ -135,11 +136,11 @@ impl Importer {
         done
     }
 
-    /// Writes the metrics, if they are wanted.
+    /// Writes the metrics, if a file is given for them.
     pub(crate) fn write_metrics(&self, news: RunNews, progress: &dyn Progress) {
         let Some(file) = &self.options.metrics else { return };
         let looked = status::look(self.options.state_dir.as_deref(), Depth::Dates);
-        // How the run ended is said whatever the state is like.
+        // How the run ended is written even if the state cannot be read.
         let written = metrics::write(file, looked.as_ref().ok(), news);
         for error in looked.err().into_iter().chain(written.err()) {
             progress.warn(&format!("{error}. {}", error.hint()));
@@ -152,13 +153,13 @@ impl Importer {
         }
         let mut done = deliver(&self.options, task, &mut InputFindings::default(), progress)?;
         if let Some(last) = done.targets.last_mut() {
-            last.advice.push("This was a dry run: nothing was put in place or remembered.".into());
+            last.advice.push("This was a dry run: nothing was installed or recorded.".into());
         }
         report_of(done)
     }
 
-    /// Imports, writes the log, and calls the operator's command, in this order; the last two also if nothing could
-    /// be imported.
+    /// Imports, writes the log, and runs the operator's command, in this order. The last two are done even if the
+    /// import failed.
     fn import_and_tell(&self, task: Task<'_>, progress: &dyn Progress) -> Result<ImportReport, Error> {
         let options = &self.options;
         let mut beforehand = InputFindings::default();
@@ -172,12 +173,12 @@ impl Importer {
         if let Err(error) = entries.write(options.state_dir.as_deref()) {
             match done.as_mut().map(|delivered| delivered.targets.first_mut()) {
                 Ok(Some(report)) => report.errors.push(error.into()),
-                // What kept the import from its state is said once.
+                // The import failed with the same error of the state; it is shown once.
                 Err(other) if other.to_string() == error.to_string() => {}
                 _ => progress.warn(&format!("{error}. {}", error.hint())),
             }
         }
-        // What changed in an earlier run is still to be told.
+        // The command may still have to run for changes of an earlier run.
         let told = if options.exec_after.is_some() { call(options, progress) } else { Ok(None) };
         let last = done.as_mut().ok().and_then(|delivered| delivered.targets.last_mut());
         match (told, last) {
@@ -191,22 +192,21 @@ impl Importer {
     }
 }
 
-/// What the operator's command follows.
+/// What was done before the operator's command, for its errors.
 const INSTALLED: &str = "the data is installed";
 
-/// Calls the operator's command where something has changed of which it was not told, and strikes
-/// that off when it went well. Nothing is locked meanwhile but its own turn: the command may scan,
-/// or import into another cache.
+/// Runs the operator's command if there are changes for which it has not run yet, and records that it has run if it
+/// succeeds. Only its own lock is held meanwhile, so the command may scan, or import into another cache.
 fn call(options: &ImportOptions, progress: &dyn Progress) -> Result<Option<String>, Error> {
     let Some(command) = &options.exec_after else { return Ok(None) };
     let ledger = || open_ledger(options, progress);
     if ledger()?.due().is_empty() {
         return Ok(None);
     }
-    // Two runs at once must not call it twice for one change.
+    // Two runs at the same time must not run it twice for one change.
     let turn = match StateDir::open(options.state_dir.as_deref(), Side::Hook) {
         Err(TrustError::StateHeld { .. }) => {
-            let what = "another run's has not ended for a minute".into();
+            let what = "the command of another run has not ended for a minute".into();
             return Err(Error::Hook { done: INSTALLED, retried: true, command: command.clone(), what });
         }
         turn => turn?,
@@ -221,7 +221,7 @@ fn call(options: &ImportOptions, progress: &dyn Progress) -> Result<Option<Strin
     Ok(Some(format!("Done after the import: {command}")))
 }
 
-/// The report. A single error that left nothing in place is the whole of it.
+/// Returns the report, or its only error if there is one target and nothing was installed.
 fn report_of(delivered: Deliveries) -> Result<ImportReport, Error> {
     let Deliveries { mut targets, warnings, repaired } = delivered;
     if let [report] = targets.as_mut_slice()

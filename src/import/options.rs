@@ -1,4 +1,4 @@
-//! The options of an import: where what is imported goes, and what is accepted.
+//! The options of an import: its targets, and what it accepts.
 
 use std::path::PathBuf;
 
@@ -10,57 +10,56 @@ use crate::delivery::web_url::WebUrl;
 use crate::error::Error;
 use crate::targets::{Layout, Owner};
 
-/// Where what is imported goes, and what is accepted.
+/// The targets of an import, and what it accepts.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ImportOptions {
-    /// Files of public keys to trust; if there are none, those that `trust add` keeps.
+    /// Files of public keys to trust; empty for the keys that `trust add` has added.
     pub trust: Vec<PathBuf>,
-    /// How many different trusted keys must have signed a bundle; `None` for what `trust require` says, else one.
+    /// How many different trusted keys must have signed a bundle; `None` for the number of `trust require`, else 1.
     pub min_signers: Option<u32>,
-    /// The cache directories of Trivy; none for the default, if nothing else is imported into.
+    /// Trivy's cache directories; empty for the default one, unless there are other targets.
     pub cache_dirs: Vec<PathBuf>,
     /// How the cache directory is laid out.
     pub layout: Layout,
-    /// Who owns what is installed; `None` for the owner of what is there.
+    /// The owner of installed files; `None` for the owner of the existing ones.
     pub owner: Option<Owner>,
-    /// Keeps the generation before, for going back.
+    /// Keeps the previous generation, so that it can be restored.
     pub keep_previous: bool,
-    /// Registries that are pushed to.
+    /// The registries.
     pub registry: RegistryOptions,
     /// A directory of a web server, for VEX repositories.
     pub web_root: Option<PathBuf>,
-    /// The URL under which that web server hands it out.
+    /// The URL under which that web server serves it.
     pub web_url: Option<WebUrl>,
-    /// Images that go into the registries.
+    /// The images to push into the registries.
     pub image: Vec<WantedImage>,
     /// Lets images replace tags that trivy-ferry did not set.
     pub replace_image_tags: bool,
-    /// Which datasets.
+    /// Which datasets are imported.
     pub selection: Selection,
-    /// Which bundles.
+    /// Which bundles are accepted.
     pub acceptance: AcceptanceOptions,
     /// The version of Trivy that scans; `None` for that of the `trivy` on the PATH, else the newest.
     pub trivy_version: Option<TrivyVersion>,
-    /// Where scanner settings are written.
+    /// The files that scanner settings are written to.
     pub settings: SettingsOptions,
-    /// Removes earlier analyses of images, which hide a new trivy-java-db.
+    /// Removes cached image analyses, which contain results of the earlier trivy-java-db.
     pub clear_scan_cache: bool,
-    /// A shell command that runs after something changed.
+    /// A shell command that runs after a change.
     pub exec_after: Option<String>,
     /// A file for metrics in the text format of Prometheus.
     pub metrics: Option<PathBuf>,
-    /// The XDG_DATA_HOME of the scanner; `None` for that of this user.
+    /// The `XDG_DATA_HOME` of the scanner; `None` for that of this user.
     pub data_home: Option<PathBuf>,
-    /// Where this host keeps its state; `None` for the default.
+    /// The state directory; `None` for the default.
     pub state_dir: Option<PathBuf>,
-    /// Verifies and decides everything, and puts nothing in place: neither data nor settings, state, log or metrics,
-    /// and no command is run.
+    /// Verifies and decides everything, but writes no data, settings, state, log or metrics, and runs no command.
     pub dry_run: bool,
 }
 
 impl ImportOptions {
-    /// Options that import all datasets of a stream into the default cache, by the default rules.
+    /// Returns options that import all datasets of a stream into the default cache, with the default rules.
     #[must_use]
     pub fn new(stream: crate::bundle::Stream) -> Self {
         ImportOptions {
@@ -88,20 +87,20 @@ impl ImportOptions {
         }
     }
 
-    /// Whether the options are complete.
+    /// Validates the options.
     ///
     /// # Errors
-    /// If a web root has no URL, or a URL no web root; if there are further tags and no registry.
+    /// If there is a web root without a URL, a URL without a web root, or a further tag without a registry.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.web_root.is_some() != self.web_url.is_some() {
             return Err(Error::usage(
-                "a web root and the URL under which it is handed out belong together",
-                "Give both, as --web-root DIR and --web-url URL.",
+                "--web-root and --web-url need each other",
+                "Give both: --web-root DIR and the URL under which a web server serves it, --web-url URL.",
             ));
         }
         if self.registry.places.is_empty() && !self.registry.extra_tag.is_empty() {
             return Err(Error::usage(
-                "further tags are for registries, and none is named",
+                "--extra-tag needs a registry, and none is named",
                 "Name one with --registry, or leave out --extra-tag.",
             ));
         }

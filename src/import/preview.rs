@@ -1,5 +1,4 @@
-//! `import --dry-run`: what an import would do. Everything is verified and decided as an import does it, and nothing is
-//! put in place or remembered.
+//! `import --dry-run` for a cache: verifies and decides everything as an import does, but installs and records nothing.
 
 use std::io;
 use std::path::Path;
@@ -18,16 +17,16 @@ use crate::progress::Progress;
 use crate::targets::{Cache, Slot};
 use crate::util::fs::tempdir_in;
 
-/// What an import into a cache would do.
+/// Returns what an import into a cache would do.
 ///
 /// # Errors
-/// If the cache cannot be looked at, or the only bundle is damaged. What would fail for one dataset is in the report.
+/// If the cache cannot be read, or the only bundle is damaged. The errors of single datasets are in the report.
 pub(crate) fn of_cache(run: &mut ImportRun<'_>, dir: &Path) -> Result<TargetReport, Error> {
     let ImportRun { options, context, progress, .. } = *run;
     let scratch = tempdir_in(run.ledger.scratch()?, "dry-run-");
-    let scratch = scratch.map_err(Error::unexpected("making a folder for the dry run"))?;
+    let scratch = scratch.map_err(Error::unexpected("creating a directory for the dry run"))?;
     let absolute = || std::path::absolute(dir).map_err(Error::unexpected("finding --cache-dir"));
-    // A cache that is to be made is empty.
+    // A cache that does not exist yet is treated as empty.
     let (view, place) = match Cache::inspect(dir, options.layout)? {
         Some(view) => {
             let place = view.dir().to_path_buf();
@@ -63,10 +62,10 @@ pub(crate) fn of_cache(run: &mut ImportRun<'_>, dir: &Path) -> Result<TargetRepo
     Ok(report)
 }
 
-/// Verifies the content of datasets that would be imported, each in the bundle of this index.
+/// Verifies the content of datasets that would be imported. Each has the index of its bundle.
 ///
 /// # Errors
-/// If a bundle is damaged; it is blamed.
+/// If a bundle is damaged; the error has the index of the bundle.
 pub(crate) fn check_content(
     bundles: &[VerifiedBundle],
     wanted: &[(usize, &Dataset)],

@@ -1,6 +1,6 @@
-//! What an import did.
+//! The report of an import.
 //!
-//! Plain data: knows neither how it came about nor how it is printed.
+//! Plain data: knows neither how it was made nor how it is printed.
 
 use serde::Serialize;
 
@@ -11,19 +11,19 @@ use crate::error::{Category, Error, gravest};
 use crate::hint::Hint;
 use crate::intake::rebuild::Rebuilt;
 
-/// What became of all targets.
+/// The results of all targets.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 #[must_use = "a target may have failed: see `errors`"]
 pub struct ImportReport {
     /// The targets, each with its datasets, warnings and errors.
     pub targets: Vec<TargetReport>,
-    /// What the operator has to know beside that.
+    /// Warnings that belong to no target.
     pub warnings: Vec<String>,
     /// What was rebuilt from parity, for each bundle; the warnings say the same.
     #[serde(skip)]
     pub repaired: Vec<Rebuilt>,
-    /// What went wrong after all targets were done.
+    /// Errors after all targets were finished.
     #[serde(skip)]
     pub(crate) errors_at_the_end: Vec<Error>,
 }
@@ -39,8 +39,8 @@ impl ImportReport {
         gravest(self.errors())
     }
 
-    /// Returns all errors, those of the targets first, without the rest. If there are several targets, an error says
-    /// whose it is, and one that all of them have is there once.
+    /// Returns all errors, those of the targets first. If there are several targets, an error names its target, and an
+    /// error that all of them have appears once.
     pub fn into_errors(self) -> Vec<Error> {
         let ImportReport { targets, errors_at_the_end, .. } = self;
         let count = targets.len();
@@ -58,7 +58,7 @@ impl ImportReport {
             }
         }
         let named = |(of, error): (Vec<TargetId>, Error)| {
-            // What is wrong with a bundle is no target's.
+            // The error of a bundle belongs to no target.
             if of.len() == count || matches!(error.original(), Error::Bundle(_)) {
                 error
             } else {
@@ -68,7 +68,7 @@ impl ImportReport {
         all.into_iter().map(named).chain(errors_at_the_end).collect()
     }
 
-    /// Returns the file names of the bundles that every target has accepted, and that are not needed any more.
+    /// Returns the file names of the bundles that every target has accepted, so that they are no longer needed.
     pub(crate) fn imported(&self) -> Vec<String> {
         let has_failed = |target: &TargetReport| {
             let rows = target.datasets.iter().map(|row| row.status);

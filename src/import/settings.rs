@@ -1,6 +1,6 @@
-//! `settings`: what scanners must be told of caches, registries and web servers, without an import.
+//! `settings`: the scanner settings for caches, registries and web servers, without an import.
 //!
-//! Looks at what is there, and changes nothing but the files of settings that are asked for.
+//! Reads the targets, and writes only the requested settings files.
 
 use std::path::{Path, PathBuf};
 
@@ -24,11 +24,11 @@ use crate::targets::registry::Registry;
 use crate::targets::web_root::WebRoot;
 use crate::trust::keyring::Keyring;
 
-/// Finds out what is in the targets of an import, and what scanners must be told to use it.
+/// Returns the scanner settings for what is in the targets.
 ///
 /// # Errors
-/// If a target cannot be looked at or has nothing for scanners, or several are named whose settings differ and that
-/// are to be written.
+/// If a target cannot be read or has nothing for scanners, or if the settings of several targets differ and would be
+/// written to one file.
 pub(crate) fn settings(options: &ImportOptions) -> Result<ImportReport, Error> {
     places_for_settings(&options.settings)?;
     let places = &options.registry.places;
@@ -104,13 +104,14 @@ fn of_registry(
     if report.existing.is_empty() {
         return Err(Error::usage(
             format!("{place} holds none of Trivy's datasets"),
-            "Import into it first (`trivy-ferry import --registry`), or name the prefix under which they lie.",
+            "Import into it first (`trivy-ferry import --registry`), or name the prefix of their repositories.",
         ));
     }
     Ok(report)
 }
 
-/// The VEX repositories in a web root or, if that is another host's, those that are named.
+/// Returns the report of a web server: the VEX repositories in the web root or, if that is on another host, those that
+/// are named.
 fn of_web_server(options: &ImportOptions, url: &WebUrl, host: &HostContext) -> Result<TargetReport, Error> {
     let names: Vec<Name> = match &options.web_root {
         Some(dir) => WebRoot::look(dir)?.repositories()?,

@@ -1,4 +1,5 @@
-//! Importing into a web root: the VEX repositories of the bundles become files for a web server.
+//! Imports into a web root: writes the VEX repositories of the bundles as files for a web server. Knows nothing of
+//! other targets.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,20 +30,20 @@ use crate::trust::acceptance::Admission;
 use crate::trust::state::TargetState;
 use crate::util::text::escape;
 
-/// A VEX repository that is to be copied.
+/// A VEX repository to copy.
 struct CopyChoice {
     candidate: DatasetCandidate,
     copy: VexCopy,
     record: Record,
     decision: AcceptedDataset,
-    /// The same data was in place, handed out under another URL.
+    /// Whether the same data was in place, served under another URL.
     repointed: bool,
 }
 
-/// Imports into the web root `dir`, which is handed out under `url`.
+/// Imports into the web root `dir`, which is served under `url`.
 ///
 /// # Errors
-/// If the directory cannot be used, or the only bundle is damaged. What fails for one repository is in the report.
+/// If the directory cannot be used, or the only bundle is damaged. The errors of single repositories are in the report.
 pub(crate) fn publish_bundles(
     run: &mut ImportRun<'_>,
     dir: &Path,
@@ -56,7 +57,7 @@ pub(crate) fn publish_bundles(
     let target = TargetId::WebRoot(root.path().to_path_buf());
     let mut ledger = run.ledger.for_target(&target);
     let ignored = run.found.ignored.clone();
-    // Nothing points at what is staged: the next attempt does without a damaged bundle.
+    // Nothing points at staged files, so the import can be retried without a damaged bundle.
     let ((mut report, staged), damaged) = run.found.without_damaged(|bundles| {
         let mut report = TargetReport::new(target.clone(), context, ignored.clone());
         let admitted = admit_all(bundles, ledger.state(), context, &mut report);
@@ -64,11 +65,11 @@ pub(crate) fn publish_bundles(
             return Ok((report, None));
         }
         let chosen = choose(options, url, bundles, &admitted, &mut report)?;
-        // A bundle may leave out what an earlier one brought.
+        // A bundle need not contain what an earlier one contained.
         if chosen.is_empty() && root.repositories()?.is_empty() {
             report.errors.push(Error::usage(
-                "there is no VEX repository here to put into the web root",
-                "Bring a bundle that holds one (`trivy-ferry inspect` shows it), or leave out --web-root.",
+                "no bundle here holds a VEX repository for the web root",
+                "Bring a bundle that holds one (`trivy-ferry inspect` lists the content), or leave out --web-root.",
             ));
         }
         let chosen = filter_chosen(&root, url, ledger.state(), context, chosen, &mut report)?;
@@ -105,7 +106,7 @@ pub(crate) fn publish_bundles(
     }
     if url.is_plain() && report.changed().count() > 0 {
         report.advice.push(
-            "VEX documents take findings away, and over http:// anybody on the way can write some: https:// is better."
+            "VEX documents hide findings, and over http:// anybody on the network path can forge them: use https:// instead."
                 .into(),
         );
     }
@@ -126,7 +127,7 @@ fn would_install(
     Ok(())
 }
 
-/// Adds what the web root has from before.
+/// Adds the VEX repositories of earlier imports to the report.
 fn add_existing(root: &WebRoot, url: &WebUrl, report: &mut TargetReport) -> Result<(), Error> {
     for name in root.repositories()? {
         if !report.in_place().any(|row| row.name == name) {
@@ -137,7 +138,7 @@ fn add_existing(root: &WebRoot, url: &WebUrl, report: &mut TargetReport) -> Resu
     Ok(())
 }
 
-/// Puts in place what was staged of one bundle.
+/// Activates the staged copies of one bundle.
 fn activate(root: &WebRoot, mine: &[&CopyChoice], admission: &Admission, report: &mut TargetReport) {
     for choice in mine {
         let dataset = &choice.candidate.dataset;
@@ -155,7 +156,10 @@ fn activate(root: &WebRoot, mine: &[&CopyChoice], admission: &Admission, report:
     }
 }
 
-/// Of each VEX repository the newest among the admitted bundles, with the copy that it is to become.
+/// Chooses the newest version of each VEX repository among the admitted bundles, with its copy.
+///
+/// # Errors
+/// If a bundle is damaged, or the manifest of a repository is invalid.
 fn choose(
     options: &ImportOptions,
     url: &WebUrl,
@@ -179,12 +183,12 @@ fn choose(
         })?;
         placed.push((candidate.dataset.name.to_string(), copy, candidate));
     }
-    // Whoever imports them elsewhere in the same run knows.
+    // No advice if the same run imports them into another target.
     if options.cache_dirs.is_empty() && options.registry.places.is_empty() && !others.is_empty() {
         let others = others.into_iter().collect::<Vec<_>>().join(", ");
         report
             .advice
-            .push(format!("Not for a web root: {others}. Import them with --registry or --cache-dir."));
+            .push(format!("A web root does not get {others}: import them with --registry or --cache-dir."));
     }
     let decision = AcceptedDataset { known: false, rollback: false };
     let choice =
@@ -192,7 +196,7 @@ fn choose(
     Ok(newest(placed).into_iter().map(choice).collect())
 }
 
-/// The copy that a dataset is to become. An error is a sentence's end.
+/// Returns the copy of a dataset. The error is the end of a sentence.
 fn copy(
     candidate: &DatasetCandidate,
     url: &WebUrl,
@@ -206,14 +210,14 @@ fn copy(
     let subdir = dataset.subdir.as_ref().map_or("", |subdir| subdir.as_str()).to_owned();
     let archive = format!("{}/{}", url.of(&dataset.name), vex_copy::archive_name(format, &subdir));
     let location = vex_copy::location(&archive, &subdir)
-        .ok_or_else(|| format!("the folder {subdir:?} cannot stand in a URL"))?;
+        .ok_or_else(|| format!("the directory {subdir:?} cannot be part of a URL"))?;
     let record = Record { archive: layer.digest, updated_at: candidate.date };
     let manifest = vex_copy::point_at(upstream, &location, &record)?;
     let name = dataset.name.clone();
     Ok((VexCopy { name, digest: layer.digest, size: layer.size, format, subdir, manifest }, record))
 }
 
-/// Leaves out what is too old, and what is in place already.
+/// Drops the choices that are too old or already in place.
 fn filter_chosen(
     root: &WebRoot,
     url: &WebUrl,
@@ -250,7 +254,7 @@ fn filter_chosen(
             choice.decision = decision;
             if let Some(moved) = moved {
                 report.warnings.push(format!(
-                    "{} was handed out at {} until now, and scanners that know that ask there on: `trivy clean --vex-repo` makes them ask anew",
+                    "{} was served at {} until now, and scanners keep using that URL until you run `trivy clean --vex-repo` there",
                     choice.candidate.dataset.name,
                     escape(&moved)
                 ));
@@ -261,7 +265,7 @@ fn filter_chosen(
     Ok(left)
 }
 
-/// Stages the archives that one bundle brought.
+/// Stages the archives of one bundle.
 fn stage(root: &WebRoot, bundle: &VerifiedBundle, mine: Vec<&CopyChoice>) -> Result<(), Error> {
     let path = bundle.path().to_path_buf();
     for choice in mine {

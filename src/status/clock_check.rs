@@ -1,6 +1,6 @@
-//! Whether this host's clock is behind what this host has accepted, was offered or has written down itself.
+//! Detects that this host's clock is behind the dates of what this host has accepted, rejected or logged.
 //!
-//! An age is worth nothing then: data of last week looks new.
+//! With a slow clock, ages are meaningless: last week's data looks new. Knows the state and the log only, no targets.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,10 +11,10 @@ use crate::trust::log::LogEntry;
 use crate::trust::state::ImportState;
 use crate::util::text::escape;
 
-/// How far this host's clock may have gone back since it wrote something down.
+/// How far this host's clock may be behind a time that it recorded itself.
 const OWN_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 
-/// Something that is dated, and by whose clock.
+/// A date, with what it belongs to and whether this host's own clock set it.
 struct Dated {
     at: Timestamp,
     what: String,
@@ -28,15 +28,15 @@ impl Dated {
     }
 }
 
-/// Returns what is furthest ahead of this host's clock, as an error, if that is further than clocks may differ; and
-/// the time from which ages are counted.
+/// Returns the time from which ages are counted, and an error if something is further ahead of this host's clock than
+/// the tolerance. The error names what is furthest ahead.
 pub(crate) fn check(
     imports: &[(String, ImportState)],
     log: &[LogEntry],
     now: Timestamp,
 ) -> (Timestamp, Option<Error>) {
     let mut all = Vec::new();
-    // Only the last line: what an earlier one says of a clock that was ahead may have been put right since.
+    // Only the last line counts: a clock that was fast at an earlier line may have been corrected since.
     let last = log.last().filter(|entry| !is_followed_by_heartbeat(entry, imports));
     all.extend(last.map(|entry| Dated {
         at: entry.at,
@@ -56,15 +56,16 @@ pub(crate) fn check(
     }
 }
 
-/// Whether a heartbeat came after a line of the log, by the exporter's dates: then the time of its arrival says what
-/// this host's clock said last.
+/// Whether a heartbeat was received after a line of the log, by the exporter's dates. If so, the time of its receipt is
+/// the latest reading of this host's clock.
 fn is_followed_by_heartbeat(entry: &LogEntry, imports: &[(String, ImportState)]) -> bool {
     let heard = imports.iter().filter(|(stream, _)| *stream == entry.stream);
     let mut heard = heard.filter_map(|(_, imports)| imports.heard.as_ref());
     heard.any(|heard| entry.created.is_some_and(|created| created <= heard.created))
 }
 
-/// Adds the dates of a stream: of what was accepted, and of what came last and was refused for its date.
+/// Adds the dates of a stream: those of the last accepted bundle and heartbeat, and that of the last signed file, even
+/// if it was rejected for its date.
 fn of_stream(stream: &str, imports: &ImportState, log: &[LogEntry], all: &mut Vec<Dated>) {
     let shown = escape(stream);
     let used = imports.targets.values().filter(|target| target.forgotten.is_none());
@@ -75,13 +76,13 @@ fn of_stream(stream: &str, imports: &ImportState, log: &[LogEntry], all: &mut Ve
     if let Some(heard) = &imports.heard {
         let what = format!("the last heartbeat of stream {shown:?}");
         all.push(Dated { at: heard.created, what: what.clone(), own: false });
-        // A bundle that came afterwards says what this host's clock said last.
+        // A bundle that was received later has the latest reading of this host's clock.
         if signed.is_none_or(|(_, created)| created <= heard.created) {
             all.push(Dated { at: heard.received, what: format!("the arrival of {what}"), own: true });
         }
     }
     let Some((entry, at)) = signed else { return };
-    // What was accepted afterwards says that the clock is right now.
+    // A heartbeat that was accepted later shows that the clock is right now.
     if imports.heard.as_ref().is_none_or(|heard| heard.received < entry.at) {
         let name = entry.bundle.as_deref().map_or_else(String::new, |name| format!(" ({})", escape(name)));
         all.push(Dated { at, what: format!("what came last for stream {shown:?}{name}"), own: false });

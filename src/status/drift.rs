@@ -1,4 +1,4 @@
-//! Whether a target still holds what was imported into it. Looks, and changes nothing.
+//! Detects whether a target still holds what was imported into it. Changes nothing.
 
 use std::cmp::Ordering;
 use std::io::Read;
@@ -23,55 +23,55 @@ use crate::targets::cache::{Cache, Layout};
 use crate::targets::registry::Registry;
 use crate::trust::state::{Origin, OthersData};
 
-/// What a look at a target found of one thing.
+/// The state of one dataset or image at a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DriftState {
-    /// What was imported, as far as a quick look can tell: no database is read through.
+    /// It is what was imported, as far as can be told without reading complete databases.
     InPlace,
-    /// Nothing.
+    /// It is missing.
     Missing,
-    /// Something else.
+    /// Something else is in its place.
     Differs,
-    /// Older data, as after `--restore`.
+    /// Older data is in its place, as after `--restore`.
     Older,
-    /// Newer data, which somebody else put there.
+    /// Newer data is in its place, which trivy-ferry did not install.
     Newer,
-    /// What another stream brought since.
+    /// Another stream has replaced it since.
     Superseded,
-    /// A database that no bundle brought which was accepted here.
+    /// It is a database that no accepted bundle contained.
     NotAccepted,
-    /// Nobody looked.
+    /// It was not checked.
     NotLookedAt,
 }
 
 impl DriftState {
-    /// Whether it is not as it should be.
+    /// Whether this state is an error.
     pub(crate) fn is_wrong(self) -> bool {
         use DriftState::{Differs, Missing, Newer, Older};
         matches!(self, Missing | Differs | Older | Newer)
     }
 
-    /// What is to be done about something by its reference name, with the bundle that would bring it back; `None` if it
-    /// is as it should be.
+    /// Returns what to do about a dataset or an image. `bundle` is the bundle that restores it. `None` if this state is
+    /// no error.
     pub(crate) fn hint(self, reference: &str, bundle: &str) -> Option<String> {
         let is_image = reference.starts_with(IMAGE);
         let hint = match self {
             DriftState::Missing if is_image => {
-                format!("Import {bundle} again, with --image: it brings back what is missing.")
+                format!("To restore the image, import {bundle} again with --image.")
             }
             DriftState::Differs if is_image => format!(
                 "Find out who replaced the tag. To set it to the bundle's image again, import {bundle} with --image and --replace-image-tags."
             ),
             DriftState::Missing | DriftState::Differs => {
-                format!("Import {bundle} again: it brings back what is missing.")
+                format!("To restore it, import {bundle} again.")
             }
             DriftState::Older => format!(
-                "Import {bundle} again, unless somebody went back on purpose (--restore); the next newer one ends it too."
+                "Import {bundle} again, unless somebody went back on purpose (--restore). The next newer bundle clears this error too."
             ),
             DriftState::Newer => {
-                "If the state is older than the target (it was restored, or imports used another --state-dir or path), import the newest bundle again. If something else updates it, have the scanner use the settings that `import` prints, which keep it offline."
+                "If the state is older than the target (it was restored, or imports used another --state-dir or path), import the newest bundle again. If something else updates the target, give the scanner the settings that `import` prints: they keep it offline."
                     .into()
             }
             DriftState::InPlace
@@ -83,24 +83,24 @@ impl DriftState {
     }
 }
 
-/// How closely somebody looks.
+/// How thorough a check is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// At dates alone, as after every import.
+    /// Checks only dates, as after every import.
     Dates,
-    /// Also at sizes, and at what a web root hands out.
+    /// Also checks sizes, and the files of a web root.
     Content,
 }
 
-/// What a target holds, and the date of it, where it has one.
+/// What a target holds, and its date if it has one.
 type Observed = (DriftState, Option<Timestamp>);
 
 const NOT_LOOKED_AT: Observed = (DriftState::NotLookedAt, None);
 
-/// Looks at a cache or a web root, by the target's name in the state.
+/// Checks a dataset in a cache or a web root.
 ///
 /// # Errors
-/// Where this user may not look.
+/// If the target cannot be read.
 pub(crate) fn on_disk(
     target: &TargetId,
     reference: &str,
@@ -126,7 +126,7 @@ fn in_cache(
     depth: Depth,
 ) -> Result<Observed, TargetError> {
     let repository = origin.and_then(|origin| origin.repository.as_deref());
-    // Without its name here nobody knows where to look.
+    // Its directory has the name that the scanner here uses. If that is unknown, it cannot be found.
     if name.kind() == Kind::Vex && repository.is_none() {
         return Ok(NOT_LOOKED_AT);
     }
@@ -138,7 +138,7 @@ fn in_cache(
     let by_date = match date.map(|date| date.cmp(&accepted)) {
         Some(Ordering::Less) => DriftState::Older,
         Some(Ordering::Greater) => DriftState::Newer,
-        // Neither checks nor every VEX repository have a date.
+        // Checks and some VEX repositories have no date.
         None if name.kind().is_large() => DriftState::Differs,
         None | Some(Ordering::Equal) => DriftState::InPlace,
     };
@@ -149,23 +149,23 @@ fn in_cache(
     let is_same = match (name.kind(), manifest, origin.and_then(|origin| origin.contents.as_ref())) {
         (Kind::TrivyChecks, Some(manifest), _) if installed.manifest_digest != Some(manifest) => false,
         (_, _, Some(contents)) if depth == Depth::Content => view.measures(&slot, contents)?,
-        // An older program kept neither.
+        // An older program recorded neither.
         _ => true,
     };
     Ok((if is_same { DriftState::InPlace } else { DriftState::Differs }, date))
 }
 
-/// The date of a database in a cache, as its metadata has it; `None` where there is none.
+/// Returns the date in the metadata of a database in a cache; `None` if there is none.
 ///
 /// # Errors
-/// Where this user may not look.
+/// If the cache cannot be read.
 pub(crate) fn date_in_cache(dir: &Path, name: &Name) -> Result<Option<Timestamp>, TargetError> {
     let Some(view) = Cache::inspect(dir, Layout::Trivy)? else { return Ok(None) };
     let Some(slot) = view.slot(name, "") else { return Ok(None) };
     Ok(view.installed(&slot)?.and_then(|installed| installed.updated_at))
 }
 
-/// Whether a web root hands out a VEX repository: its manifest, and the archive to which that points.
+/// Checks a VEX repository in a web root: its manifest, and the archive to which the manifest points.
 fn in_web_root(directory: &Path) -> DriftState {
     let read = || -> Option<Vec<u8>> {
         let (file, _) = open_regular(&directory.join(WELL_KNOWN).join(MANIFEST)).ok()?;
@@ -184,28 +184,29 @@ fn in_web_root(directory: &Path) -> DriftState {
     }
 }
 
-/// What the state knows of a thing in a registry.
+/// The records of the state about a dataset or an image in a registry.
 #[derive(Clone, Copy)]
 pub(crate) struct KnownData<'s> {
-    /// Where what was imported came from.
+    /// The origin of what was imported.
     pub(crate) origin: Option<&'s Origin>,
-    /// What others put in its place.
+    /// Data that others put in its place.
     pub(crate) others: Option<&'s OthersData>,
 }
 
-/// Whose date it is.
+/// The kind of a date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DateOf {
     /// When the data was built.
     Content,
-    /// When the manifest was made, as it says.
+    /// When the manifest was created.
     Manifest,
 }
 
-/// Asks a registry. What it has lost of a manifest's layers is missing: a scanner cannot download that.
+/// Checks a dataset or an image in a registry. If the registry has lost one of its layers, it counts as missing,
+/// because a scanner cannot download it.
 ///
 /// # Errors
-/// Any error of the network, and a registry that refuses to say.
+/// If the registry cannot be reached, or rejects the request.
 pub(crate) fn in_registry(
     registry: &Registry<'_>,
     place: &RegistryPlace,
@@ -222,7 +223,7 @@ pub(crate) fn in_registry(
     let Some(at) = at else { return Ok((DriftState::NotLookedAt, None)) };
     let Some(manifest) = registry.manifest(&at)? else { return Ok((DriftState::Missing, None)) };
     let is_same = match (origin, image) {
-        // An older program kept no digests.
+        // An older program recorded no digests.
         (None | Some(Origin { manifest: None, .. }), _) => true,
         (Some(origin), Some(_)) => origin.manifest == Some(Digest::of(&manifest)),
         (Some(origin), None) => layers_of(&manifest).is_some_and(|layers| layers == origin.layers),
@@ -239,10 +240,11 @@ pub(crate) fn in_registry(
     ))
 }
 
-/// Returns the further tags of a dataset, as an import set them, that a registry has lost or that name something else.
+/// Returns the further tags of a dataset that an import set, and that the registry has lost or that name something
+/// else.
 ///
 /// # Errors
-/// Any error of the network, and a registry that refuses to say.
+/// If the registry cannot be reached, or rejects the request.
 pub(crate) fn lost_tags(
     registry: &Registry<'_>,
     place: &RegistryPlace,
@@ -261,7 +263,7 @@ pub(crate) fn lost_tags(
     Ok(lost)
 }
 
-/// Where an image was pushed to, as it was recorded.
+/// Returns the recorded reference of an image.
 fn place_of_image(place: &RegistryPlace, image: &str, origin: Option<&Origin>) -> Option<Repository> {
     if let Some(recorded) = origin.and_then(|origin| origin.reference.as_deref()) {
         return Repository::read(recorded).ok().filter(|at| at.host() == place.host());
@@ -272,16 +274,16 @@ fn place_of_image(place: &RegistryPlace, image: &str, origin: Option<&Origin>) -
     Repository::read(&format!("{host}/{prefix}{separator}{image}")).ok()
 }
 
-/// Whether a registry has everything that a manifest or an index names, by the digests and lengths.
+/// Whether a registry has everything that a manifest or an index names, by digest and size.
 fn is_complete(
     registry: &Registry<'_>,
     at: &Repository,
     document: &[u8],
     depth: usize,
 ) -> Result<bool, TargetError> {
-    /// An index names manifests, or one more index, as BuildKit makes them.
+    /// An index names manifests or, if BuildKit built it, another index.
     const DEEPEST: usize = 3;
-    /// More than any image has platforms.
+    /// No image has so many platforms.
     const MAX: usize = 200;
     match Document::parse(document, None) {
         Ok((_, Document::Manifest(blobs))) => {
@@ -301,7 +303,7 @@ fn is_complete(
             }
             Ok(true)
         }
-        // No scanner understands it either.
+        // Scanners cannot read it either.
         _ => Ok(false),
     }
 }

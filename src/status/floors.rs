@@ -1,4 +1,4 @@
-//! What follows when a key was stolen: whoever had it may have dated what this host accepted, so that true data
+//! The reset of floors after a key was stolen: bundles of the thief may have raised the floors, so that genuine data
 //! looks old.
 
 use std::path::Path;
@@ -11,14 +11,14 @@ use crate::trust::log::{Event, LogEntry};
 use crate::trust::state::{ImportState, Side, StateDir, StateView};
 use crate::util::clock;
 
-/// What was accepted in all streams, open for writing: no other run changes it meanwhile.
+/// The state of all streams, locked for writing.
 pub(crate) struct OpenFloors {
     state: StateDir,
     streams: Vec<(String, ImportState)>,
 }
 
 impl OpenFloors {
-    /// Opens the state and reads all of it. `None` if there is none: it is not made.
+    /// Opens and reads the state. `None` if there is none; it is not created.
     ///
     /// # Errors
     /// If the state cannot be read or written.
@@ -33,7 +33,7 @@ impl OpenFloors {
         Ok(Some(OpenFloors { state, streams }))
     }
 
-    /// Forgets every date and number that was accepted, and writes down why. Returns the targets.
+    /// Removes the accepted dates and numbers of every target, and logs why. Returns the targets.
     ///
     /// # Errors
     /// If the state cannot be written.
@@ -41,7 +41,7 @@ impl OpenFloors {
         let now = clock::now();
         let mut reset = Vec::new();
         for (stream, mut imports) in self.streams {
-            // A heartbeat may have been dated ahead as well.
+            // The date of a forged heartbeat would block genuine ones.
             imports.heard = None;
             imports.targets.values_mut().for_each(|target| target.reset_floors(now));
             self.state.save_imports(&stream, &imports)?;
@@ -59,13 +59,13 @@ impl OpenFloors {
     }
 }
 
-/// Why floors are reset with the removal of a key.
+/// Returns the reason for the log if floors are reset with the removal of a key.
 pub(crate) fn because_of(stolen: KeyId) -> String {
     format!("the key {} was removed", stolen.hex())
 }
 
-/// Forgets every date and number that was accepted, in all streams and targets, and writes that down with the key
-/// that was the reason. Returns the targets.
+/// Removes the accepted dates and numbers of every target in all streams, and logs the stolen key as the reason.
+/// Returns the targets.
 ///
 /// # Errors
 /// If the state cannot be read or written.

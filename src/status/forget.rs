@@ -1,6 +1,6 @@
 //! `forget`: retires a target for good.
 //!
-//! Its floors stay in the state: a run that works on the target again is judged by what was accepted before.
+//! Its floors stay in the state, so that a later import into the target is compared with what was accepted before.
 
 use std::path::PathBuf;
 
@@ -18,9 +18,9 @@ use crate::util::text::escape;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ForgetOptions {
-    /// Its name as `status` prints it, or its path, place or port alone.
+    /// Its name as `status` prints it, or only its path, registry or port.
     pub target: String,
-    /// Only in this stream; `None` for all.
+    /// The only stream in which it is retired; `None` for all.
     pub stream: Option<Stream>,
     /// Where this host keeps its state; `None` for the default.
     pub state_dir: Option<PathBuf>,
@@ -52,12 +52,12 @@ pub struct ForgottenTarget {
     pub target: TargetId,
 }
 
-/// Retires a target: `status`, metrics and alarms no longer count it, until a run works on it again.
+/// Retires a target: `status` and metrics no longer count it, until a run uses it again.
 ///
 /// # Errors
 /// If no such target is known, or the state cannot be read or written.
 pub fn forget(options: &ForgetOptions) -> Result<ForgetReport, Error> {
-    // What is not there is not made.
+    // A missing state directory must not be created.
     let Some(view) = StateView::find(options.state_dir.as_deref())? else {
         return Err(unknown(&options.target, &[]));
     };
@@ -74,7 +74,7 @@ pub fn forget(options: &ForgetOptions) -> Result<ForgetReport, Error> {
             let Ok(target) = name.parse::<TargetId>();
             if target.is_called(&options.target) {
                 of.forgotten = Some(now);
-                // A command that was never told of it has nothing left to be told.
+                // The operator's command must not run for a retired target.
                 of.hook_due = None;
                 found.push(ForgottenTarget { stream: stream.clone(), target });
             } else {
@@ -98,7 +98,7 @@ pub fn forget(options: &ForgetOptions) -> Result<ForgetReport, Error> {
     Ok(ForgetReport { forgotten })
 }
 
-/// The error of a target that was retired.
+/// Returns the error of a target that was retired.
 pub(crate) fn retired(target: &str) -> Error {
     Error::usage(
         format!("the target {:?} was retired with `trivy-ferry forget`", escape(target)),
@@ -106,14 +106,13 @@ pub(crate) fn retired(target: &str) -> Error {
     )
 }
 
-/// The error of a name that no target has.
+/// Returns the error of an unknown target.
 pub(crate) fn unknown(target: &str, known: &[String]) -> Error {
     let mut known: Vec<String> = known.iter().map(|name| escape(name)).collect();
     known.sort();
     known.dedup();
     let hint = match known.as_slice() {
-        [] => "Name the directory of the state with --state-dir, or run the command as the user who imports."
-            .into(),
+        [] => "Name the state directory with --state-dir, or run the command as the user who imports.".into(),
         known => format!("This host knows {}.", known.join(", ")),
     };
     Error::usage(format!("no target here is called {:?}", escape(target)), hint)

@@ -1,4 +1,5 @@
-//! What counts as an error: targets that failed or have nothing, data that is gone, old or expired, and silence.
+//! The errors of `status`: targets that failed or are empty, data that is missing, old or expired, and missing
+//! heartbeats. Knows the report only, and reads no targets itself.
 
 use std::path::PathBuf;
 
@@ -15,11 +16,11 @@ use crate::trust::state::Failure;
 use crate::util::age::Age;
 use crate::util::text::{escape, format_minute};
 
-/// Where to look first if something came and was not accepted.
+/// The hint if the last bundle or heartbeat was rejected.
 const REFUSED: &str = "See `refused` in the output of `trivy-ferry status`: what came last was not accepted.";
 
-/// Returns an error for each target that failed or has nothing, and for each dataset that is not what was imported, too
-/// old or expired.
+/// Returns an error for each target that failed or is empty, and for each dataset that is not what was imported, is too
+/// old or has expired.
 pub(crate) fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
     let mut errors = Vec::new();
     for target in status.used() {
@@ -31,16 +32,20 @@ pub(crate) fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Erro
     errors
 }
 
-/// The error of something that a target has or lacks.
+/// Returns an error about a target.
 fn destination(target: &TargetStatus, what: String, hint: &str) -> Error {
     Error::Destination { path: PathBuf::from(target.target.to_string()), what, hint: target.hint(hint) }
 }
 
-/// Returns the error of a target that failed, or into which nothing was imported.
+/// Returns an error if a target failed, or if nothing was imported into it.
 fn without_data(status: &StatusReport, target: &TargetStatus) -> Option<Error> {
     if let Some(Failure { since, why, .. }) = &target.failed {
         let what = format!("every import has failed since {}: {why}", format_minute(*since));
-        return Some(destination(target, what, "Mend what it says; the next import into it ends this."));
+        return Some(destination(
+            target,
+            what,
+            "Fix the reported problem. The next successful import into the target clears this error.",
+        ));
     }
     if target.accepted {
         return None;
@@ -48,15 +53,15 @@ fn without_data(status: &StatusReport, target: &TargetStatus) -> Option<Error> {
     if let Some(reset) = target.floors_reset {
         let what =
             format!("its floors were reset on {}, and no bundle was accepted since", format_minute(reset));
-        return Some(destination(target, what, "Import a bundle: it is judged as the first."));
+        return Some(destination(target, what, "Import a bundle: it is treated as the first."));
     }
     let stream = escape(&target.stream);
     let what = format!("nothing of stream {stream:?} was imported into it yet");
     let has_other = status.used().any(|other| other.target == target.target && other.accepted);
-    let mut hint = "See under `refused` why no bundle was acceptable.".to_owned();
+    let mut hint = "See `refused` in the output for the reason why no bundle was accepted.".to_owned();
     if has_other {
         let forget = target.forget_command();
-        hint = format!("{hint} If it is meant for other streams alone, run `{forget}`.");
+        hint = format!("{hint} If the target is only for other streams, run `{forget}`.");
     }
     Some(destination(target, what, &hint))
 }
@@ -70,21 +75,21 @@ fn unfit_row(
 ) -> Vec<Error> {
     let mut errors = Vec::new();
     let newer = match status.last_refused.contains_key(&target.stream) {
-        true => format!("{REFUSED} If it is of no use, bring a newer bundle."),
-        false => "Bring a newer bundle: scans do not see what was found since.".into(),
+        true => format!("{REFUSED} If it cannot be used, bring a newer bundle."),
+        false => "Bring a newer bundle: scans miss vulnerabilities that were found since.".into(),
     };
     let rejected = |rejection| target.rejected(rejection, &newer);
-    // Of several streams that use a place, one is enough to say what is wrong there.
+    // If several streams use a target, one of them is enough to report the error.
     let speaks = status.speaks(target, row);
     if let Some(hint) = row.state.hint(&row.name, &target.last_bundle()).filter(|_| speaks) {
         errors.push(destination(target, format!("{} is not what was imported", row.name), &hint));
     }
     for tag in &row.lost_tags {
         let what = format!("the tag {} no longer names the {} that was imported", escape(tag), row.name);
-        let hint = format!("Import {} again, with --extra-tag: it sets the tag again.", target.last_bundle());
+        let hint = format!("To set the tag again, import {} again with --extra-tag.", target.last_bundle());
         errors.push(destination(target, what, &hint));
     }
-    // If nobody looked, the older data of another stream may be what is in place.
+    // If the target was not checked, the older data of another stream may be in place.
     if speaks || row.state == DriftState::NotLookedAt {
         let name = row.name.parse::<DatasetRef>().ok().map(|dataset| dataset.name);
         if let (Some(max_age), Some(name)) = (max_age, &name) {
@@ -109,13 +114,13 @@ pub(crate) fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
     for stream in streams {
         let heartbeat = status.heartbeats.iter().find(|heartbeat| heartbeat.stream == stream);
         let refused = status.last_refused.get(stream);
-        // A clock that was ahead, here or there, must not hide silence.
+        // A clock that was fast, on either host, must not hide missing heartbeats.
         let last = heartbeat.map(|heartbeat| heartbeat.heard.created.min(heartbeat.heard.received));
         if last.is_none_or(is_over) {
             let was_heard_since =
                 heartbeat.is_some_and(|heartbeat| refused.is_some_and(|at| *at <= heartbeat.heard.received));
             let rejection = Rejection::Silent { stream: stream.to_owned(), last };
-            let otherwise = "If it is of no use, look whether the diode or the gateway works, and whether the exporter runs with --heartbeat.";
+            let otherwise = "If that is not the cause, check that the diode or the gateway works, and that the exporter runs with --heartbeat.";
             errors.push(after_refusal(refused.is_some() && !was_heard_since, rejection, otherwise));
         }
         if let Some((heartbeat, created)) =
@@ -126,15 +131,15 @@ pub(crate) fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
             errors.push(after_refusal(
                 refused.is_some(),
                 rejection,
-                "If it is another bundle, have this one sent again.",
+                "If that was another bundle, send this one again.",
             ));
         }
     }
     errors
 }
 
-/// The heartbeat that announces a bundle which has not come everywhere, and when that was made. A target that failed
-/// is reported by its failure: where all have, nobody knows what has come.
+/// Returns the heartbeat that announces a bundle which some target has not accepted, and when the bundle was created.
+/// `None` if all targets failed: their failures are reported, and the bundle may have been received.
 fn overdue<'h>(
     status: &StatusReport,
     heartbeat: Option<&'h HeartbeatStatus>,
@@ -147,7 +152,7 @@ fn overdue<'h>(
     Some((heartbeat, heartbeat.heard.newest.as_ref()?.created))
 }
 
-/// The error of something that has not come. If something came and was refused, that is named first.
+/// Returns the error of something that was not received. If the last file was rejected, its hint mentions that first.
 fn after_refusal(is_refused: bool, rejection: Rejection, otherwise: &str) -> Error {
     let original = Error::from(rejection);
     if !is_refused {

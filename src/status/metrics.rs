@@ -1,5 +1,5 @@
-//! Metrics for Prometheus: a file that the textfile collector of its node exporter reads. Times, and no ages:
-//! what is old is decided where it is asked, and a file that nobody writes any more says nothing false.
+//! Metrics for Prometheus: a file for the textfile collector of its node exporter. The metrics are times and not ages,
+//! so that a file that is no longer updated contains nothing false.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -17,26 +17,26 @@ const RUN: &str = "trivy_ferry_last_run_timestamp_seconds";
 const EXIT_CODE: &str = "trivy_ferry_last_exit_code";
 const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
 
-/// What stands in the file after a run that could not start, until one can.
+/// A line in the file after a run that could not start, until one can.
 const NOT_STARTED: &str = "# The last run could not start.";
 
-/// What the file is to say of runs.
+/// What changes in the metrics of runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunNews {
-    /// What it said before.
+    /// Nothing changes.
     None,
-    /// One has just ended.
+    /// A run has just ended.
     Ended(Result<(), Category>),
-    /// One could not start, or a watch could not go on.
+    /// A run could not start, or a watch could not continue.
     NotStarted(Category),
-    /// A watch has started: that one could not before is over.
+    /// A watch has started, which clears an earlier [`RunNews::NotStarted`].
     Started,
 }
 
-/// Replaces the file. Without a status, what the file says of the targets is kept.
+/// Replaces the file. Without a status, the metrics of targets are kept.
 ///
 /// # Errors
-/// If it cannot be written, or something that is not a regular file has its name.
+/// If the file cannot be written, or is not a regular file.
 pub(crate) fn write(file: &Path, status: Option<&StatusReport>, news: RunNews) -> Result<(), Error> {
     /// The largest file of an earlier run that is read, in bytes.
     const MAX: u64 = 1 << 20;
@@ -45,23 +45,23 @@ pub(crate) fn write(file: &Path, status: Option<&StatusReport>, news: RunNews) -
         file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
         let dir = Dir::top(directory)?;
-        // What is no file of ours tells nothing, and is not waited for.
+        // An earlier file that is unreadable or too large is ignored. Reading must not block on a fifo.
         let earlier = dir.read_small(name, MAX).ok().flatten().unwrap_or_default();
         if dir.find(name)?.is_some_and(|entry| !entry.is_file()) {
             return Err(std::io::Error::other("something that is not a regular file has its name"));
         }
         let text = text(status, news, &String::from_utf8_lossy(&earlier), clock::now());
-        // It is read by the collector's user.
+        // The collector runs as another user.
         dir.replace_beside_others(name, text.as_bytes(), FileMode::Shared(0o644), None, Durability::Synced)
     };
     write().map_err(|error| Error::Destination {
         path: file.into(),
         what: format!("the metrics could not be written: {error}"),
-        hint: "Check that the folder is there and may be written.".into(),
+        hint: "Check that the directory exists and is writable.".into(),
     })
 }
 
-/// The text of the file. What it says of earlier runs is taken from the earlier text.
+/// Returns the text of the file. The metrics of earlier runs are taken from the earlier text.
 fn text(status: Option<&StatusReport>, news: RunNews, earlier: &str, now: Timestamp) -> String {
     let mut families = Families(String::new());
     match status {
@@ -90,7 +90,7 @@ impl Families {
         let (mut used, mut failed) = (Vec::new(), Vec::new());
         for target in &status.imports {
             used.extend(target.used.map(|used| (of_target(target), seconds(used))));
-            // An alarm on what nobody uses any more would never end.
+            // An alert for an unused target would never end.
             if target.retired {
                 continue;
             }
@@ -108,22 +108,22 @@ impl Families {
         }
         self.add(
             "trivy_ferry_dataset_updated_timestamp_seconds",
-            "When upstream built the data that is in use; where it has no date, when its bundle was made; of what somebody else put into a registry, the date of its manifest if no import has read the data. Absent if the target holds no data, or data without a date.",
+            "When upstream built the data in use; for data without a date, when its bundle was created; for data that others put into a registry, the date of its manifest if no import has read the data. Absent if the target holds no data, or data without a date.",
             datasets,
         );
         self.add(
             "trivy_ferry_dataset_in_place",
-            "Whether the target holds what was imported; absent if nobody looked.",
+            "Whether the target holds what was imported; absent if it was not checked.",
             in_place,
         );
         self.add(
             "trivy_ferry_bundle_created_timestamp_seconds",
-            "When the last bundle was made that was accepted.",
+            "When the last accepted bundle was created.",
             bundles,
         );
         self.add(
             "trivy_ferry_target_used_timestamp_seconds",
-            "When a run last worked on the target, well or not.",
+            "When a run last used the target, successfully or not.",
             used,
         );
         self.add("trivy_ferry_target_failed", "Whether the last run failed at the target.", failed);
@@ -133,12 +133,12 @@ impl Families {
         let heartbeats = &status.heartbeats;
         self.add(
             "trivy_ferry_heartbeat_timestamp_seconds",
-            "When the last heartbeat was made that came.",
+            "When the last received heartbeat was created.",
             heartbeats.iter().map(|h| (of_stream(&h.stream), seconds(h.heard.created))),
         );
         self.add(
             "trivy_ferry_bundle_announced_timestamp_seconds",
-            "When the newest bundle was made of which a heartbeat has told.",
+            "When the newest bundle that a heartbeat announced was created.",
             heartbeats.iter().filter_map(|h| {
                 let newest = h.heard.newest.as_ref()?;
                 Some((of_stream(&h.stream), seconds(newest.created)))
@@ -146,7 +146,7 @@ impl Families {
         );
         self.add(
             "trivy_ferry_heartbeat_export_failed",
-            "Whether the export had failed after which the last heartbeat was made that came.",
+            "Whether the last received heartbeat reports a failed export.",
             heartbeats
                 .iter()
                 .map(|h| (of_stream(&h.stream), u8::from(h.heard.export == "failed").to_string())),
@@ -155,7 +155,11 @@ impl Families {
 
     fn add_missing(&mut self, status: &StatusReport) {
         let missing = |target: &TargetStatus| (of_target(target), target.missing.len().to_string());
-        self.add("trivy_ferry_bundles_missing", "Bundles that never came.", status.used().map(missing));
+        self.add(
+            "trivy_ferry_bundles_missing",
+            "Bundles that were never received.",
+            status.used().map(missing),
+        );
     }
 
     fn add_missing_items(&mut self, status: &StatusReport) {
@@ -165,7 +169,7 @@ impl Families {
         };
         self.add(
             "trivy_ferry_bundle_missing_items",
-            "Datasets and images that the last bundle came without, because its exporter could not get them.",
+            "Datasets and images that the last bundle lacks, because its exporter could not get them.",
             status.used().filter_map(of_bundle),
         );
     }
@@ -173,12 +177,12 @@ impl Families {
     fn add_exports(&mut self, status: &StatusReport) {
         self.add(
             "trivy_ferry_export_created_timestamp_seconds",
-            "When the last bundle was made that was exported.",
+            "When the last exported bundle was created.",
             status.exports.iter().map(|export| (of_stream(&export.stream), seconds(export.created))),
         );
     }
 
-    /// Keeps what the earlier text says of all but runs.
+    /// Keeps all metrics of the earlier text except those of runs.
     fn keep_targets(&mut self, earlier: &str) {
         let of_runs = |line: &&str| {
             *line == NOT_STARTED || [RUN, EXIT_CODE, SUCCESS].iter().any(|name| line.contains(name))
@@ -188,7 +192,7 @@ impl Families {
         }
     }
 
-    /// Adds how the last run ended: the one that has just ended, or what the earlier text says.
+    /// Adds how the last run ended, from `news` or else from the earlier text.
     fn add_runs(&mut self, news: RunNews, earlier: &str, now: Timestamp) {
         let before = |name: &str| earlier.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let kept = |name: &str| before(name).filter(|value| value.parse::<f64>().is_ok()).map(str::to_owned);
@@ -209,13 +213,13 @@ impl Families {
         let one = |value: Option<String>| value.map(|value| (String::new(), value));
         self.add(RUN, "When the last run ended.", one(at.or_else(|| kept(RUN))));
         self.add(EXIT_CODE, "The exit code of the last run.", one(exit));
-        self.add(SUCCESS, "When an import ended well for the last time.", one(success));
+        self.add(SUCCESS, "When the last successful import ended.", one(success));
         if matches!(news, RunNews::NotStarted(_)) || (news == RunNews::None && was_not_started) {
             let _ = writeln!(self.0, "{NOT_STARTED}");
         }
     }
 
-    /// Adds a metric, if there are samples of it.
+    /// Adds a metric, if it has samples.
     fn add(&mut self, name: &str, help: &str, samples: impl IntoIterator<Item = Sample>) {
         let mut samples = samples.into_iter().peekable();
         if samples.peek().is_some() {
@@ -227,7 +231,7 @@ impl Families {
     }
 }
 
-/// The date of what a target holds; `None` if it holds nothing, or something without a date.
+/// Returns the date of what a target holds; `None` if it holds nothing, or something without a date.
 fn date_in_use(row: &ItemStatus) -> Option<Timestamp> {
     match is_in_place(row) {
         Some(false) => row.in_use,
@@ -235,7 +239,7 @@ fn date_in_use(row: &ItemStatus) -> Option<Timestamp> {
     }
 }
 
-/// Whether a target holds what was imported; `None` if nobody looked, or something else counts there.
+/// Whether a target holds what was imported; `None` if it was not checked, or if other data is expected there.
 fn is_in_place(row: &ItemStatus) -> Option<bool> {
     match row.state {
         DriftState::InPlace => Some(row.lost_tags.is_empty()),
@@ -256,7 +260,7 @@ fn of_target(target: &TargetStatus) -> String {
     labels(&[("stream", &target.stream), ("target", &target.target.to_string())])
 }
 
-/// Labels as the text format has them: backslash, quote and line feed are escaped.
+/// Returns labels in the text format, with backslash, quote and line feed escaped.
 fn labels(labels: &[(&str, &String)]) -> String {
     let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let pairs: Vec<String> =

@@ -1,4 +1,5 @@
-//! `status`: how old is what is in use here, what came last, and is it still there.
+//! `status`: how old the data in use is, what was received last, and whether it is still in place. Changes nothing but
+//! the metrics file.
 
 pub(crate) mod clock_check;
 pub(crate) mod drift;
@@ -37,17 +38,17 @@ use crate::trust::log::{Event, LogEntry};
 use crate::trust::state::{Accepted, ImportState, ReceivedHeartbeat, Side, StateView, TargetState};
 use crate::util::clock;
 
-/// For how long a refusal is shown.
+/// How long a rejection is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
-/// Among how many of the last bundles those are named that never came.
+/// How many of the last sequence numbers are checked for missing bundles.
 const COUNTED: u64 = 100;
-/// How many refusals are shown, the latest.
+/// How many of the latest rejections are shown.
 const MAX_REJECTIONS: usize = 20;
 
-/// Reads what this host remembers, and looks whether it is still in place.
+/// Reads the state of this host, and checks whether what was imported is still in place.
 ///
 /// # Errors
-/// If nothing is remembered, or the state cannot be read. What is old, missing or lost is in the report.
+/// If the state has no imports or exports, or cannot be read. Errors about old or missing data are in the report.
 pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<StatusReport, Error> {
     let state = StateView::find(options.state_dir.as_deref())?;
     let warnings = state.iter().flat_map(StateView::warnings);
@@ -101,18 +102,18 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
     Ok(status)
 }
 
-/// Returns an error if a limit was given and nothing is here that it judges: an exporter's host would look healthy.
+/// Returns an error if `--max-age` was given and no target is in use: an exporting host would look healthy.
 fn unjudged(status: &StatusReport, options: &StatusOptions) -> Option<Error> {
     let is_vain = options.max_age.is_some() && status.used().next().is_none();
     is_vain.then(|| {
         Error::usage(
-            "--max-age judges what was imported, and no target of imports is in use here",
+            "--max-age checks imported data, but no import target is in use on this host",
             "On an exporting host, use `export --max-age` and watch its exit code.",
         )
     })
 }
 
-/// The error of a host that has nothing to show.
+/// Returns the error of a host that has nothing to show.
 fn nothing_known(imports: &[(String, ImportState)]) -> Error {
     let mut targets = imports.iter().flat_map(|(_, imports)| imports.targets.values()).peekable();
     if targets.peek().is_some() && targets.all(|of| of.forgotten.is_some()) {
@@ -127,13 +128,13 @@ fn nothing_known(imports: &[(String, ImportState)]) -> Error {
     )
 }
 
-/// When a bundle of each stream was accepted last, as far as the log tells.
+/// Returns when a bundle of each stream was last accepted, according to the log.
 fn last_accepted(log: &[LogEntry]) -> BTreeMap<String, Timestamp> {
     let accepted = log.iter().filter(|entry| entry.event == Event::Accepted);
     accepted.map(|entry| (entry.stream.clone(), entry.at)).collect()
 }
 
-/// Asks the registries what they hold. Says which could not be asked.
+/// Asks the registries what they hold. Returns the errors of those that could not be asked.
 fn ask_registries(
     status: &mut StatusReport,
     remote: &RemoteOptions,
@@ -178,13 +179,16 @@ fn ask_registries(
     Ok(errors)
 }
 
-/// Reads what is remembered, and looks at caches and web roots.
+/// Reads the state, and checks caches and web roots.
+///
+/// # Errors
+/// If the state cannot be read.
 pub(crate) fn look(state_dir: Option<&Path>, depth: Depth) -> Result<StatusReport, Error> {
     let state = StateView::find(state_dir)?;
     look_at_state(state.as_ref(), &all_imports(state.as_ref())?, depth, None)
 }
 
-/// What is remembered of each stream that was imported.
+/// Reads the state of each imported stream.
 fn all_imports(state: Option<&StateView>) -> Result<Vec<(String, ImportState)>, Error> {
     let Some(state) = state else { return Ok(Vec::new()) };
     let read = |stream: String| {
@@ -194,7 +198,7 @@ fn all_imports(state: Option<&StateView>) -> Result<Vec<(String, ImportState)>, 
     state.streams(Side::Import)?.into_iter().map(read).collect()
 }
 
-/// Looks at all targets, or at the one that somebody names.
+/// Checks all targets, or only the wanted one.
 fn look_at_state(
     state: Option<&StateView>,
     imports: &[(String, ImportState)],
@@ -220,12 +224,12 @@ fn look_at_state(
             }
             let usage = usage(name, &imports.targets, status.now);
             let mut look = look_at(stream, target, of, depth, &mut status.unseen);
-            // Who names a target wants to know how it is.
+            // A target that the user names is shown in full even if it is retired.
             (look.retired, look.lags) = (usage.retired && wanted.is_none(), usage.lags);
             status.imports.push(look);
         }
         let of_stream = &status.imports[count..];
-        // Who forgot all targets of a stream waits for nothing from it.
+        // If all targets of a stream are retired, its heartbeats do not matter.
         let is_given_up = !imports.targets.is_empty() && of_stream.is_empty();
         let is_shown = !is_given_up && (wanted.is_none() || !of_stream.is_empty());
         if let Some(heard) = imports.heard.as_ref().filter(|_| is_shown) {
@@ -250,8 +254,8 @@ fn look_at_state(
     Ok(status)
 }
 
-/// What a heartbeat says of the targets that are in use. One that failed is reported by its failure alone: it may
-/// have accepted the bundle and hold nothing of it.
+/// Compares a heartbeat with the targets in use. Failed targets are not compared: they may have accepted the bundle
+/// without holding its data, and their failure is reported.
 fn heartbeat(
     stream: String,
     heard: &ReceivedHeartbeat,
@@ -261,7 +265,7 @@ fn heartbeat(
     let has = |of: &TargetState| {
         of.failure.is_none()
             && heard.newest.as_ref().is_none_or(|newest| {
-                // What was made later holds newer data.
+                // A bundle that was created later has newer data.
                 let is_later = |last: &Accepted| last.created >= newest.created;
                 of.seen.contains(&newest.identity) || of.last.as_ref().is_some_and(is_later)
             })
@@ -270,13 +274,13 @@ fn heartbeat(
     let lacks = |target: &&TargetStatus| !imports.targets.get(&target.target.to_string()).is_some_and(has);
     let lack: Vec<_> = judged().filter(lacks).map(|target| target.target.clone()).collect();
     let here = lack.is_empty() && judged().next().is_some();
-    // Where no target has it, the bundle has not come at all.
+    // If no target has the bundle, it was not received at all.
     let not_in = if imports.targets.values().any(has) { lack } else { Vec::new() };
     HeartbeatStatus { stream, heard: heard.clone(), here, not_in }
 }
 
-/// What was rejected or given up within [`LATELY`], and not accepted since. A heartbeat counts as accepted once a later
-/// one of its stream was heard.
+/// Returns what was rejected or given up within [`LATELY`] and not accepted since. A heartbeat counts as accepted once
+/// a later one of its stream was received.
 fn recent_rejections(
     log: Vec<LogEntry>,
     heartbeats: &[HeartbeatStatus],
@@ -287,7 +291,7 @@ fn recent_rejections(
         heartbeats.iter().any(|heartbeat| heartbeat.stream == stream && heartbeat.heard.received >= at)
     };
     for LogEntry { at, event, stream, bundle, identity, why, heartbeat, .. } in log {
-        // Earlier versions wrote down only the name.
+        // Earlier versions logged only the name.
         let is_heartbeat = heartbeat || bundle.as_ref().is_some_and(|name| Heartbeat::is_named(name));
         if is_heartbeat && was_heard_since(&stream, at) {
             continue;
@@ -295,7 +299,7 @@ fn recent_rejections(
         match event {
             Event::Rejected | Event::GivenUp if now.duration_since(at) < LATELY => {
                 let (why, given_up) = (why.unwrap_or_default(), event == Event::GivenUp);
-                // Each target and each run has a line of its own.
+                // Each target and each run adds its own line to the log.
                 latest.retain(|(_, other)| {
                     (&other.bundle, &other.why, other.given_up) != (&bundle, &why, given_up)
                 });
@@ -314,7 +318,7 @@ fn recent_rejections(
     latest
 }
 
-/// Whether two files' names are of one bundle.
+/// Whether two file names belong to the same bundle.
 fn is_same(one: &Option<String>, other: &Option<String>) -> bool {
     let key = |name: &Option<String>| file_sets::key(Path::new(name.as_ref()?));
     one.is_some() && key(one) == key(other)
@@ -363,14 +367,14 @@ fn look_at(
     }
 }
 
-/// The bundles that never came, among the last [`COUNTED`]: an older loss says nothing of the link as it is now.
+/// Returns the missing bundles among the last [`COUNTED`]: older losses say nothing about the link today.
 fn lately_missing(of: &TargetState) -> Vec<u64> {
     let newest = of.counted.or(of.last.as_ref().and_then(|last| last.sequence));
     let first = newest.unwrap_or(0).saturating_sub(COUNTED);
     of.missing.iter().copied().filter(|number| *number > first).collect()
 }
 
-/// What the files of a cache or a web root take, in bytes. `None` where there is no such folder.
+/// Returns the total size of the files of a cache or a web root, in bytes. `None` if there is no such directory.
 fn disk(target: &TargetId) -> Option<u64> {
     let directory = target.directory()?;
     directory.is_dir().then(|| {

@@ -1,4 +1,4 @@
-//! What `status` looks at, and what counts as an error.
+//! The options of `status`: what it checks, and what counts as an error.
 
 use std::path::PathBuf;
 
@@ -6,17 +6,17 @@ use crate::remote::RemoteOptions;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 
-/// What [`status`](crate::status::status) looks at.
+/// What [`status`](crate::status::status) checks.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct StatusOptions {
-    /// Only this target: its name as the report has it, or its path, place or port alone; `None` for all.
+    /// The only target to check: its name as in the report, or only its path, registry or port; `None` for all.
     pub target: Option<String>,
-    /// Data in use that is older than this is an error.
+    /// The maximum age of data in use.
     pub max_age: Option<MaxAge>,
-    /// A stream whose last heartbeat is older than this is an error.
+    /// The maximum age of a stream's last heartbeat.
     pub max_silence: Option<Age>,
-    /// Asks registries, too, whether they still hold what was imported; how to reach them.
+    /// How to reach registries, to check whether they still hold what was imported; `None` if they are not checked.
     pub registries: Option<RemoteOptions>,
     /// A file for metrics in the text format of Prometheus.
     pub metrics: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! What `status` found.
+//! The report of `status`: plain data. Knows neither how it was found nor how it is printed.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::trust::Rejection;
 use crate::trust::state::{Failure, Origin, OthersData, Override, ReceivedHeartbeat, TargetState};
 use crate::util::text::{escape, escape_line};
 
-/// What a host knows of its streams.
+/// The streams and targets of a host.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct StatusReport {
@@ -23,31 +23,31 @@ pub struct StatusReport {
     pub imports: Vec<TargetStatus>,
     /// The streams that are exported here.
     pub exports: Vec<ExportStatus>,
-    /// The streams of which heartbeats came.
+    /// The streams of which heartbeats were received.
     pub heartbeats: Vec<HeartbeatStatus>,
-    /// What was rejected lately, the latest last.
+    /// Recent rejections, the latest last.
     pub refused: Vec<RecentRejection>,
-    /// What is old, missing or lost.
+    /// The errors: old, missing or lost data, failed targets, missing heartbeats.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
-    /// The directory of the state.
+    /// The state directory.
     #[serde(serialize_with = "crate::util::text::serialize_optional_path")]
     pub state_dir: Option<PathBuf>,
-    /// When it was looked at.
+    /// The time from which ages are counted.
     #[serde(skip)]
     pub now: Timestamp,
-    /// Where this user may not look.
+    /// The errors of targets that could not be read.
     #[serde(skip)]
     pub unseen: Vec<Error>,
     /// Whether registries were asked.
     #[serde(skip)]
     pub asked: bool,
-    /// When something of a stream was refused last, if nothing of it was accepted since.
+    /// When something of a stream was last rejected, if nothing of it was accepted since.
     #[serde(skip)]
     pub(crate) last_refused: BTreeMap<String, Timestamp>,
 }
 
-/// What one target has of one stream.
+/// One target of one stream.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct TargetStatus {
@@ -57,37 +57,37 @@ pub struct TargetStatus {
     pub target: TargetId,
     /// The newest bundle that was accepted.
     pub bundle: Option<AcceptedBundle>,
-    /// The numbers of bundles that never came.
+    /// The numbers of bundles that were never received.
     pub missing: Vec<u64>,
-    /// How many bundles were admitted against the rules.
+    /// How many bundles were admitted with an override.
     pub overrides: usize,
-    /// The last one of them.
+    /// The last of them.
     pub last_override: Option<Override>,
     /// The datasets, with their dates.
     pub datasets: Vec<ItemStatus>,
-    /// What the files of a cache or a web root take, in bytes.
+    /// The total size of the files of a cache or a web root, in bytes.
     pub disk: Option<u64>,
-    /// When a run last worked on it, well or not.
+    /// When a run last used it, successfully or not.
     pub used: Option<Timestamp>,
     /// How that run failed here, if it did.
     pub failed: Option<Failure>,
     /// When its floors were reset, if nothing was accepted since.
     pub floors_reset: Option<Timestamp>,
-    /// No run uses it any more: what is old or missing there is no error.
+    /// Whether runs no longer use it. Old or missing data there is no error.
     pub retired: bool,
-    /// Others were used since, so that it may be retired.
+    /// Whether other targets were used since, so that it may be retired.
     #[serde(skip)]
     pub lags: bool,
-    /// Anything of it is known that was accepted.
+    /// Whether it has accepted anything.
     #[serde(skip)]
     pub(crate) accepted: bool,
-    /// Other streams use the same target.
+    /// Whether other streams use the same target.
     #[serde(skip)]
     pub(crate) shared: bool,
 }
 
 impl TargetStatus {
-    /// Whether anything of it was ever accepted, or it is known why not.
+    /// Whether it has accepted anything, or the reason why not is known.
     fn has_trace(&self) -> bool {
         self.accepted || self.failed.is_some() || self.floors_reset.is_some()
     }
@@ -101,7 +101,7 @@ impl TargetStatus {
         }
     }
 
-    /// What to do about something at the target, which may be retired.
+    /// Returns the hint of an error of this target. If it may be retired, the hint says how.
     pub(crate) fn hint(&self, hint: &str) -> String {
         if !self.lags {
             return hint.into();
@@ -109,7 +109,7 @@ impl TargetStatus {
         format!("{hint} If no run uses it any more, retire it: {}", self.forget_command())
     }
 
-    /// The last bundle that it accepted, in words.
+    /// The last bundle that it accepted, for messages.
     pub(crate) fn last_bundle(&self) -> String {
         match self.shared {
             true => format!("the last bundle of stream {}", escape(&self.stream)),
@@ -117,7 +117,7 @@ impl TargetStatus {
         }
     }
 
-    /// The error of something at the target that may not be so.
+    /// Returns the error of data at the target that is not acceptable.
     pub(crate) fn rejected(&self, rejection: Rejection, hint: &str) -> Error {
         let original = Error::from(rejection);
         Error::Restated {
@@ -134,30 +134,30 @@ impl TargetStatus {
 pub struct HeartbeatStatus {
     /// The stream.
     pub stream: String,
-    /// What it said.
+    /// Its content.
     #[serde(flatten)]
     pub heard: ReceivedHeartbeat,
-    /// Whether the newest bundle that it tells of, or a newer one, was accepted by every target of the stream that is
-    /// neither retired nor failed; not if all failed.
+    /// Whether the announced bundle, or a newer one, was accepted by every target of the stream that is neither retired
+    /// nor failed; false if all failed.
     pub here: bool,
     /// The targets that have not accepted it, if others have.
     pub not_in: Vec<TargetId>,
 }
 
-/// Something that was rejected.
+/// A rejected bundle or heartbeat.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct RecentRejection {
-    /// When.
+    /// When it was rejected.
     pub at: Timestamp,
-    /// The stream that was to be imported.
+    /// The stream of the import.
     #[serde(skip)]
     pub(crate) stream: String,
-    /// The name of its file.
+    /// Its file name.
     pub bundle: Option<String>,
-    /// Why.
+    /// Why it was rejected.
     pub why: String,
-    /// It never became whole.
+    /// Whether it stayed incomplete until trivy-ferry stopped waiting.
     pub given_up: bool,
 }
 
@@ -169,9 +169,9 @@ pub struct AcceptedBundle {
     pub identity: Digest,
     /// When it was created.
     pub created: Timestamp,
-    /// Its number in the stream, if its exporter keeps count.
+    /// Its number in the stream, if its exporter counts bundles.
     pub sequence: Option<u64>,
-    /// What its exporter was to carry and could not get.
+    /// The requested items that its exporter could not get.
     pub missing_items: Vec<MissingItem>,
 }
 
@@ -181,41 +181,41 @@ pub struct AcceptedBundle {
 pub struct ItemStatus {
     /// Its reference name, such as `trivy-db-2`.
     pub name: String,
-    /// The newest that was accepted: when upstream built it, or where it has no date, when its bundle was
-    /// made. Of a database that no bundle brought, its own date.
+    /// The date of the newest accepted version: when upstream built it or, if it has no date, when its bundle was
+    /// created. For a database that no bundle contained, its own date.
     #[serde(serialize_with = "crate::util::text::serialize_second")]
     pub accepted: Timestamp,
-    /// The date of what the target holds now, where that was looked at and has one.
+    /// The date of what the target holds now, if it was checked and has a date.
     #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub in_use: Option<Timestamp>,
-    /// Whether that is the date of a manifest: a registry holds something else, and no import has read when that was
+    /// Whether `in_use` is the date of a manifest: the registry holds other data, and no import has read when that was
     /// built.
     pub manifest_date: bool,
     /// Whether it is still in place.
     pub state: DriftState,
-    /// The further tags that an import set in a registry, and that do not name it any more.
+    /// The further tags that an import set in a registry, and that no longer name it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost_tags: Vec<String>,
-    /// After when it must not be used.
+    /// When it expires.
     pub expires: Option<Timestamp>,
-    /// Where its exporter had it from, upstream's version, and who signed the bundle that brought it.
+    /// The source from which its exporter fetched it.
     pub source: Option<String>,
-    /// Its version.
+    /// Its upstream version.
     pub version: Option<String>,
-    /// The trusted keys that signed its bundle, by the names that they have here.
+    /// The trusted keys that signed its bundle, by their names on this host.
     pub signers: Vec<String>,
-    /// Those of them that are not trusted any more, as far as that is known.
+    /// Those of them that are no longer trusted, if that is known.
     pub no_longer_trusted: Vec<String>,
-    /// Where it came from.
+    /// Its record in the state.
     #[serde(skip)]
     pub origin: Option<Origin>,
-    /// What others put in its place, as far as an import has read it.
+    /// Data that others put in its place, if an import has read it.
     #[serde(skip)]
     pub(crate) others: Option<OthersData>,
 }
 
 impl ItemStatus {
-    /// What a target's record says of a dataset. Nobody looked at it yet.
+    /// Returns the row of a dataset from a target's record, before it is checked.
     pub(crate) fn of(name: &str, accepted: Timestamp, record: &TargetState) -> Self {
         let origin = record.origins.get(name);
         ItemStatus {
@@ -246,7 +246,7 @@ pub struct ExportStatus {
     pub identity: Digest,
     /// When it was created.
     pub created: Timestamp,
-    /// Its number in the stream, if its exporter keeps count.
+    /// Its number in the stream.
     pub sequence: u64,
     /// The datasets, with their dates.
     #[serde(serialize_with = "crate::util::text::serialize_seconds")]
@@ -254,7 +254,7 @@ pub struct ExportStatus {
 }
 
 impl StatusReport {
-    /// Nothing, looked at in a moment.
+    /// Returns an empty report with this time.
     pub(crate) fn at(now: Timestamp) -> Self {
         let (imports, exports, heartbeats, refused, errors) = Default::default();
         let (state_dir, unseen, asked, last_refused) = Default::default();
@@ -272,17 +272,17 @@ impl StatusReport {
         }
     }
 
-    /// The targets that runs use.
+    /// The targets that are not retired.
     pub(crate) fn used(&self) -> impl Iterator<Item = &TargetStatus> {
         self.imports.iter().filter(|target| !target.retired)
     }
 
-    /// The targets that runs use.
+    /// The targets that are not retired.
     pub(crate) fn used_mut(&mut self) -> impl Iterator<Item = &mut TargetStatus> {
         self.imports.iter_mut().filter(|target| !target.retired)
     }
 
-    /// Whether nothing is remembered.
+    /// Whether the state has no imports, exports or heartbeats.
     pub(crate) fn is_empty(&self) -> bool {
         let is_traceless = !self.imports.iter().any(TargetStatus::has_trace);
         is_traceless && self.exports.is_empty() && self.heartbeats.is_empty()
@@ -296,7 +296,8 @@ impl StatusReport {
         }
     }
 
-    /// Whether a row speaks for its dataset at a target: of several streams, that which brought the newest.
+    /// Whether a row represents its dataset at a target. If several streams use the target, it is the row with the
+    /// newest data.
     pub(crate) fn speaks(&self, target: &TargetStatus, row: &ItemStatus) -> bool {
         let rank = |stream: &str, row: &ItemStatus| {
             (row.state != DriftState::Superseded, row.accepted, stream.to_owned())
@@ -308,7 +309,7 @@ impl StatusReport {
             .any(|(of, other)| other.name == row.name && rank(&of.stream, other) > own)
     }
 
-    /// What another stream has put into the same place since is as it should be.
+    /// Marks rows as superseded if another stream has installed the same dataset at the same target since.
     pub(crate) fn accept_superseded(&mut self) {
         let good = |target: &TargetStatus| {
             let rows = target.datasets.iter().filter(|row| row.state == DriftState::InPlace);
@@ -329,7 +330,7 @@ impl StatusReport {
     }
 }
 
-/// What an export came to, as a sentence's end.
+/// Returns the outcome of an export as the end of a sentence.
 pub(crate) fn exported(export: &str) -> String {
     match export {
         "written" => "the export wrote a bundle".into(),

@@ -1,6 +1,6 @@
-//! Which targets no run uses any more, as far as the state tells.
+//! Finds the targets that runs no longer use, from the state alone.
 //!
-//! A job that has died looks much the same, so one run without a target is not enough. `forget` is the way to say so
+//! The target of a dead job looks much the same, so one run without a target is not enough. `forget` retires a target
 //! at once.
 
 use std::collections::BTreeMap;
@@ -10,28 +10,29 @@ use jiff::{SignedDuration, Timestamp};
 use crate::delivery::target_id::TargetId;
 use crate::trust::state::TargetState;
 
-/// For how long others are used before a target counts as retired.
+/// How long other targets are used before a target counts as retired.
 const UNUSED: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// For how long others are used before a target that they leave out counts as retired: a hand import into one of two
-/// caches says little of the other.
+/// How long other targets are used before a target that their runs omit counts as retired. A manual import into one of
+/// two caches does not mean that the other is unused.
 const LEFT_OUT: SignedDuration = SignedDuration::from_hours(3 * 24);
-/// How many bundles others accept before a target that they leave out, or whose directory is gone, counts as retired.
+/// How many bundles other targets accept before a target that their runs omit, or whose directory is gone, counts as
+/// retired.
 const BUNDLES: usize = 2;
-/// For how long others are used before an error of a target says how it is retired.
+/// How long other targets are used before the errors of a target say how to retire it.
 const HINT: SignedDuration = SignedDuration::from_hours(25);
 
 /// How a target compares with the others of its stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// No run uses it any more.
+    /// Whether runs no longer use it.
     pub(crate) retired: bool,
-    /// Others were used since, so that it may be retired.
+    /// Whether other targets were used since, so that it may be retired.
     pub(crate) lags: bool,
 }
 
-/// Compares a target with the others of its stream: it is retired if others have accepted [`BUNDLES`] newer bundles and
-/// either its directory is gone, or runs of the same targets leave it out for [`LEFT_OUT`]; or if others are used for
-/// [`UNUSED`] longer. One run proves nothing: the last bundle may have been imported again to repair one target.
+/// Compares a target with the others of its stream. It is retired if others have accepted [`BUNDLES`] newer bundles and
+/// either its directory is gone, or runs of the same targets have omitted it for [`LEFT_OUT`]; or if others are used
+/// [`UNUSED`] longer. One run is not enough: the last bundle may have been imported again to repair one target.
 pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Timestamp) -> Usage {
     let mut usage = Usage::default();
     let Some((of, used)) = targets.get(name).and_then(|of| Some((of, last_use(of, now)?))) else {
@@ -49,7 +50,7 @@ pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Ti
     usage
 }
 
-/// When a target was last used. A clock that was ahead must not make all others look unused.
+/// Returns when a target was last used. A clock that was fast must not make all others look unused.
 fn last_use(of: &TargetState, now: Timestamp) -> Option<Timestamp> {
     let used = of.used.or_else(|| Some(of.last.as_ref()?.created));
     used.map(|used| used.min(now))
@@ -62,7 +63,7 @@ fn is_gone(name: &str) -> bool {
     })
 }
 
-/// How many bundles another target has accepted since a target's last one.
+/// Returns how many bundles `other` has accepted since the last bundle of `of`.
 fn newer_bundles(of: &TargetState, other: &TargetState) -> usize {
     let last = of.seen.last();
     let known = other.seen.iter().position(|seen| Some(seen) == last);
@@ -96,11 +97,11 @@ mod tests {
     fn a_target_is_retired_only_on_good_grounds() {
         let (day, later) = ("2026-11-20T02:00:00Z", "2026-11-29T02:00:00Z");
         let a = "registry:a";
-        // Two jobs, of which one may have died: nobody knows.
+        // Two jobs, of which one may have died: not certain enough.
         assert_eq!(retired(state(day, &[], 3), state(later, &[], 9), a), (false, true));
         // A minute later, as every night.
         assert_eq!(retired(state(day, &[], 3), state("2026-11-20T02:01:00Z", &[], 3), a), (false, false));
-        // One job, which leaves it out now.
+        // One job, which omits it now.
         assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[], 9), a), (true, true));
         assert!(!retired(state(day, &["registry:b"], 3), state(later, &[a], 9), a).0);
         // Two imports by hand into the other, two hours apart; then a day short of, and at, the limit.
@@ -118,13 +119,13 @@ mod tests {
         assert!(retired(state(day, &["registry:b"], 3), state(later, &[], 5), a).0);
         // Long ago.
         assert!(retired(state("2026-11-10T02:00:00Z", &[], 3), state(later, &[], 9), a).0);
-        // Its directory is gone, and more came than the one night's.
+        // Its directory is gone, and more than one bundle was received.
         let gone = "cache:/nonexistent/cache";
         assert!(retired(state(day, &[], 3), state(later, &[], 5), gone).0);
         assert!(retired(state(day, &["registry:b"], 3), state("2026-11-20T04:00:00Z", &[], 5), gone).0);
         assert!(!retired(state(day, &[], 3), state(later, &[], 4), gone).0);
         assert!(!retired(state(day, &[], 3), state(later, &[], 9), "cache:/").0);
-        // A clock that was ahead once makes nothing old.
+        // A clock that was fast once retires no target.
         assert!(!retired(state(day, &[], 3), state("2036-11-20T02:00:00Z", &[], 4), a).0);
     }
 

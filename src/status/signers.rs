@@ -1,4 +1,4 @@
-//! Whether the keys that signed what is in use are still trusted.
+//! Checks whether the keys that signed the data in use are still trusted.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,9 @@ use crate::trust::keyring::{Keyring, directories};
 use crate::trust::state::KeptKey;
 use crate::util::text::escape;
 
-/// Marks the signers that no trusted key is any more. If the directories cannot be read in which they lay, nothing is
-/// known.
+/// Marks the signers that are no longer trusted. If their directories cannot be read, none is marked.
 pub(crate) fn mark_untrusted(status: &mut StatusReport) {
-    // Another user may have imported, whose own directory is not among those of this one.
+    // If another user imported, the keys were in that user's directory.
     let mut looked_in = directories();
     let rows = status.imports.iter().flat_map(|target| &target.datasets);
     for key in rows.filter_map(|row| row.origin.as_ref()).flat_map(|origin| &origin.keys) {
@@ -28,7 +27,7 @@ pub(crate) fn mark_untrusted(status: &mut StatusReport) {
     }
 }
 
-/// The name that the key had, as among the signers.
+/// Returns the name that the key has among the signers.
 fn name(key: &KeptKey) -> String {
     escape(&Path::new(&key.file).file_name().unwrap_or_default().to_string_lossy())
 }

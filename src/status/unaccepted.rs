@@ -1,5 +1,5 @@
-//! Databases that no bundle brought, and that scanners use all the same: of a cache that was filled by hand, or from
-//! before the state was lost. And what `--max-age` asks for and nobody has.
+//! Databases that scanners use although no accepted bundle contained them: the cache was filled by hand, or the state
+//! was lost. Also the datasets that `--max-age` requires and a target lacks.
 
 use jiff::Timestamp;
 
@@ -13,8 +13,8 @@ use crate::trust::Rejection;
 use crate::trust::max_age::MaxAge;
 use crate::trust::state::{ImportState, TargetState};
 
-/// Adds a row for each database in a cache of which no target in use accepted anything. If another stream's record of
-/// the place, which was retired, has accepted what lies there, the row is that record's.
+/// Adds a row for each database in a cache that no target in use has accepted. If the retired record of another stream
+/// has accepted it, the row is taken from that record.
 pub(crate) fn add(status: &mut StatusReport, imports: &[(String, ImportState)]) {
     for index in 0..status.imports.len() {
         let of = &status.imports[index];
@@ -36,7 +36,7 @@ pub(crate) fn add(status: &mut StatusReport, imports: &[(String, ImportState)]) 
                 Err(error) => {
                     let error = Error::from(error);
                     let is_known = status.unseen.iter().any(|known| known.to_string() == error.to_string());
-                    // A failure says what is wrong there.
+                    // The failure of a target is reported already.
                     if !is_known && !has_failed {
                         status.unseen.push(error);
                     }
@@ -46,8 +46,7 @@ pub(crate) fn add(status: &mut StatusReport, imports: &[(String, ImportState)]) 
     }
 }
 
-/// Returns an error for each dataset that `--max-age` names and a target does not have at all. VEX repositories may lie
-/// in any target.
+/// Returns an error for each dataset that `--max-age` names and a target lacks. A VEX repository may be in any target.
 pub(crate) fn absent(status: &StatusReport, max_age: &MaxAge) -> Vec<Error> {
     let used = || status.used().filter(|target| target.failed.is_none());
     let mut errors = Vec::new();
@@ -67,24 +66,24 @@ pub(crate) fn absent(status: &StatusReport, max_age: &MaxAge) -> Vec<Error> {
             judged.push(&target.target);
             errors.push(target.rejected(
                 rejection(),
-                "Import a bundle that has it, or leave it out of --max-age; --target judges one target alone.",
+                "Import a bundle that has it, or remove it from --max-age. --target checks a single target.",
             ));
         }
     }
     errors
 }
 
-/// Whether a target is to have a dataset that is named and is no VEX repository.
+/// Whether a target should have a dataset that is not a VEX repository.
 fn is_asked(target: &TargetStatus) -> bool {
     match &target.target {
         TargetId::Cache(_) => true,
         TargetId::WebRoot(_) => false,
-        // One with nothing but images is no place for databases.
+        // A registry that holds only images is not for databases.
         _ => target.datasets.iter().any(|row| !row.name.starts_with(IMAGE)),
     }
 }
 
-/// Whether any stream has brought a dataset to a target, or it is there.
+/// Whether a target has a dataset, from any stream.
 fn has(status: &StatusReport, target: &TargetId, name: &Name) -> bool {
     let of_target = status.used().filter(|of| of.target == *target);
     let mut names =
@@ -92,7 +91,7 @@ fn has(status: &StatusReport, target: &TargetId, name: &Name) -> bool {
     names.any(|dataset| dataset.name == *name)
 }
 
-/// The row of a database of this date that lies in a cache.
+/// Returns the row of a database with this date in a cache.
 fn row(target: &TargetId, name: &str, date: Timestamp, imports: &[(String, ImportState)]) -> ItemStatus {
     let key = target.to_string();
     let records = imports.iter().filter_map(|(_, imports)| imports.targets.get(&key));

@@ -189,7 +189,7 @@ fn an_exporter_whose_clock_was_fast_finds_back() {
     import(&["--allow-rollback"]).good();
     status(&importer, &[]).prints("1 bundle admitted by a flag, last on ").prints("by --allow-rollback");
     status(&sender, &[]).good().prints("exported   stream default");
-    status(&sender, &["--max-age", "3d"]).fails_with(2, &["--max-age judges what was imported"]);
+    status(&sender, &["--max-age", "3d"]).fails_with(2, &["--max-age checks imported data"]);
     // From then on all is as ever.
     sender.wait(60);
     importer.wait(60);

@@ -977,7 +977,7 @@ fn a_requested_image_goes_below_its_sources_host_or_to_the_place_that_was_chosen
     host.run(&[&inbox[..], &["--image", &chosen]].concat()).fails_with(2, &["no --registry names that host"]);
     let only = format!("trivy-db={}/x", other.host);
     bring(&host, &bundle, &only, &["--image", "other.example/d"])
-        .fails_with(2, &["no --registry takes images"]);
+        .fails_with(2, &["no --registry is for images"]);
 }
 
 /// Quay refuses a configuration of its own type, whose databases are not only Trivy's (deckhouse-cli, pull request 55).

@@ -292,7 +292,7 @@ fn a_dry_run_of_an_import_decides_all_and_changes_nothing() {
     assert_eq!((files(host.path("www")), files(host.path("config"))), (Vec::new(), Vec::new()));
     assert_eq!(files(host.path("state")), ["import.lock"]);
     let text = run(&host, &format!("{import} --cache-dir cache --dry-run"));
-    text.good().prints("trivy-db        would come").prints("nothing was put in place or remembered");
+    text.good().prints("trivy-db        would come").prints("nothing was installed or recorded");
     // The same decisions as an import, with the same exit codes.
     run(&host, &format!("{import} --cache-dir cache")).good();
     let before = host.snapshot();

@@ -84,7 +84,11 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
     let newer = text.replace(&days(-1).to_string()[..10], &days(0).to_string()[..10]);
     fs::write(&metadata, newer).unwrap();
     let newer = host.status(&[]);
-    newer.exits(7).prints("NEWER").warns("If something else updates it").warns("another --state-dir or path");
+    newer
+        .exits(7)
+        .prints("NEWER")
+        .warns("If something else updates the target")
+        .warns("another --state-dir or path");
 }
 
 /// The state is of yesterday, and the cache of today: what came last ends it.

@@ -296,8 +296,8 @@ fn one_medium_comes_after_the_other() {
     };
     let import = |medium: &str| host.import(&host.path(medium), &["--staging", "gathered"]);
     plug_in(&rest[..2]);
-    import("a").fails_with(6, &["head volume", "Bring the medium on which it is"]);
-    import("b").fails_with(6, &["are missing", name(&rest[2]), "Bring the medium on which it is"]);
+    import("a").fails_with(6, &["head volume", "Bring the medium that has it"]);
+    import("b").fails_with(6, &["are missing", name(&rest[2]), "Bring the medium that has it"]);
     // One of them breaks on the way, and is copied again.
     plug_in(&rest[2..]);
     let broken = host.path("a").join(name(&rest[3]));

@@ -1,7 +1,7 @@
-//! `--compat` for images: what a registry refuses of their manifests is rewritten, from the lowest up to the one
-//! that the tag names.
+//! `--compat` for images: rewrites the parts of their manifests that some registries reject, from the lowest manifest
+//! up to the one that the tag names.
 //!
-//! Knows documents and digests; nothing of registries.
+//! Knows documents and digests, but no registries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,20 +15,19 @@ use crate::util::text::escape;
 
 /// An image as it is pushed.
 pub(crate) struct RewrittenImage {
-    /// What it is made of now.
+    /// The image with its new digests.
     pub(crate) image: Image,
-    /// The documents that the bundle lacks: manifests and indexes that were rewritten, and the configuration that they
-    /// name.
+    /// The documents that are not in the bundle: rewritten manifests and indexes, and the configuration that they name.
     pub(crate) documents: BTreeMap<Digest, Vec<u8>>,
 }
 
-/// Rewrites the manifests of an image; `None` if all of them stay as they are.
+/// Rewrites the manifests of an image; `None` if none has to change.
 ///
 /// # Errors
-/// If the bundle cannot be read, or a manifest is none.
+/// If the bundle cannot be read, or a manifest is invalid.
 pub(crate) fn rewrite(bundle: &VerifiedBundle, image: &Image) -> Result<Option<RewrittenImage>, Error> {
     let lacks = |why: String| BundleError::Payload { path: bundle.path().into(), why: why.into() };
-    // Each before those that name it.
+    // Each manifest comes before the indexes that name it.
     let all: Vec<&Blob> = image.manifests.iter().chain([&image.manifest]).collect();
     let bytes = bundle.small_members(&all.iter().map(|blob| blob.path()).collect(), oci::MAX_MANIFEST)?;
     let (mut known, mut documents, mut named) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());

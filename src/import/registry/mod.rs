@@ -1,4 +1,5 @@
-//! Importing into registries: what a place lacks is chosen by asking it, pushed, and reported.
+//! Imports into registries: asks the registry what it has, pushes what it lacks, and reports it. Knows nothing of other
+//! targets.
 
 use jiff::Timestamp;
 
@@ -32,10 +33,10 @@ pub(crate) mod image_compat;
 pub(crate) mod push;
 pub(crate) mod push_images;
 
-/// Imports into one place of a registry.
+/// Imports into one registry, prefix or repository.
 ///
 /// # Errors
-/// If the registry cannot be reached, or the only bundle is damaged. What fails for one dataset is in the report.
+/// If the registry cannot be reached, or the only bundle is damaged. The errors of single datasets are in the report.
 pub(crate) fn push_bundles(
     run: &mut ImportRun<'_>,
     registry: &Registry<'_>,
@@ -45,7 +46,7 @@ pub(crate) fn push_bundles(
     let target = TargetId::Registry(place.clone());
     let mut ledger = run.ledger.for_target(&target);
     let ignored = run.found.ignored.clone();
-    // No tag names anything of a damaged bundle: the next attempt does without it.
+    // Until the end no tag names anything new, so the import can be retried without a damaged bundle.
     let ((mut report, pushed), damaged) = run.found.without_damaged(|bundles| {
         let mut report = TargetReport::new(target.clone(), context, ignored.clone());
         let admitted = admit_all(bundles, ledger.state(), context, &mut report);
@@ -86,7 +87,7 @@ pub(crate) fn push_bundles(
     }
     let pushes = ImagePusher { options, context, registry, place, bundles, progress };
     if let Err(error) = pushes.push_all(&mut admitted, &mut ledger, &mut report) {
-        // The datasets are in place all the same.
+        // The datasets are in place nevertheless.
         report.errors.push(error);
     }
     for (bundle, admission) in bundles.iter().zip(&admitted) {
@@ -99,7 +100,10 @@ pub(crate) fn push_bundles(
     Ok(report)
 }
 
-/// Of each dataset and tag the newest among the admitted bundles.
+/// Chooses the newest version of each dataset and tag among the admitted bundles.
+///
+/// # Errors
+/// If the name of a dataset is invalid as a repository.
 fn choose(
     options: &ImportOptions,
     place: &RegistryPlace,
@@ -131,7 +135,7 @@ fn choose(
         .into_iter()
         .map(|(reference, candidate)| PushChoice::new(reference, candidate))
         .collect();
-    // Of several versions in one repository the highest has the tags that are no version.
+    // If one repository gets several versions, the further tags name the highest.
     for index in 0..chosen.len() {
         let version = |choice: &PushChoice| choice.dataset.tag.parse::<u64>().unwrap_or(0);
         let mine = &chosen[index];
@@ -145,12 +149,12 @@ fn choose(
     Ok(chosen)
 }
 
-/// A registry that is asked what it has, before anything is pushed.
+/// A registry, and what is needed to compare its content with the chosen datasets.
 struct AskedRegistry<'a> {
     registry: &'a Registry<'a>,
     context: &'a DeliveryContext,
     progress: &'a dyn Progress,
-    /// What is found out is recorded.
+    /// Whether dates that are found in the registry are recorded.
     remembers: bool,
 }
 
@@ -158,14 +162,14 @@ struct AskedRegistry<'a> {
 struct Existing {
     /// When it was built, if that is known.
     date: Option<Timestamp>,
-    /// The date that must not be gone behind.
+    /// The date below which older data is not pushed.
     floor: Option<Timestamp>,
-    /// No import of this host put it there, as far as is known.
+    /// Whether it may be from somebody else than this host's imports.
     foreign: bool,
 }
 
 impl AskedRegistry<'_> {
-    /// Leaves out what is too old, and what is there already.
+    /// Drops the choices that are too old or already in place.
     fn filter_chosen(
         &self,
         ledger: &mut TargetLedger<'_>,
@@ -177,7 +181,7 @@ impl AskedRegistry<'_> {
         for mut choice in chosen {
             let found = match registry.manifest(&choice.reference) {
                 Ok(found) => found,
-                // A host that nobody reaches has none of it; what it refuses is one dataset's.
+                // An unreachable host fails for all datasets; any other error concerns only this one.
                 Err(error) if is_out(&error) => return Err(error.into()),
                 Err(error) => {
                     report.fails(&choice.dataset, choice.reference.to_string(), error.into());
@@ -222,8 +226,8 @@ impl AskedRegistry<'_> {
         Ok(left)
     }
 
-    /// Finds out when what a registry has was built. Contents are compared with contents: a manifest is younger
-    /// than its content, and tools give it the time of their push.
+    /// Finds when the data in the registry was built. The date of a manifest is not enough: it is later than that of
+    /// its content, and some tools set it to the time of the push.
     fn existing(
         &self,
         ledger: &mut TargetLedger<'_>,
@@ -235,7 +239,7 @@ impl AskedRegistry<'_> {
         let Some(found) = found else { return Ok(unknown(None)) };
         let (dataset, candidate) = (&choice.dataset, choice.dataset.contents.updated_at);
         if !choice.lost {
-            // The same layers under another manifest, as with --compat, are not older than themselves.
+            // The layers are the same, under another manifest, as with `--compat`.
             return Ok(Existing { date: candidate, floor: None, foreign: false });
         }
         let key = dataset.reference();
@@ -244,7 +248,7 @@ impl AskedRegistry<'_> {
             return Ok(Existing { date: known, floor: known, foreign: false });
         }
         let (kind, made) = (dataset.name.kind(), date_of(found));
-        // What was built after that manifest was made is newer than whatever it names.
+        // Data that was built after the manifest was created is newer than the manifest's content.
         if !kind.is_large() || made.is_some_and(|made| candidate >= Some(made)) {
             return Ok(unknown(None));
         }
@@ -265,7 +269,7 @@ impl AskedRegistry<'_> {
     }
 }
 
-/// Whether a registry has everything under the tags that name a dataset.
+/// Whether a registry has all blobs of a dataset, and all its tags name it.
 fn is_complete(registry: &Registry<'_>, choice: &PushChoice) -> Result<bool, TargetError> {
     let compat = choice.compat.as_ref().map(|_| Compat::config());
     let compat = compat.map(|(digest, config)| (digest, config.len() as u64));

@@ -1,6 +1,6 @@
-//! Pushing what was chosen: the blobs that a registry lacks as they pass, and the tags at the end.
+//! Pushes the chosen datasets: streams the blobs that a registry lacks from the bundle, then sets the tags.
 //!
-//! Decides nothing; what is to go where was chosen before.
+//! Decides nothing: the datasets and their references are chosen before.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -26,32 +26,32 @@ use crate::trust::acceptance::Admission;
 use crate::util::text::escape;
 use crate::util::threads::lock;
 
-/// A dataset that is to be pushed.
+/// A dataset to push.
 pub(crate) struct PushChoice {
     pub(crate) bundle: usize,
     pub(crate) dataset: Dataset,
     pub(crate) reference: Repository,
-    /// The further tags that are to name it.
+    /// The further tags.
     pub(crate) tags: Vec<String>,
-    /// What the tags are to name: upstream's manifest, or the one of `--compat`.
+    /// The manifest that the tags will name: upstream's, or the one of `--compat`.
     pub(crate) manifest: Vec<u8>,
     pub(crate) media_type: String,
-    /// The rewriting of `--compat`.
+    /// The rewritten manifest of `--compat`.
     pub(crate) compat: Option<Compat>,
     /// The date that is compared with the floor.
     pub(crate) date: Timestamp,
-    /// Its bundle came after newer ones: that most of it is older is no news.
+    /// Whether its bundle was received after newer ones. Older datasets in it need no warning then.
     pub(crate) late: bool,
-    /// It is older than what was there, and taken all the same.
+    /// Whether it is older than the existing data, and imported because of `--allow-rollback`.
     pub(crate) rollback: bool,
-    /// It was accepted here before.
+    /// Whether it was accepted here before.
     pub(crate) known: bool,
-    /// What its tag names, if anything, are other data.
+    /// Whether its tag is missing, or names other data.
     pub(crate) lost: bool,
 }
 
 impl PushChoice {
-    /// What nobody has read or judged yet.
+    /// Returns a choice before its manifest is read and its date is compared.
     pub(crate) fn new(reference: Repository, candidate: DatasetCandidate) -> PushChoice {
         let DatasetCandidate { bundle, dataset, date, late } = candidate;
         PushChoice {
@@ -71,8 +71,10 @@ impl PushChoice {
     }
 }
 
-/// Reads the manifests of what was chosen, and rewrites them where `--compat` asks for it. An error
-/// comes with the index of its bundle.
+/// Reads the manifests of the chosen datasets, and rewrites them for `--compat`.
+///
+/// # Errors
+/// If a bundle is damaged; the error has the index of the bundle.
 pub(crate) fn load_manifests(
     options: &ImportOptions,
     bundles: &[VerifiedBundle],
@@ -103,12 +105,14 @@ pub(crate) fn load_manifests(
     Ok(())
 }
 
-/// What the registry did not take, by reference.
+/// The errors of datasets that could not be pushed, by reference.
 pub(crate) type Failed = BTreeMap<String, Error>;
 
-/// Pushes the blobs that are missing, in one pass over each bundle and two at once. Every byte that is sent is one
-/// that was signed. What the registry refuses for one dataset keeps no other from its own; an error of
-/// a bundle comes with its index.
+/// Pushes the missing blobs, two at a time, in one pass over each bundle. Only signed bytes are sent. If the registry
+/// rejects a blob of one dataset, the others are still pushed.
+///
+/// # Errors
+/// If a bundle is damaged; the error has the index of the bundle.
 pub(crate) fn push_blobs(
     registry: &Registry<'_>,
     bundles: &[VerifiedBundle],
@@ -135,15 +139,15 @@ pub(crate) fn push_blobs(
     Ok(failed)
 }
 
-/// Where the blobs of a bundle are read, as often as they have to be.
+/// Reads the blobs of a bundle, again for each retry.
 pub(crate) struct MemberSource<'b> {
     pub(crate) bundle: &'b VerifiedBundle,
     pub(crate) progress: &'b dyn Progress,
 }
 
 impl<'b> MemberSource<'b> {
-    /// A blob of a size. `what` names it and the host that it goes to; `first` is read before the bundle is
-    /// asked again.
+    /// Returns a blob. The name and the host are for the progress. The first read uses `first`, if there is one; later
+    /// reads open the blob in the bundle again.
     pub(crate) fn content(
         &self,
         (digest, size): (Digest, u64),
@@ -177,7 +181,7 @@ impl BlobContent for MemberContent<'_> {
     }
 }
 
-/// How many blobs are on their way at once: while a registry stores one, it takes the next.
+/// How many blobs are pushed at the same time: while a registry stores one, it can receive the next.
 const AT_ONCE: usize = 2;
 
 fn push_from(
@@ -193,7 +197,7 @@ fn push_from(
     std::thread::scope(|scope| {
         let work = || {
             let done = push_members(registry, &members, &source, mine, &failed);
-            // Nobody goes on with a damaged bundle.
+            // After an error of the bundle the other worker must stop too.
             done.inspect_err(|_| *lock(&members) = None)
         };
         let workers: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
@@ -203,7 +207,7 @@ fn push_from(
     })
 }
 
-/// Pushes what there is until nothing is left.
+/// Pushes the wanted members of a bundle until none is left.
 fn push_members(
     registry: &Registry<'_>,
     members: &Mutex<Option<Members<'_>>>,
@@ -236,7 +240,7 @@ fn push_members(
                 let content = source.content((digest, size), what, Some(member));
                 written(choice, registry.push_blob(&choice.reference, digest, size, content))?;
             }
-            // A configuration of two bytes that several datasets share; large layers are never shared.
+            // Several datasets share only the configuration of two bytes, never large layers.
             _ => {
                 let mut bytes = Vec::new();
                 member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(path, error))?;
@@ -249,13 +253,13 @@ fn push_members(
     Ok(())
 }
 
-/// Everything that the manifest names and the bundle holds.
+/// Returns the blobs that the manifest names and the bundle holds.
 pub(crate) fn content(choice: &PushChoice) -> impl Iterator<Item = &Blob> {
     let config = Some(&choice.dataset.config).filter(|_| choice.compat.is_none());
     config.into_iter().chain(&choice.dataset.layers)
 }
 
-/// Pushes the manifests of what one bundle brought: under each tag, once all that it names is there.
+/// Pushes the manifests of one bundle's datasets under their tags, after everything that they name.
 pub(crate) fn push_tags(
     registry: &Registry<'_>,
     mine: &[&PushChoice],

@@ -1,5 +1,5 @@
-//! Pushing the requested images that travel beside the datasets: whatever of them a registry lacks, and
-//! their names at the end. What there is to do is decided by asking the registry.
+//! Pushes the requested images of the bundles: the parts that a registry lacks, then the tags. Asks the registry what
+//! it has, and knows nothing of other targets.
 
 use std::collections::BTreeMap;
 
@@ -28,38 +28,38 @@ use crate::targets::registry::{PushError, Registry};
 use crate::trust::Rejection;
 use crate::trust::acceptance::{Admission, DatasetDecision, judge};
 
-/// Checks the places that `--image` and `--registry` name against each other.
+/// Validates `--image` against `--registry`.
 ///
 /// # Errors
-/// An image without a registry that takes it.
+/// If an image has no registry that it can be pushed to.
 pub(crate) fn check_places(options: &ImportOptions) -> Result<(), Error> {
     let places = &options.registry.places;
     for chosen in options.image.iter().filter_map(|wanted| wanted.place.as_ref()) {
         if home_of(chosen, places).is_none() {
             return Err(Error::usage(
-                format!("--image names a place on {}, and no --registry names that host", chosen.host()),
-                format!("Add --registry {}, or choose a place on another.", chosen.host()),
+                format!("--image names a place on {}, but no --registry names that host", chosen.host()),
+                format!("Add --registry {}, or choose a reference on another host.", chosen.host()),
             ));
         }
     }
     let takes_none = places.iter().all(|place| place.dataset().is_some());
     match options.image.iter().find(|wanted| wanted.place.is_none()) {
         Some(wanted) if takes_none => Err(Error::usage(
-            format!("--image {wanted} requests an image, and no --registry takes images"),
-            "Name one as HOST[/PREFIX] as well, or choose a place with --image NAME=HOST/PATH:TAG.",
+            format!("--image {wanted} requests an image, but no --registry is for images"),
+            "Add --registry HOST[/PREFIX], or choose a reference with --image NAME=HOST/PATH:TAG.",
         )),
         _ => Ok(()),
     }
 }
 
-/// The `--registry` that a chosen place belongs to: the first of its host, and rather one for everything
-/// than one for a single dataset.
+/// Returns the `--registry` that a chosen reference belongs to: the first with its host, preferably one that is not for
+/// a single dataset.
 fn home_of<'p>(chosen: &ChosenPlace, places: &'p [RegistryPlace]) -> Option<&'p RegistryPlace> {
     let mine = || places.iter().filter(|place| place.host() == chosen.host());
     mine().find(|place| place.dataset().is_none()).or(mine().next())
 }
 
-/// The pushes of one run to one target.
+/// Pushes the images of one run to one target.
 pub(crate) struct ImagePusher<'a> {
     pub(crate) options: &'a ImportOptions,
     pub(crate) context: &'a DeliveryContext,
@@ -69,32 +69,32 @@ pub(crate) struct ImagePusher<'a> {
     pub(crate) progress: &'a dyn Progress,
 }
 
-/// An image of one of the bundles, and where it goes.
+/// An image of a bundle, and the reference that it gets.
 struct ImageChoice {
     bundle: usize,
     created: Timestamp,
     image: Image,
     reference: Repository,
-    /// What the memory knows this place of it by.
+    /// Its key in the ledger.
     key: String,
-    /// What `--compat` has made, which the bundle lacks.
+    /// The documents that `--compat` rewrote, which are not in the bundle.
     documents: BTreeMap<Digest, Vec<u8>>,
 }
 
-/// Where an image goes.
+/// The references that an image gets.
 enum RequestedPlaces {
-    /// No `--image` names it.
+    /// No `--image` names the image.
     No,
-    /// To these references of the target; none if it is for another target.
+    /// These references of the target; empty if the image is for another target.
     To(Vec<Repository>),
 }
 
 impl ImagePusher<'_> {
-    /// Pushes the requested images of the admitted bundles, of each the newest. What fails keeps no other
-    /// from its place.
+    /// Pushes the newest version of each requested image in the admitted bundles. If one fails, the others are still
+    /// pushed; the errors are in the report.
     ///
     /// # Errors
-    /// A state that cannot be read.
+    /// If the state cannot be read.
     pub(crate) fn push_all(
         &self,
         admitted: &mut [Option<Admission>],
@@ -136,7 +136,7 @@ impl ImagePusher<'_> {
                     }
                 }
                 Err(error) => {
-                    // Whom nobody reaches, nobody asks sixty times.
+                    // An unreachable registry is not asked again for every image.
                     out |= matches!(&error, Error::Target(error) if is_out(error));
                     if matches!(error, Error::Rejected(_)) {
                         row.status = DeliveryStatus::Rejected;
@@ -149,8 +149,8 @@ impl ImagePusher<'_> {
         Ok(())
     }
 
-    /// Of each requested image and place the newest admitted bundle's. What is not requested, or has no
-    /// usable name, stands in the report.
+    /// Chooses the newest version of each requested image and reference. Images that are not requested, or have no
+    /// valid name, are added to the report.
     fn choices(&self, admitted: &[Option<Admission>], report: &mut TargetReport) -> Vec<ImageChoice> {
         let mut newest: BTreeMap<(String, String), ImageChoice> = BTreeMap::new();
         let mut others: BTreeMap<String, (ImageResult, Option<Error>)> = BTreeMap::new();
@@ -159,7 +159,7 @@ impl ImagePusher<'_> {
                 let name = image.name.clone();
                 match self.asked(image) {
                     Err(error) => drop(others.insert(name, (ImageResult::new(image), Some(error)))),
-                    // A single dataset's repository was never a place for images.
+                    // A `--registry` for a single dataset is not for images.
                     Ok(RequestedPlaces::No) if self.place.dataset().is_some() => {}
                     Ok(RequestedPlaces::No) => {
                         drop(others.insert(name, (ImageResult::not_requested(image), None)))
@@ -184,8 +184,11 @@ impl ImagePusher<'_> {
         newest.into_values().collect()
     }
 
-    /// Where an image goes at this target. A place that the operator chose comes before the one that
-    /// follows from the name.
+    /// Returns the references that an image gets at this target. A reference that the operator chose takes precedence
+    /// over the one that follows from the name.
+    ///
+    /// # Errors
+    /// If the name of the image is invalid as a reference.
     fn asked(&self, image: &Image) -> Result<RequestedPlaces, Error> {
         let mut wanted =
             self.options.image.iter().filter(|wanted| wanted.pattern.matches(&image.name)).peekable();
@@ -205,8 +208,8 @@ impl ImagePusher<'_> {
         Ok(RequestedPlaces::To(references))
     }
 
-    /// The repositories of datasets: of this run, of earlier ones, and those that Trivy's own datasets
-    /// have at each place.
+    /// Returns the repositories of datasets: those of this run, of earlier runs, and of Trivy's own datasets in each
+    /// registry.
     fn datasets(&self, ledger: &TargetLedger<'_>) -> Result<DatasetPlaces, Error> {
         let mut datasets = ledger.dataset_places()?;
         let held = self.bundles.iter().flat_map(|bundle| &bundle.payload().datasets);
@@ -222,7 +225,7 @@ impl ImagePusher<'_> {
         Ok(datasets)
     }
 
-    /// Rewrites the manifests of an image for registries that refuse those of upstream, if that is asked for.
+    /// With `--compat`, rewrites the manifests of an image for registries that reject those of upstream.
     fn rewrite(&self, choice: &mut ImageChoice) -> Result<(), Error> {
         let Some(bundle) = self.bundles.get(choice.bundle).filter(|_| self.options.registry.compat) else {
             return Ok(());
@@ -237,7 +240,7 @@ impl ImagePusher<'_> {
         Ok(())
     }
 
-    /// Brings an image to its place, if the registry lacks it and the rules allow it.
+    /// Pushes an image, if the registry lacks it and the rules of acceptance allow it.
     fn deliver(
         &self,
         choice: &ImageChoice,
@@ -265,7 +268,7 @@ impl ImagePusher<'_> {
             }
             is_rollback = true;
         }
-        // A refusal is better than an upload of gigabytes before it.
+        // Checked before gigabytes are uploaded in vain.
         self.may_name(choice, found, books.ledger)?;
         if is_rollback {
             books.report.rolls_back(bundle, books.admission);
@@ -274,7 +277,7 @@ impl ImagePusher<'_> {
         Ok(if is_known { DeliveryStatus::Restored } else { DeliveryStatus::Pushed })
     }
 
-    /// Pushes an image: its name comes last, and until then only digests lead to what is below it.
+    /// Pushes an image. The tag is set last, so that it never names something incomplete.
     fn push(
         &self,
         choice: &ImageChoice,
@@ -299,13 +302,13 @@ impl ImagePusher<'_> {
             self.registry.push_manifest(&under, &manifest.media_type, bytes_of(manifest)?)?;
         }
         let top = bytes_of(&image.manifest)?;
-        // The blobs may have taken an hour, and the tag may be somebody else's since.
+        // The blobs may have taken an hour, and somebody else may have set the tag since.
         let found = self.found(reference)?;
         if self.may_name(choice, found, books.ledger)? == TagRight::ByFlag {
             books.report.replaces_tags(bundle, books.admission);
         }
         let (name, digest) = (reference.to_string(), image.manifest.digest);
-        // Whoever gave the tag to this image before keeps it.
+        // If somebody else set the tag to this image before, it is not recorded as set by trivy-ferry.
         let found = found.map(|found| found.digest);
         let is_ours = found != Some(digest) || books.ledger.has_set(&name, &image.name, digest);
         if is_ours && reference.digest().is_none() {
@@ -316,17 +319,17 @@ impl ImagePusher<'_> {
         Ok(())
     }
 
-    /// The manifest that a reference names in the registry.
+    /// Returns the manifest that a reference names in the registry.
     fn found(&self, reference: &Repository) -> Result<Option<TaggedManifest>, Error> {
         let manifest = self.registry.manifest(reference)?;
         Ok(manifest.map(|bytes| TaggedManifest { digest: Digest::of(&bytes), is_data: is_data(&bytes) }))
     }
 
-    /// By which right a reference that names `found` may be set to an image.
+    /// Returns why a reference that names `found` may be set to an image.
     ///
     /// # Errors
-    /// [`Rejection::ForeignTag`] if it has none, and [`Rejection::DatasetPlace`] if `found` is data that scanners
-    /// download.
+    /// [`Rejection::ForeignTag`] if trivy-ferry did not set it to `found`; [`Rejection::DatasetPlace`] if `found` is
+    /// data that scanners download.
     fn may_name(
         &self,
         choice: &ImageChoice,
@@ -336,14 +339,14 @@ impl ImagePusher<'_> {
         let reference = choice.reference.to_string();
         match found {
             None => Ok(TagRight::Own),
-            // A digest names one thing for ever.
+            // What a digest names cannot be replaced.
             Some(_) if choice.reference.digest().is_some() => Ok(TagRight::Own),
             Some(found) if found.digest == choice.image.manifest.digest => Ok(TagRight::Own),
             Some(found) if ledger.has_set(&reference, &choice.image.name, found.digest) => Ok(TagRight::Own),
             Some(TaggedManifest { digest, .. }) if !self.options.replace_image_tags => {
                 Err(Rejection::ForeignTag { image: choice.image.name.clone(), reference, found: digest })
             }
-            // Checks of the site's own, for example, are such data themselves.
+            // An image may be such data itself, such as an organization's own checks.
             Some(found)
                 if found.is_data && !choice.image.blobs.iter().any(|blob| is_of_data(&blob.media_type)) =>
             {
@@ -375,7 +378,7 @@ impl ImagePusher<'_> {
 #[derive(Debug, Clone, Copy)]
 struct TaggedManifest {
     digest: Digest,
-    /// It is a database or checks, as Trivy downloads them.
+    /// Whether it is a database or checks that Trivy downloads.
     is_data: bool,
 }
 
@@ -391,23 +394,27 @@ fn is_of_data(media_type: &str) -> bool {
     TYPES.iter().any(|prefix| media_type.starts_with(prefix))
 }
 
-/// What is written down of an image that is pushed.
+/// The records that the push of an image changes.
 struct PushRecords<'b, 's> {
     admission: &'b mut Admission,
     ledger: &'b mut TargetLedger<'s>,
     report: &'b mut TargetReport,
 }
 
-/// By which right a tag is set.
+/// Why a tag may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TagRight {
-    /// It is free, names the image already, or was set by trivy-ferry.
+    /// It does not exist, names the image already, or was set by trivy-ferry.
     Own,
-    /// It is somebody else's, and `--replace-image-tags` was given.
+    /// Somebody else set it, and `--replace-image-tags` was given.
     ByFlag,
 }
 
-/// Whether an image may go to its place, and takes it.
+/// Claims a reference for an image.
+///
+/// # Errors
+/// [`Rejection::DatasetPlace`] if the reference is in the repository of a dataset; [`Rejection::SamePlace`] if another
+/// image has claimed it.
 fn may_go(
     choice: &ImageChoice,
     datasets: &DatasetPlaces,
@@ -426,7 +433,7 @@ fn may_go(
     }
 }
 
-/// Whether a registry has everything below an image's name.
+/// Whether a registry has all manifests and blobs of an image.
 fn is_complete(registry: &Registry<'_>, reference: &Repository, image: &Image) -> Result<bool, Error> {
     for manifest in &image.manifests {
         if registry.manifest(&reference.by_digest(manifest.digest))?.is_none() {

@@ -233,6 +233,6 @@ fn images_scanned_before_get_the_new_java_db() {
     assert!(scan().is_empty(), "Trivy keeps what it knew of an image; does this advice still make sense?");
     import(&second, "--clear-scan-cache")
         .prints("scan cache was cleared")
-        .does_not_say("keep their old result");
+        .does_not_say("keep the results of the old");
     assert_eq!(scan(), ["CVE-2099-0003"]);
 }

@@ -251,5 +251,5 @@ fn settings_stay_complete_when_a_bundle_brings_less_or_a_target_fails() {
     assert_eq!(tagged.statuses(), ["trivy-checks pushed", "trivy-db pushed"]);
     import(&less, &root, "--extra-tag latest").exits(0).prints("trivy-db:2 (also :latest)");
     // For an empty web root, it is an error if there is no VEX repository.
-    import(&less, &importer.dir("other"), "").exits(2).warns("no VEX repository here");
+    import(&less, &importer.dir("other"), "").exits(2).warns("no bundle here holds a VEX repository");
 }
