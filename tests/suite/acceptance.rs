@@ -335,7 +335,7 @@ fn without_state_the_version_of_the_checks_that_are_there_is_the_floor() {
     let ran = host.import(&old, &[]);
     ran.good()
         .warns("trivy-checks-2 2.9.0 was left alone")
-        .warns("version 2.10.0 was there")
+        .warns("the target has version 2.10.0")
         .warns("--allow-rollback");
     assert_eq!(installed(&host), "2.10.0");
     fs::remove_dir_all(host.path("state")).unwrap();
