@@ -59,13 +59,13 @@ impl DriftState {
         let is_image = reference.starts_with(IMAGE);
         let hint = match self {
             DriftState::Missing if is_image => {
-                format!("To restore the image, import {bundle} again with --image.")
+                format!("Import {bundle} again, with --image, to restore it.")
             }
             DriftState::Differs if is_image => format!(
                 "Find out who replaced the tag. To set it to the bundle's image again, import {bundle} with --image and --replace-image-tags."
             ),
             DriftState::Missing | DriftState::Differs => {
-                format!("To restore it, import {bundle} again.")
+                format!("Import {bundle} again to restore it.")
             }
             DriftState::Older => format!(
                 "Import {bundle} again, unless somebody went back on purpose (--restore). The next newer bundle clears this error too."

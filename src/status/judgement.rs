@@ -86,7 +86,7 @@ fn unfit_row(
     }
     for tag in &row.lost_tags {
         let what = format!("the tag {} no longer names the {} that was imported", escape(tag), row.name);
-        let hint = format!("To set the tag again, import {} again with --extra-tag.", target.last_bundle());
+        let hint = format!("Import {} again, with --extra-tag, to set the tag again.", target.last_bundle());
         errors.push(destination(target, what, &hint));
     }
     // If the target was not checked, the older data of another stream may be in place.

@@ -540,7 +540,7 @@ fn a_database_that_no_bundle_brought_is_judged_by_its_own_date() {
     let named = site.status(&["--max-age", "trivy-db=400d"]);
     named.exits(5).warns("trivy-db is missing, and --max-age requires it");
     fs::remove_dir_all(site.host.path("cache/java-db")).unwrap();
-    site.status(&["--max-age", "trivy-java-db=400d"]).exits(5).warns("trivy-java-db is not there");
+    site.status(&["--max-age", "trivy-java-db=400d"]).exits(5).warns("trivy-java-db is missing");
 }
 
 /// What was never brought: a cache without one of the databases, a registry, and a VEX repository nowhere.
@@ -553,7 +553,7 @@ fn what_max_age_names_and_a_target_lacks_is_an_error() {
     site.import(&["--cache-dir", "cache", "--registry", &place, "--skip", "trivy-java-db,vex-hub"]).exits(0);
     site.status(&["--max-age", "400d"]).good();
     let ran = site.status(&["--max-age", "trivy-java-db=400d"]);
-    ran.exits(5).warns("cache:").warns(&format!("registry:{place}: trivy-java-db is not there"));
+    ran.exits(5).warns("cache:").warns(&format!("registry:{place}: trivy-java-db is missing"));
     site.status(&["--max-age", "trivy-db=400d,vex-hub=400d"]).exits(5).warns("vex-hub is not there");
     // Whatever says that the bundle is there, a web root is no place for databases.
     fs::create_dir(site.host.path("www")).unwrap();
