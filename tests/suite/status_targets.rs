@@ -554,7 +554,7 @@ fn what_max_age_names_and_a_target_lacks_is_an_error() {
     site.status(&["--max-age", "400d"]).good();
     let ran = site.status(&["--max-age", "trivy-java-db=400d"]);
     ran.exits(5).warns("cache:").warns(&format!("registry:{place}: trivy-java-db is missing"));
-    site.status(&["--max-age", "trivy-db=400d,vex-hub=400d"]).exits(5).warns("vex-hub is not there");
+    site.status(&["--max-age", "trivy-db=400d,vex-hub=400d"]).exits(5).warns("vex-hub is missing");
     // Whatever says that the bundle is there, a web root is no place for databases.
     fs::create_dir(site.host.path("www")).unwrap();
     let web = ["--web-root", "www", "--web-url", "https://vex.example"];
