@@ -62,7 +62,7 @@ fn one_import_fills_several_caches() {
     // Settings are for one cache.
     host.dir("config");
     run(&host, &format!("{import} --cache-dir one --cache-dir two --write-config config"))
-        .fails_with(2, &["several are named"]);
+        .fails_with(2, &["need different settings"]);
 }
 
 /// The adapter takes VEX since 0.34.2 (goharbor/harbor-scanner-trivy, pkg/etc/config.go and pkg/trivy/wrapper.go:
