@@ -10,6 +10,8 @@
 
 #[path = "architecture/files.rs"]
 mod files;
+#[path = "architecture/words.rs"]
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

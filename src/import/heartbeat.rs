@@ -44,8 +44,8 @@ impl HeartbeatResult {
                     heard.missing.iter().map(|item| format!(", without {item}")).collect();
                 format!("{:<12} {}: {}{}", "heard", self.file, exported(&heard.export), missing.concat())
             }
-            (None, Some(why)) => format!("{:<12} {}", "passed over", with_name(&self.file, why)),
-            (None, None) => format!("{:<12} {}", "passed over", self.file),
+            (None, Some(why)) => format!("{:<12} {}", "skipped", with_name(&self.file, why)),
+            (None, None) => format!("{:<12} {}", "skipped", self.file),
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::util::byte_size::ByteSize;
 #[derive(Debug, Clone)]
 pub enum Renamed {}
 
-/// A flag or a variable that nobody reads any more must not be passed over: images would stay behind.
+/// A flag or a variable that has another name now must not be ignored: images would be missing.
 pub(crate) fn renamed_to_image(_: &str) -> Result<Renamed, String> {
     Err("it is --image now, and TRIVY_FERRY_IMAGE in the environment".into())
 }

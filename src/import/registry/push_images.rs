@@ -136,7 +136,7 @@ impl ImagePusher<'_> {
                     }
                 }
                 Err(error) => {
-                    // An unreachable registry is not asked again for every image.
+                    // An unreachable registry gets no request for every image.
                     out |= matches!(&error, Error::Target(error) if is_out(error));
                     if matches!(error, Error::Rejected(_)) {
                         row.status = DeliveryStatus::Rejected;
