@@ -44,7 +44,7 @@ fn without_data(status: &StatusReport, target: &TargetStatus) -> Option<Error> {
         return Some(destination(
             target,
             what,
-            "Fix the reported problem. The next successful import into the target clears this error.",
+            "Fix the reported problem. The next successful import into the target clears this error; `trivy-ferry forget TARGET` removes a target that was a mistake.",
         ));
     }
     if target.accepted {

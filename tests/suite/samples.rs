@@ -231,13 +231,15 @@ fn imports_into_servers_are_as_the_page_says() {
 /// Bundles 1 and 3 arrive, 2 is lost, and the last export found nothing new.
 #[test]
 fn the_status_of_a_watched_inbox_is_as_the_page_says() {
-    let stage = Stage::new();
+    let mut stage = Stage::new();
     let inbox = stage.host.dir("inbox");
     stage.prints("trivy-ferry keygen");
     let export = "trivy-ferry export --key ferry.key --output out --state-dir exports";
     stage.host.dir("out");
     for number in 1..=3 {
-        stage.host.wait(2);
+        let clock = ("TRIVY_FERRY_TEST_CLOCK", format!("{}s", 2 * number));
+        stage.environment.retain(|(name, _)| *name != clock.0);
+        stage.environment.push(clock);
         stage.prints(export);
         if number != 2 {
             stage.prints(&format!("cp \"$(ls -t out/*.tar | head -n 1)\" {inbox}"));
@@ -252,7 +254,11 @@ fn the_status_of_a_watched_inbox_is_as_the_page_says() {
 
 /// The commands of a trip with what they print.
 fn session() -> Vec<String> {
-    let stage = Stage::new();
+    let mut stage = Stage::new();
+    // On the day on which the sample data was built.
+    let day: jiff::Timestamp = "2026-01-15T09:00:00Z".parse().unwrap();
+    let ahead = day.as_second() - jiff::Timestamp::now().as_second();
+    stage.environment.push(("TRIVY_FERRY_TEST_CLOCK", format!("{ahead}s")));
     stage.prints("trivy-ferry keygen");
     let mut lines = Vec::new();
     for (command, state) in [

@@ -35,7 +35,7 @@ pub struct WatchArgs {
     /// Space for incomplete bundles; above it, the oldest go to quarantine.
     #[arg(long, help_heading = INBOX, hide_short_help = true, env = "TRIVY_FERRY_MAX_WAITING", value_name = "SIZE")]
     pub max_waiting: Option<ByteSize>,
-    /// Exit when nothing is left to do but to wait, for timers.
+    /// Exit instead of waiting for more files; for timers.
     #[arg(long, help_heading = INBOX, env = "TRIVY_FERRY_ONCE", value_parser = switch)]
     pub once: bool,
     /// Run this shell command after each result.

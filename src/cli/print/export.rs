@@ -38,7 +38,8 @@ impl fmt::Display for WrittenBundle {
         for (directory, count) in directories {
             writeln!(
                 f,
-                "  with {count} further volumes in {}",
+                "  with {} in {}",
+                format_count(count, "further volume"),
                 escape_line(&directory.display().to_string())
             )?;
         }

@@ -66,12 +66,15 @@ struct TrustReport {
     min_signers: u32,
     /// The targets whose floors were reset.
     floors_reset: Vec<ForgottenTarget>,
+    /// What to know beside the result.
+    warnings: Vec<String>,
 }
 
 impl TrustReport {
     fn of(action: &'static str, keys: Vec<ListedKey>) -> Result<Self, Error> {
         let min_signers = Keyring::from_directories(&keyring::directories())?.min_signers();
-        Ok(TrustReport { action, keys, still: Vec::new(), min_signers, floors_reset: Vec::new() })
+        let (still, floors_reset, warnings) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(TrustReport { action, keys, still, min_signers, floors_reset, warnings })
     }
 }
 
@@ -251,6 +254,7 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     let outcome = CommandOutcome::done(&TrustReport {
         still: still.into_iter().map(ListedKey::from).collect(),
         floors_reset,
+        warnings: warnings.clone(),
         ..TrustReport::of("removed", found.iter().copied().map(ListedKey::from).collect())?
     });
     Ok(CommandOutcome { warnings, ..outcome })
