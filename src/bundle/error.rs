@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::util::text::{Unverified, format_size};
+use crate::util::text::{Unverified, format_count, format_size};
 
 /// A bundle that cannot be read, is damaged, or is not signed by a trusted key.
 #[derive(Debug, thiserror::Error)]
@@ -197,10 +197,9 @@ pub enum BundleError {
 }
 
 fn keys(count: usize, stream: &str, others: &[String]) -> String {
-    let s = if count == 1 { "" } else { "s" };
     match others {
-        [] => format!("{count} trusted key{s}"),
-        _ => format!("{count} key{s} trusted for stream {stream:?}"),
+        [] => format_count(count, "trusted key"),
+        _ => format!("{} trusted for stream {stream:?}", format_count(count, "key")),
     }
 }
 

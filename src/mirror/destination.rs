@@ -341,8 +341,7 @@ impl<'r> MirrorTarget<'r> {
             self.registry.push_blob(reference, blob.digest, blob.size, content).map_err(not_pushed)?;
         }
         if push.compat.is_some() {
-            let (digest, config) = Compat::config();
-            self.registry.push_blob(reference, digest, config.len() as u64, config).map_err(not_pushed)?;
+            self.registry.push_compat_config(reference).map_err(not_pushed)?;
         }
         Ok(())
     }

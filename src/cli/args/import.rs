@@ -6,10 +6,9 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::args::heading::{CACHE, REGISTRY, RUN, SCANNER, WEB};
 use crate::cli::args::shared::{
-    AcceptanceFlags, ConnectionFlags, RegistryFlags, Renamed, RetryFlags, SelectionFlags, SettingsFlags,
+    AcceptanceFlags, ConnectionFlags, RegistryFlags, Renamed, RetryFlags, ScannerFlags, SelectionFlags,
     SignerFlags, TrustFlags, renamed_to_image, switch,
 };
-use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::WantedImage;
 use crate::delivery::web_url::WebUrl;
 
@@ -119,14 +118,9 @@ pub struct DeliveryFlags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub acceptance: AcceptanceFlags,
-    /// The Trivy version that scans [default: `trivy` on the PATH].
-    ///
-    /// Without a `trivy` on the PATH, the newest known version.
-    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
-    pub trivy_version: Option<TrivyVersion>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub settings: SettingsFlags,
+    pub scanner: ScannerFlags,
     /// The scanner's XDG_DATA_HOME, which holds .trivy/vex/repository.yaml [default: Trivy's].
     #[arg(long, help_heading = SCANNER, hide_short_help = true, env = "TRIVY_FERRY_DATA_HOME", value_name = "DIR")]
     pub data_home: Option<PathBuf>,

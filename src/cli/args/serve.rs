@@ -7,9 +7,8 @@ use clap::Args;
 
 use crate::cli::args::heading::{RUN, SCANNER, SERVER};
 use crate::cli::args::shared::{
-    AcceptanceFlags, SelectionFlags, SettingsFlags, SignerFlags, TrustFlags, switch,
+    AcceptanceFlags, ScannerFlags, SelectionFlags, SignerFlags, TrustFlags, switch,
 };
-use crate::dataset::catalogue::TrivyVersion;
 use crate::delivery::image_pattern::ImagePattern;
 use crate::delivery::web_url::WebUrl;
 
@@ -54,14 +53,9 @@ pub struct ServeArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub acceptance: AcceptanceFlags,
-    /// The Trivy version that scans [default: `trivy` on the PATH].
-    ///
-    /// Without a `trivy` on the PATH, the newest known version.
-    #[arg(long, help_heading = SCANNER, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
-    pub trivy_version: Option<TrivyVersion>,
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub settings: SettingsFlags,
+    pub scanner: ScannerFlags,
     /// Print the settings for every Trivy command, and not only for scans of images.
     #[arg(long, help_heading = SCANNER, hide_short_help = true, env = "TRIVY_FERRY_SHOW_SETTINGS", value_parser = switch)]
     pub show_settings: bool,

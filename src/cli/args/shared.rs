@@ -302,6 +302,20 @@ pub struct SettingsFlags {
     pub force: bool,
 }
 
+/// The Trivy that scans with the data, and its settings.
+#[derive(Debug, Clone, Args, Default)]
+#[command(next_help_heading = SCANNER)]
+pub struct ScannerFlags {
+    /// The Trivy version that scans [default: `trivy` on the PATH].
+    ///
+    /// Without a `trivy` on the PATH, the newest known version.
+    #[arg(long, env = "TRIVY_FERRY_TRIVY_VERSION", value_name = "VERSION")]
+    pub trivy_version: Option<TrivyVersion>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub settings: SettingsFlags,
+}
+
 /// Registries that are pushed to.
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = REGISTRY)]

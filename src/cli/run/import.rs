@@ -64,8 +64,8 @@ fn complete(options: &mut ImportOptions, args: &DeliveryFlags) -> Result<(), Err
     options.replace_image_tags = args.replace_image_tags;
     options.selection = (&args.selection).into();
     options.acceptance = (&args.acceptance).into();
-    options.trivy_version = args.trivy_version;
-    options.settings = (&args.settings).into();
+    options.trivy_version = args.scanner.trivy_version;
+    options.settings = (&args.scanner.settings).into();
     options.clear_scan_cache = args.clear_scan_cache;
     options.exec_after = args.exec_after.clone();
     options.data_home = args.data_home.clone();

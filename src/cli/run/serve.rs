@@ -18,8 +18,8 @@ pub(crate) fn run(args: &ServeArgs, progress: &dyn Progress) -> Result<CommandOu
         image: args.image.clone(),
         selection: (&args.selection).into(),
         acceptance: (&args.acceptance).into(),
-        trivy_version: args.trivy_version,
-        settings: (&args.settings).into(),
+        trivy_version: args.scanner.trivy_version,
+        settings: (&args.scanner.settings).into(),
         state_dir: args.state_dir.clone(),
     };
     let (mut report, server) = BundleServer::open(&options, progress)?;

@@ -130,9 +130,7 @@ pub(crate) fn push_blobs(
         if choice.compat.is_none() {
             continue;
         }
-        let (digest, config) = Compat::config();
-        let pushed = registry.push_blob(&choice.reference, digest, config.len() as u64, config);
-        if let Err(PushError::Target(error)) = pushed {
+        if let Err(PushError::Target(error)) = registry.push_compat_config(&choice.reference) {
             failed.entry(choice.reference.to_string()).or_insert(error.into());
         }
     }

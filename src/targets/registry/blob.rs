@@ -14,6 +14,7 @@ use crate::digest::Digest;
 use crate::remote::{
     Access, Answer, RemoteError, Repository, Request, Retry, Retryable, Upload, behind_tls, host_of,
 };
+use crate::targets::compat::Compat;
 use crate::targets::error::TargetError;
 use crate::targets::registry::client::{BlobContent, BlobState, PushError, PushOutcome, Registry};
 use crate::targets::registry::session::{Session, Unfinished};
@@ -59,6 +60,15 @@ impl Registry<'_> {
                 Err(error) => self.may_retry(repository, digest, error)?,
             }
         }
+    }
+
+    /// Pushes the configuration that the manifests of [`Compat`] refer to.
+    ///
+    /// # Errors
+    /// The errors of [`Registry::push_blob`], without those of the content.
+    pub(crate) fn push_compat_config(&self, repository: &Repository) -> Result<PushOutcome, PushError> {
+        let (digest, config) = Compat::config();
+        self.push_blob(repository, digest, config.len() as u64, config)
     }
 
     /// Does what [`Registry::push_blob`] does, with content that can be read only once. If it fails, call
