@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 
 use crate::remote::error::RemoteError;
 use crate::remote::exchange::innermost;
+use crate::remote::retry::Deadline;
 use crate::remote::runtime::Runtime;
 
 /// The maximum number of bytes that wait for the reader.
@@ -44,7 +45,7 @@ pub(crate) struct Body {
     got: u64,
     ended: bool,
     /// The deadline.
-    until: Option<Instant>,
+    until: Option<Deadline>,
     /// Keeps the thread of the task alive.
     _runtime: Runtime,
 }
@@ -54,7 +55,7 @@ impl Body {
     pub(super) fn start(
         runtime: &Runtime,
         stall: Duration,
-        until: Option<Instant>,
+        until: Option<Deadline>,
         subject: String,
         host: String,
         answer: impl Future<Output = Result<reqwest::Response, RemoteError>> + Send + 'static,
@@ -89,34 +90,34 @@ impl Body {
         if self.ended {
             return Ok(None);
         }
-        let message = match self.until {
-            None => self.messages.recv().map_err(|_| "the transfer has ended"),
-            Some(until) => {
-                let left = until.saturating_duration_since(Instant::now());
+        let received = match self.until {
+            None => self.messages.recv().map_err(|_| self.lost()),
+            Some(deadline) => {
+                let left = deadline.at.saturating_duration_since(Instant::now());
                 self.messages.recv_timeout(left).map_err(|error| match error {
-                    RecvTimeoutError::Timeout => "the run's deadline has passed",
-                    RecvTimeoutError::Disconnected => "the transfer has ended",
+                    RecvTimeoutError::Timeout => deadline.passed(self.host.clone()),
+                    RecvTimeoutError::Disconnected => self.lost(),
                 })
             }
         };
-        match message {
-            Ok(Message::Piece(piece)) => {
+        match received? {
+            Message::Piece(piece) => {
                 self.held = room_for(&piece);
                 self.got += piece.len() as u64;
                 Ok(Some(piece))
             }
-            Ok(Message::End) => {
+            Message::End => {
                 self.ended = true;
                 Ok(None)
             }
-            Ok(Message::Failed(error)) => Err(error),
-            Err(why) => Err(RemoteError::Lost {
-                subject: self.subject.clone(),
-                host: self.host.clone(),
-                got: self.got,
-                why: why.into(),
-            }),
+            Message::Failed(error) => Err(error),
         }
+    }
+
+    /// Creates the error of a network thread that has ended.
+    fn lost(&self) -> RemoteError {
+        let (subject, host) = (self.subject.clone(), self.host.clone());
+        RemoteError::Lost { subject, host, got: self.got, why: "the transfer has ended".into() }
     }
 }
 

@@ -94,10 +94,6 @@ impl Http {
         }
     }
 
-    fn ends_at(&self) -> Option<Instant> {
-        self.until.map(|until| until.at)
-    }
-
     /// The hosts that were contacted so far.
     pub(crate) fn hosts(&self) -> BTreeSet<String> {
         lock(&self.asked).clone()
@@ -138,9 +134,7 @@ impl Http {
                 Ok(Ok(response)) => Ok(Answer { login, ..Answer::of(subject, &url, response) }),
                 Ok(Err(error)) => Err(failure(&*error, subject, &url)),
                 Err(_) => Err(match deadline {
-                    Some(Deadline { given, .. }) => {
-                        RemoteError::Deadline { deadline: given, host: Some(host_of(&url)) }
-                    }
+                    Some(deadline) => deadline.passed(host_of(&url)),
                     None => RemoteError::Unreachable {
                         subject,
                         host: host_of(&url),
@@ -160,14 +154,14 @@ impl Http {
     pub(crate) fn upload(&self, request: Request, length: u64) -> Result<Upload, RemoteError> {
         lock(&self.asked).insert(host_of(&request.url));
         let transport = self.transport(self.route(&request)?)?;
-        Ok(Upload::start(&self.runtime, transport, self.timeouts, request, length, self.ends_at()))
+        Ok(Upload::start(&self.runtime, transport, self.timeouts, request, length, self.until))
     }
 
     /// Streams the body of an answer.
     pub(crate) fn stream(&self, answer: Answer) -> Body {
         let (subject, host) = (answer.subject.clone(), answer.host());
         let response = std::future::ready(Ok(answer.response));
-        Body::start(&self.runtime, self.timeouts.stall, self.ends_at(), subject, host, response)
+        Body::start(&self.runtime, self.timeouts.stall, self.until, subject, host, response)
     }
 
     /// Sends a request without waiting for the answer, and returns its future body. If `accept` rejects the
@@ -183,7 +177,7 @@ impl Http {
             let answer = exchange.await?;
             accept(&answer).map(|()| answer.response)
         };
-        Ok(Body::start(&self.runtime, self.timeouts.stall, self.ends_at(), subject, host, answer))
+        Ok(Body::start(&self.runtime, self.timeouts.stall, self.until, subject, host, answer))
     }
 
     /// Reads the complete body of an answer, of at most `most` bytes.

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc as blocking};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, Stream};
@@ -19,6 +19,7 @@ use crate::remote::connection::{self, Transport};
 use crate::remote::error::{RemoteError, Unreachable};
 use crate::remote::exchange::{Answer, Request, Timeouts, host_of};
 use crate::remote::failure::failure;
+use crate::remote::retry::Deadline;
 use crate::remote::route::proxy::Proxies;
 use crate::remote::runtime::Runtime;
 use crate::remote::trace::Traced;
@@ -48,7 +49,7 @@ impl Upload {
         timeouts: Timeouts,
         request: Request,
         length: u64,
-        until: Option<Instant>,
+        until: Option<Deadline>,
     ) -> Self {
         let (pieces, waiting) = mpsc::channel::<io::Result<Bytes>>(AHEAD);
         let (sender, answer) = blocking::sync_channel(1);
@@ -75,12 +76,7 @@ impl Upload {
                     why: Unreachable::Timeout(waited),
                     proxy: Proxies::of_environment().used_for(&url),
                 }),
-                () = deadline(until) => Err(RemoteError::Lost {
-                    subject,
-                    host: host_of(&url),
-                    got: consumed.bytes.load(Ordering::Relaxed),
-                    why: "the run's deadline has passed".into(),
-                }),
+                deadline = reached(until) => Err(deadline.passed(host_of(&url))),
             };
             if let Some(traced) = traced {
                 traced.end(result.as_ref().map(|(answer, _)| answer));
@@ -95,8 +91,9 @@ impl Upload {
     /// received all bytes before it answered.
     ///
     /// # Errors
-    /// [`RemoteError::Unreachable`] if the server stops reading or does not answer in time; the error of the
-    /// exchange if the connection breaks; [`RemoteError::Setup`] if the network thread has ended.
+    /// [`RemoteError::Unreachable`] if the server stops reading or does not answer in time;
+    /// [`RemoteError::Deadline`] if the deadline of the run passes; the error of the exchange if the connection
+    /// breaks; [`RemoteError::Setup`] if the network thread has ended.
     pub(crate) fn finish(mut self) -> Sent {
         drop(self.pieces.take());
         self.answer
@@ -160,12 +157,11 @@ fn counted(
     })
 }
 
-/// Ends at the deadline of the run.
-async fn deadline(until: Option<Instant>) {
-    match until {
-        Some(until) => tokio::time::sleep_until(until.into()).await,
-        None => std::future::pending().await,
-    }
+/// Ends at the deadline of the run, and returns it. Without a deadline, it does not end.
+async fn reached(until: Option<Deadline>) -> Deadline {
+    let Some(deadline) = until else { return std::future::pending().await };
+    tokio::time::sleep_until(deadline.at.into()).await;
+    deadline
 }
 
 /// Ends when no byte was sent for too long, and returns that time. Waiting for the writer does not count: the

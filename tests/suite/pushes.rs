@@ -133,7 +133,8 @@ fn a_registry_that_stays_down_is_left_at_the_deadline() {
     push(&host, &bundle, &registry, &["--retries", "0", "--store-timeout", "300ms"])
         .exits(7)
         .warns("did not answer within 300 ms");
-    push(&host, &bundle, &registry, &["--deadline", "1s"]).exits(7).warns("deadline");
+    let passed = format!("the time limit of --deadline has passed: 1 s, waiting for {}", registry.host);
+    push(&host, &bundle, &registry, &["--deadline", "1s"]).exits(7).warns(&passed);
     assert!(registry.tags().is_empty());
 }
 

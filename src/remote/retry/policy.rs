@@ -84,6 +84,13 @@ pub(crate) struct Deadline {
     pub(crate) given: Duration,
 }
 
+impl Deadline {
+    /// Creates the error of a request to a host that the deadline interrupts.
+    pub(crate) fn passed(self, host: String) -> RemoteError {
+        RemoteError::Deadline { deadline: self.given, host: Some(host) }
+    }
+}
+
 impl Default for RetryLimits {
     fn default() -> Self {
         RetryLimits { retries: RETRIES, deadline: None, stall: STALL, pause: PAUSE }

@@ -313,6 +313,18 @@ fn a_server_that_stalls_is_left() {
 }
 
 #[test]
+fn a_body_that_stalls_until_the_deadline_ends_with_it() {
+    let server = serving_blob(|_| stalling(b"the", CONTENT.len()));
+    let limits = RetryLimits { deadline: Some(Duration::from_secs(1)), ..RetryLimits::default() };
+    let network = Network::new(RemoteOptions::default(), limits.begin(), &Silent).unwrap();
+    let error = read(network.blob(&source(&server), &descriptor(CONTENT))).unwrap_err();
+    let SourceError::Remote(RemoteError::Deadline { deadline, host: Some(host) }) = error else {
+        panic!("{error}");
+    };
+    assert_eq!((Some(deadline), host), (limits.deadline, server.host.clone()));
+}
+
+#[test]
 fn a_server_that_drips_is_left_as_one_that_stalls() {
     // Fast bytes before the stall do not extend the limit.
     for start in [0, 100_000] {
