@@ -22,6 +22,11 @@ pub(crate) const NETWORK: &str = "Network";
 pub(crate) const RUN: &str = "This run";
 pub(crate) const GLOBAL: &str = "Global";
 
+/// What the program's help says about exit codes.
+pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed, 5 refused by policy, 6 incomplete, 7 a target failed.";
+/// What the program's `--help` says about environment variables.
+pub(crate) const ENVIRONMENT: &str = "Environment: TRIVY_FERRY_VOLUME_SIZE sets --volume-size, and so on for every option with a value and every switch (true or false), except for --password-stdin, --restore, `import --dry-run`, and options that override a refusal: --accept, --allow-*, --force, --replace-image-tags, --reset-floors.";
+
 /// What `--version` prints; `-V` prints the first word alone.
 fn version() -> String {
     let (major, minor) = NEWEST_TRIVY;

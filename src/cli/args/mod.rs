@@ -53,8 +53,8 @@ const STYLES: Styles =
     version,
     styles = STYLES,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed, 5 refused by policy, 6 incomplete, 7 a target failed.",
-    after_long_help = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed, 5 refused by policy, 6 incomplete, 7 a target failed.\n\nEnvironment: TRIVY_FERRY_VOLUME_SIZE sets --volume-size, and so on for every option with a value and every switch (true or false), except for --password-stdin, --restore, `import --dry-run`, and options that override a refusal: --accept, --allow-*, --force, --replace-image-tags, --reset-floors."
+    after_help = heading::EXIT_CODES,
+    after_long_help = format!("{}\n\n{}", heading::EXIT_CODES, heading::ENVIRONMENT)
 )]
 pub struct Cli {
     /// Print results as text, or as JSON for programs.
