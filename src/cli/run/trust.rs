@@ -71,10 +71,9 @@ struct TrustReport {
 }
 
 impl TrustReport {
-    fn of(action: &'static str, keys: Vec<ListedKey>) -> Result<Self, Error> {
-        let min_signers = Keyring::from_directories(&keyring::directories())?.min_signers();
+    fn of(action: &'static str, keys: Vec<ListedKey>, keyring: &Keyring) -> Self {
         let (still, floors_reset, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(TrustReport { action, keys, still, min_signers, floors_reset, warnings })
+        TrustReport { action, keys, still, min_signers: keyring.min_signers(), floors_reset, warnings }
     }
 }
 
@@ -169,7 +168,7 @@ fn add(
     let directory = keyring::directories().swap_remove(0);
     let streams = if streams.is_empty() { limited_to.as_deref().unwrap_or_default() } else { streams };
     let keys = vec![ListedKey::from(&keyring::add(&directory, name, &key, streams)?)];
-    Ok(CommandOutcome::done(&TrustReport::of("added", keys)?))
+    Ok(CommandOutcome::done(&TrustReport::of("added", keys, &read_keyring()?)))
 }
 
 /// Asks the user to confirm the fingerprint.
@@ -200,21 +199,26 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     ))
 }
 
+fn read_keyring() -> Result<Keyring, Error> {
+    Ok(Keyring::from_directories(&keyring::directories())?)
+}
+
 fn list() -> Result<CommandOutcome, Error> {
-    let keyring = Keyring::from_directories(&keyring::directories())?;
-    Ok(CommandOutcome::done(&TrustReport::of("list", keyring.iter().map(ListedKey::from).collect())?))
+    let keyring = read_keyring()?;
+    let keys = keyring.iter().map(ListedKey::from).collect();
+    Ok(CommandOutcome::done(&TrustReport::of("list", keys, &keyring)))
 }
 
 fn require(number: u32) -> Result<CommandOutcome, Error> {
-    let keyring = Keyring::from_directories(&keyring::directories())?;
+    let keyring = read_keyring()?;
     // A number higher than that of the trusted keys would reject every bundle.
     keyring.requiring_exactly(number)?;
     keyring::require(&keyring::directories().swap_remove(0), number)?;
-    Ok(CommandOutcome::done(&TrustReport::of("required", Vec::new())?))
+    Ok(CommandOutcome::done(&TrustReport::of("required", Vec::new(), &read_keyring()?)))
 }
 
 fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<CommandOutcome, Error> {
-    let keyring = Keyring::from_directories(&keyring::directories())?;
+    let keyring = read_keyring()?;
     let is_it = |key: &&TrustedKey| {
         let name = key.name();
         name == wanted || name.strip_suffix(".pub") == Some(wanted) || key.key.id().matches(wanted)
@@ -241,7 +245,10 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
         format!("the same key is still trusted as {}: {}", escape(&key.name()), key.path.display())
     });
     let mut warnings: Vec<String> = warnings.collect();
-    if let Err(few) = Keyring::from_directories(&keyring::directories())?.requiring(None, None) {
+    let rest = read_keyring()?;
+    let keys = found.iter().copied().map(ListedKey::from).collect();
+    let report = TrustReport::of("removed", keys, &rest);
+    if let Err(few) = rest.requiring(None, None) {
         warnings.push(format!("every bundle is refused from now on: {few}"));
     }
     if reset_floors && floors.is_none() {
@@ -255,7 +262,7 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
         still: still.into_iter().map(ListedKey::from).collect(),
         floors_reset,
         warnings: warnings.clone(),
-        ..TrustReport::of("removed", found.iter().copied().map(ListedKey::from).collect())?
+        ..report
     });
     Ok(CommandOutcome { warnings, ..outcome })
 }
