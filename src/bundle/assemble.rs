@@ -28,7 +28,7 @@ pub(super) fn check_length(
         let why = format!("its members take {wanted} bytes, but its length is {}", payload.length);
         return Err(BundleError::Payload { path: path.into(), why: why.into() });
     }
-    // The head holds what is not in the other volumes.
+    // The head holds the bytes that are not in the other volumes.
     let head = payload.head_length();
     if head < header::footprint(capacity) {
         let why = "its volumes leave no room for the manifest";

@@ -38,7 +38,7 @@ impl Hint for BundleError {
                 "Copy it again. It is needed only if other files of the bundle are lost or damaged.".into()
             }
             BundleError::NeverComplete { .. } => {
-                "Send the missing files again. If the link loses much, export with more --parity."
+                "Send the missing files again. If the link often loses files, export with more --parity."
                     .into()
             }
             BundleError::BeyondParity { .. } => {

@@ -1,5 +1,5 @@
-//! The payload: the part of a bundle that its signature covers. This module knows its JSON form and the rules
-//! that it can break by itself, and reads no members.
+//! The payload: the part of a bundle that its signature covers. This module defines its JSON form, checks the
+//! rules that a payload can break by itself, and reads no members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -91,7 +91,7 @@ pub struct Payload {
     pub producer: String,
     /// The stream that it belongs to.
     pub stream: Stream,
-    /// When it was created, in whole seconds.
+    /// The creation time, in whole seconds.
     pub created: Timestamp,
     /// The time after which it must not be used, if the exporter set one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -440,7 +440,7 @@ impl Payload {
         }
         if self.volumes.len() > volumes::MAX_VOLUMES || self.volumes.iter().any(|volume| volume.size == 0) {
             return Err(format!(
-                "it lists {} volumes (limit: {}), or an empty one",
+                "it lists {} volumes (limit: {}), or one of them is empty",
                 self.volumes.len(),
                 volumes::MAX_VOLUMES
             ));
@@ -487,7 +487,7 @@ impl Payload {
         let good_tag = (1..=64).contains(&tag.len())
             && tag.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
         if !good_tag {
-            return Err(format!("has the tag {tag:?}"));
+            return Err(format!("has the tag {tag:?}, which is not valid"));
         }
         for blob in dataset.blobs() {
             let path = blob.path();
@@ -518,7 +518,11 @@ impl Payload {
             return Err("does not describe its content as its kind requires".into());
         }
         if contents.unpacked_size() > kind.max_unpacked() {
-            return Err(format!("unpacks to {} bytes", contents.unpacked_size()));
+            return Err(format!(
+                "unpacks to {} bytes (limit: {})",
+                contents.unpacked_size(),
+                kind.max_unpacked()
+            ));
         }
         // A date after that of the bundle would make the importer reject genuine data later.
         let ahead = |date: Timestamp| date.duration_since(self.created) > SignedDuration::from_hours(24);
@@ -534,7 +538,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_are_names_that_every_file_system_takes() {
+    fn streams_are_names_that_every_file_system_accepts() {
         for good in ["default", "a", "site-7.lab_x"] {
             assert!(good.parse::<Stream>().is_ok(), "{good}");
         }
@@ -572,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_named_wholly_and_made_of_members() {
+    fn an_image_has_its_full_name_and_consists_of_members() {
         assert_eq!(with_image(|_| {}).unwrap().images.len(), 1);
         let pinned = |digest: &str| {
             let name = format!("r.example:5000/a:1@{digest}");
@@ -599,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_names_what_was_signed() {
+    fn a_manifest_names_the_signed_blobs() {
         let payload = with_image(|_| {}).unwrap();
         let dataset = &payload.datasets[0];
         let named = |digest: Digest, size: u64| {

@@ -14,7 +14,7 @@ pub struct CommandOutcome {
     pub text: String,
     /// The report as JSON.
     pub json: serde_json::Value,
-    /// The warnings, which go to stderr with the text. The JSON contains them already.
+    /// The warnings, which are printed on stderr with the text. The JSON contains them already.
     pub warnings: Vec<String>,
     /// The errors that did not end the run, such as one damaged bundle of several.
     pub errors: Vec<Error>,

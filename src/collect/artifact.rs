@@ -226,7 +226,8 @@ pub(crate) fn vex_repository(
 
 /// Reads the archive of a VEX repository and returns its contents. Resolves the directory in its location.
 ///
-/// The date is that of its index, or none: importers, which have only the content, find no other.
+/// The date is that of its index. Without one, there is no date, because importers read only the content
+/// and could find no other.
 fn vex_contents(name: &Name, repository: &mut VexRepository) -> Result<(Contents, Examination), Error> {
     let VexRepository { format, archive, subdir, source, .. } = repository;
     let bad = |error: UnpackError| Error::Content {
@@ -300,6 +301,6 @@ pub(crate) fn empty() -> Contents {
 pub struct SkippedSource {
     /// The source.
     pub source: String,
-    /// Why it was skipped.
+    /// The reason.
     pub why: String,
 }

@@ -230,7 +230,7 @@ impl<'a> BestSource<'a> {
                 quorum.votes(same.map(|other| &other.source))
             };
             let enough = candidates.iter().filter(|one| votes(one) >= quorum.wanted);
-            // Of several groups that agree, the newest is used, and of those the first.
+            // If several groups agree, the newest is used, and the first of several that are equally new.
             let date = |one: &Artifact| believable(announced(one), self.now);
             if let Some(best) = enough.rev().max_by_key(|one| date(one)) {
                 let claim = claim_of(best);

@@ -1,5 +1,5 @@
-//! The catalogue: the names of datasets in registries, and the datasets that a version of Trivy uses. It makes no
-//! requests.
+//! The names of datasets in registries, and the datasets that a version of Trivy uses. This module makes
+//! no requests.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! Missing items: what an exporter should have carried but could not get. The list is in the signed payload and in
-//! the heartbeat, so that the importer can report why a dataset is old.
+//! Missing items: datasets and images that an exporter should have carried but could not get. The list is in
+//! the signed payload and in the heartbeat, so that the importer can report why a dataset is old.
 
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_are_short_and_plain_whatever_a_server_says() {
+    fn reasons_from_servers_are_shortened_and_escaped() {
         let dataset: DatasetRef = "vex-corp-0.1".parse().unwrap();
         for (why, most) in [("no\u{1b}[2J", 40), (&"é".repeat(4000), 410)] {
             let item = MissingItem::dataset(&dataset, why);

@@ -170,7 +170,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn cells_that_overlap_name_no_more_than_a_page_holds() {
+    fn overlapping_cells_with_more_bytes_than_the_page_are_rejected() {
         let mut page = database(&[&"x".repeat(100)]);
         let cell = [page[108], page[109]];
         page[103..105].copy_from_slice(&1000u16.to_be_bytes());
@@ -181,19 +181,19 @@ pub(super) mod tests {
     /// If the schema does not fit the first page, the database is not rejected, because Trivy may still be able to read
     /// it.
     #[test]
-    fn a_schema_on_other_pages_is_not_judged_by_the_first() {
+    fn a_schema_that_continues_on_other_pages_is_not_rejected() {
         let mut inner = database(&[]);
         inner[HEADER] = TABLE_INNER;
         assert_eq!(check(&inner, 4096), Ok(()));
         let mut odd = database(&["artifacts", "indices"]);
         odd[HEADER + 8] = 0xff;
-        assert_eq!(check(&odd, 4096), Ok(()), "a cell that leads nowhere");
+        assert_eq!(check(&odd, 4096), Ok(()), "a cell outside of the page");
         odd[HEADER] = 0x0a;
-        assert!(check(&odd, 4096).unwrap_err().contains("schema"), "no page of a table at all");
+        assert!(check(&odd, 4096).unwrap_err().contains("schema"), "not a page of a table");
     }
 
     #[test]
-    fn both_tables_are_wanted() {
+    fn both_tables_are_required() {
         let good = database(&["artifacts", "indices"]);
         assert_eq!(check(&good, 4096), Ok(()));
         assert_eq!(check(&database(&["artifacts"]), 4096), Err("has no table indices".into()));
@@ -203,7 +203,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn no_page_makes_it_panic() {
+    fn damaged_and_truncated_pages_never_panic() {
         let good = database(&["artifacts", "indices"]);
         for at in 0..good.len() {
             let mut bad = good.clone();

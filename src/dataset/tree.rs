@@ -31,8 +31,8 @@ impl RelPath {
         self.0.split('/')
     }
 
-    /// Returns the path relative to the directory `prefix`, or `None` if it is not below it. An empty prefix is the
-    /// top.
+    /// Returns the path relative to the directory `prefix`, or `None` if the path is not below that directory. An
+    /// empty prefix is the top.
     pub fn below(&self, prefix: &str) -> Option<RelPath> {
         let rest = match prefix {
             "" => self.0.as_str(),

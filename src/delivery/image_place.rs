@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hosts_name_becomes_a_component_that_registries_take() {
+    fn a_hosts_name_becomes_a_component_that_registries_accept() {
         for (image, path) in [
             ("ghcr.io/aquasecurity/trivy-operator:0.1", "ghcr.io/aquasecurity/trivy-operator"),
             ("docker.io/library/alpine:3", "docker.io/library/alpine"),

@@ -1,6 +1,6 @@
-//! Access to the registries of a run, and the requests that find out what a registry has.
+//! Access to the registries of a run, and the requests that read their content.
 //!
-//! Knows tags and dates; nothing of where the data comes from.
+//! This module knows tags and dates, but not the source of the data.
 
 use std::time::{Duration, Instant};
 
@@ -132,7 +132,7 @@ pub(crate) fn is_out(error: &TargetError) -> bool {
     )
 }
 
-/// Returns the datasets for scanners that a place has from before this run.
+/// Returns the datasets for scanners that were at a place before this run.
 pub(crate) fn existing_datasets(
     place: &RegistryPlace,
     registry: &Registry<'_>,
@@ -248,7 +248,7 @@ pub(crate) fn read_content(
 /// Returns the warning for existing data whose layer cannot be read. The date of its manifest is the floor then.
 pub(crate) fn unread(reference: &Repository, error: &TargetError) -> String {
     format!(
-        "cannot read when the data at {reference} was built ({error}); the date of its manifest is used instead"
+        "cannot read the build date of the data at {reference} ({error}); the date of its manifest is used instead"
     )
 }
 

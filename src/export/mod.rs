@@ -44,7 +44,7 @@ impl Exporter {
     /// If no bundle was written: an error of category [`Category::Usage`] for wrong options,
     /// [`Category::Source`] for a source that failed or served bad content, [`Category::Rejected`] for data
     /// that is too old, and [`Category::Target`] for a place that cannot be written. If the bundle was
-    /// written, the report holds what is missing in it (see [`ExportOptions::require`]) and later errors.
+    /// written, the report holds the missing items (see [`ExportOptions::require`]) and later errors.
     ///
     /// [`Category::Usage`]: crate::Category::Usage
     /// [`Category::Source`]: crate::Category::Source
@@ -86,7 +86,7 @@ impl Exporter {
         done
     }
 
-    /// Reports what an export would collect, its sources and sizes, and writes nothing.
+    /// Reports the items that an export would collect, with their sources and sizes, and writes nothing.
     ///
     /// # Errors
     /// If the options are wrong, if a source fails, if its data is too old, or if the output has no room.

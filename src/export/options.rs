@@ -1,6 +1,6 @@
 //! The options of an export: what it collects, and how and where it writes.
 //!
-//! This module checks options that are wrong by themselves. It looks at no file and no host.
+//! This module validates each option on its own. It reads no file and contacts no host.
 
 use std::path::PathBuf;
 
@@ -108,7 +108,7 @@ impl ExportOptions {
         }
     }
 
-    /// Checks the options by themselves.
+    /// Validates each option on its own.
     ///
     /// # Errors
     /// If there is no output, or if a count is 0.

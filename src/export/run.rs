@@ -248,7 +248,7 @@ impl ExportRun<'_> {
         Ok(good)
     }
 
-    /// Checks what is known about a dataset.
+    /// Checks the date and the content of a dataset, if they are known.
     fn judge_content(&self, item: &mut CollectedDataset) -> Result<(), Error> {
         let dataset = &item.planned.dataset;
         judge(self.options, dataset, dataset.contents.updated_at, &self.floors, clock::now())?;

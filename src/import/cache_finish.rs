@@ -1,5 +1,5 @@
 //! The last steps of an import into a cache: Trivy's VEX configuration, its scan cache, and the scanner settings.
-//! Knows nothing of acceptance.
+//! This module does not know the rules of acceptance.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,7 +17,7 @@ use crate::scanner::vex_entry::CarriedRepository;
 use crate::targets::{Cache, CachedDataset, Layout, View};
 use crate::trust::keyring::Keyring;
 
-/// What the VEX configuration needs to know about an import of bundles.
+/// The data about an import of bundles that the VEX configuration needs.
 pub(crate) struct ImportedVex<'a> {
     pub(crate) stream: &'a str,
     pub(crate) keyring: &'a Keyring,
@@ -56,7 +56,7 @@ fn vex(
 ) -> Result<(), Error> {
     let Some(brought) = brought else { return Ok(()) };
     // If two repositories have documents about one product, Trivy uses the first. The order of the report does not
-    // depend on what was in place before.
+    // depend on the earlier content of the cache.
     let in_place = report
         .in_place()
         .filter_map(|row| report.installed.datasets().find(|dataset| row.is(&dataset.dataset_ref())));

@@ -1,5 +1,5 @@
-//! The delivery of an import: opens the bundles once, and imports them into each target in turn. Knows nothing of the
-//! log and the operator's command.
+//! The delivery of an import: opens the bundles once, and imports them into each target in turn. This module
+//! knows neither the log nor the operator's command.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -38,7 +38,7 @@ use crate::util::text::escape;
 pub(crate) enum Task<'t> {
     /// Imports the bundles in these inputs.
     Import(&'t [PathBuf]),
-    /// Restores what was in the cache before the last import.
+    /// Restores the content of the cache from before the last import.
     Restore,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Deliveries {
     pub(crate) repaired: Vec<Rebuilt>,
 }
 
-/// Imports what is acceptable into each target. Findings about the inputs themselves are added to `beforehand`.
+/// Imports the acceptable content into each target. Findings about the inputs themselves are added to `beforehand`.
 ///
 /// # Errors
 /// If the options contradict each other, the keys, the state or the default cache cannot be used, or there is nothing
@@ -204,7 +204,7 @@ fn each_target(mut run: ImportRun<'_>, caches: &[PathBuf], registries: &Registry
     reports
 }
 
-/// Records which targets the run used, and how it failed there, so that a target that never worked is known too.
+/// Records which targets the run used, and how it failed there, so that a target that never worked is recorded too.
 /// Targets for which there were only bundles of other streams are not recorded.
 pub(crate) fn note_run(ledger: &mut Ledger, reports: &mut [TargetReport], now: Timestamp) {
     let why = |report: &TargetReport| report.failure().map(|error| escape(&error.to_string()));
@@ -247,7 +247,7 @@ pub(crate) fn open_ledger(options: &ImportOptions, progress: &dyn Progress) -> R
 }
 
 /// Turns the failure of a target into a report, so that the other targets are still imported into. `goes` returns the
-/// reference that a dataset would have got.
+/// reference that a dataset would have at the target.
 fn or_failed(
     done: Result<TargetReport, Error>,
     target: impl Fn() -> TargetId,

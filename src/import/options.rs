@@ -16,11 +16,12 @@ use crate::targets::{Layout, Owner};
 pub struct ImportOptions {
     /// Files of public keys to trust; empty for the keys that `trust add` has added.
     pub trust: Vec<PathBuf>,
-    /// How many different trusted keys must have signed a bundle; `None` for the number of `trust require`, else 1.
+    /// The number of different trusted keys that must have signed a bundle; `None` for the number of `trust require`,
+    /// else 1.
     pub min_signers: Option<u32>,
     /// Trivy's cache directories; empty for the default one, unless there are other targets.
     pub cache_dirs: Vec<PathBuf>,
-    /// How the cache directory is laid out.
+    /// The layout of the cache directory.
     pub layout: Layout,
     /// The owner of installed files; `None` for the owner of the existing ones.
     pub owner: Option<Owner>,
@@ -36,9 +37,9 @@ pub struct ImportOptions {
     pub image: Vec<WantedImage>,
     /// Lets images replace tags that trivy-ferry did not set.
     pub replace_image_tags: bool,
-    /// Which datasets are imported.
+    /// The datasets to import.
     pub selection: Selection,
-    /// Which bundles are accepted.
+    /// The rules for accepting bundles.
     pub acceptance: AcceptanceOptions,
     /// The version of Trivy that scans; `None` for that of the `trivy` on the PATH, else the newest.
     pub trivy_version: Option<TrivyVersion>,
@@ -101,7 +102,7 @@ impl ImportOptions {
         if self.registry.places.is_empty() && !self.registry.extra_tag.is_empty() {
             return Err(Error::usage(
                 "--extra-tag needs a registry, and none is named",
-                "Name one with --registry, or leave out --extra-tag.",
+                "Name one with --registry, or omit --extra-tag.",
             ));
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The report of an import.
 //!
-//! Plain data: knows neither how it was made nor how it is printed.
+//! This module is plain data. It does not know how the import ran or how its report is printed.
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ pub struct ImportReport {
     pub targets: Vec<TargetReport>,
     /// Warnings that belong to no target.
     pub warnings: Vec<String>,
-    /// What was rebuilt from parity, for each bundle; the warnings say the same.
+    /// The files that were rebuilt from parity, for each bundle; the warnings list them too.
     #[serde(skip)]
     pub repaired: Vec<Rebuilt>,
     /// Errors after all targets were finished.

@@ -169,10 +169,11 @@ impl Inputs {
         Inputs::read_with_digests(inputs, &Digests::default())
     }
 
-    /// Does what [`Inputs::read`] does, and keeps the digests of files for the next call.
+    /// Reads inputs like [`Inputs::read`], and keeps the digests of files for the next call.
     ///
     /// # Errors
-    /// The errors of [`Inputs::read`].
+    /// [`Error::Usage`] if the only input is a volume or a parity file, or this user may not read a directory;
+    /// [`Error::Unexpected`] if a directory cannot be read for another reason.
     pub(crate) fn read_with_digests(inputs: &[PathBuf], digests: &Digests) -> Result<Self, Error> {
         let mut found = Inputs { look: Look::with(digests), ..Inputs::default() };
         let is_directory = |input: &&PathBuf| fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
@@ -339,8 +340,7 @@ impl Inputs {
     /// Finds the volumes of a bundle.
     ///
     /// # Errors
-    /// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has another length than was
-    /// signed.
+    /// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has a wrong length.
     pub(crate) fn complete(&self, signed: SignedBundle) -> Result<VerifiedBundle, BundleError> {
         let find = self.volumes_of(signed.path(), signed.payload());
         signed.with_volumes(&find)
@@ -534,7 +534,7 @@ impl Inputs {
         Some(std::iter::once(Some(signed.path().to_path_buf())).chain(behind).collect())
     }
 
-    /// Returns the names of the bundles that files were found of.
+    /// Returns the names of the bundles of which files were found.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.sets.keys().map(String::as_str)
     }
@@ -669,7 +669,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_the_date_where_nothing_else_does() {
+    fn the_date_is_parsed_from_the_name() {
         let wanted = "2026-11-21T09:15:00Z".parse().unwrap();
         assert_eq!(named_date("default-20261121t091500z.tar"), Some(wanted));
         assert_eq!(named_date("a-b-20261121t091500z.tar"), Some(wanted));
@@ -679,7 +679,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_what_is_none_of_our_business() {
+    fn files_are_skipped_by_their_names() {
         for name in
             ["a.tar", "default-20261121t091500z (1).tar", "A.TAR", "a.tar.000", "A.TAR.017", "a.par.001"]
         {

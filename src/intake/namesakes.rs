@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn hollow_files_alone_cost_one_reading_a_look() {
+    fn only_one_sparse_file_is_read_per_look() {
         let place = Place::new();
         let paths: Vec<PathBuf> = (0..50).map(|number| place.sparse(&format!("s{number}"))).collect();
         assert!(place.find(None, &paths).is_some(), "one of its length is there");
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_just_changed_is_not_remembered() {
+    fn the_digest_of_a_file_that_has_just_changed_is_not_remembered() {
         let place = Place::new();
         place.digests.0.borrow_mut().unchanged = Duration::from_secs(3600);
         let path = place.put("a", &place.genuine);

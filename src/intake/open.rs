@@ -16,9 +16,10 @@ use crate::intake::file_sets::{Inputs, SkippedFiles, why_skipped};
 use crate::intake::rebuild::{Rebuilt, RebuiltBundle, rebuild_bundle};
 use crate::trust::keyring::Keyring;
 use crate::util::fs::tempdir_in;
-use crate::util::text::escape;
+use crate::util::text::{escape, format_count};
 
-/// The limit of bundles, of which the newest are kept: each is an open file. Years of weekly bundles are fewer.
+/// The limit of bundles, because each is an open file. The newest are kept. The limit is higher
+/// than 4 years of weekly bundles.
 const MAX_BUNDLES: usize = 256;
 
 /// The limit of bytes of all their manifests, which are in memory.
@@ -346,15 +347,15 @@ impl<'k> BundleOpener<'k> {
         let BundleOpener { mut found, mut skipped, older, mut unsigned, uncounted, .. } = self;
         found.damaged.append(&mut unsigned);
         if found.more_untrusted > 0 {
-            let more = found.more_untrusted;
-            found.warnings.push(format!("{more} more files are not signed by a trusted key"));
+            let more = format_count(found.more_untrusted, "more file");
+            found.warnings.push(format!("no trusted key signed {more}"));
         }
         if uncounted > 0 {
-            found.warnings.push(format!("{uncounted} more files are damaged bundles"));
+            found.warnings.push(format!("the input has {}", format_count(uncounted, "more damaged bundle")));
         }
         if older > 0 {
             let why = format!("older than the {} newest bundles", found.bundles.len());
-            skipped.add(SkippedFile { name: format!("{older} bundles"), why });
+            skipped.add(SkippedFile { name: format_count(older, "bundle"), why });
         }
         if !found.bundles.is_empty() || found.damaged.len() > 1 {
             found.sort();

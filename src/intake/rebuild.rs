@@ -61,8 +61,8 @@ impl RebuiltBundle {
 ///
 /// # Errors
 /// [`BundleError::BeyondParity`] if the parity is not sufficient, or claims more than the disk can hold;
-/// another [`Error::Bundle`] if no trusted key signed what was rebuilt; [`Error::Destination`] if the disk
-/// fails or is full.
+/// another [`Error::Bundle`] if no trusted key signed the rebuilt bundle; [`Error::Destination`] if
+/// the disk fails or is full.
 pub(crate) fn rebuild_bundle(
     there: &Inputs,
     of: &str,

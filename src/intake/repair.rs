@@ -82,7 +82,7 @@ fn repair_one(
     progress: &dyn Progress,
 ) -> Result<RepairedBundle, Error> {
     let Some(rebuilt) = rebuild_bundle(there, key, keyring, &|path| partial_path(path))? else {
-        // The parity is not signed, so that it reports no damage proves nothing.
+        // The parity is not signed, so a parity without damage proves nothing about the bundle.
         let signed = UnverifiedBundle::open(&shown(there, key))?.signed(keyring)?;
         let bundle = there.complete(signed)?;
         check_bytes(&bundle, progress)?;

@@ -138,7 +138,8 @@ pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<Verify
     Ok(report)
 }
 
-/// If volumes are missing or truncated, reads the others too, so that the error names all volumes to copy again.
+/// Reads the other volumes too if some are missing or truncated, so that the error names all
+/// volumes to copy again.
 fn name_all_damage(
     error: BundleError,
     inputs: &[PathBuf],

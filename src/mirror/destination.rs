@@ -1,6 +1,6 @@
 //! One place that a mirror fills: its existing data, its missing data, and its report.
 //!
-//! This module knows one registry. It does not know the sources or the other places.
+//! This module handles one registry. It does not depend on the sources or the other places.
 
 use std::collections::BTreeMap;
 
@@ -114,7 +114,8 @@ impl<'r> MirrorTarget<'r> {
                 return None;
             }
         };
-        // An earlier source may have been bad. A place that was unchanged then stays so.
+        // An earlier source may have been rejected. A place that was unchanged for it stays
+        // unchanged.
         let id = dataset.dataset_ref();
         let same = |row: &DatasetResult| row.is(&id);
         if self.report.datasets.iter().any(|row| same(row) && row.status == DeliveryStatus::Unchanged) {

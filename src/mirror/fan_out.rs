@@ -8,7 +8,7 @@
 //! The cost is small: two places in one registry both receive the bytes, although the second could have
 //! mounted the blob of the first.
 //!
-//! This module does not know what a place accepts or how a registry is accessed.
+//! This module does not depend on the rules of a place or on the access to a registry.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};

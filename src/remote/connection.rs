@@ -1,8 +1,8 @@
 //! A connection for one request with a body.
 //!
-//! If a server rejects a body and closes the connection before it has read all of it, reqwest fails to write
-//! and never reads the answer. This module reads the answer even after a failed write. It does not know the
-//! meaning of requests.
+//! If a server rejects a body and closes the connection before it has read all of it, reqwest fails
+//! to write and never reads the answer. This module reads the answer even after a failed write. It
+//! does not interpret requests.
 
 use std::io;
 use std::net::SocketAddr;

@@ -37,7 +37,7 @@ impl Hint for RemoteError {
                 if is_full(said) =>
             {
                 format!(
-                    "Free space on {host}, or raise its quota, and run the command again. It skips what is already there."
+                    "Free space on {host}, or raise its quota, and run the command again. It skips existing data."
                 )
             }
             RemoteError::Denied { host, status, with_login, service, .. } => {
@@ -55,11 +55,11 @@ impl Hint for RemoteError {
                 "Ask the operator of {host} to serve its token service over HTTPS, or on the host and port of the registry."
             ),
             RemoteError::Redirect { .. } => {
-                "Use the address that it redirects to, or give --insecure to allow plain HTTP."
+                "Use the target of the redirect as the address, or give --insecure to allow plain HTTP."
                     .into()
             }
             RemoteError::Misled { host, to, .. } => format!(
-                "Find out why {host} leads to {to}. If that is intended, give {to} instead, or fetch the files with another tool."
+                "Find out why {host} directs requests to {to}. If that is intended, give {to} instead, or fetch the files with another tool."
             ),
             RemoteError::Html { host, service, .. } => of_html(host, *service),
             RemoteError::TooLarge { .. } => {
@@ -211,7 +211,7 @@ fn of_status(host: &str, service: Service, status: u16, said: &str) -> String {
             format!("{host} could not store it: check its disk and its log, then run the command again.")
         }
         (Service::Target, 501..) => format!(
-            "{host}, or a proxy in front of it, is failing: run the command again later. It skips what is already there."
+            "{host}, or a proxy in front of it, is failing: run the command again later. It skips existing data."
         ),
         _ if said == SPEAKS_TLS => format!("{host} requires HTTPS: remove --plain-http."),
         (Service::Target, 400..=499) => {

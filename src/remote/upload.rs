@@ -138,7 +138,8 @@ impl Drop for Upload {
 /// The progress of the connection.
 #[derive(Default)]
 struct Consumed {
-    /// The number of bytes that it has taken. It does not request the end of a body with a known length.
+    /// The number of bytes that the connection has taken. The connection does not poll for the end
+    /// of a body with a known length.
     bytes: AtomicU64,
     /// Whether it waits for more bytes.
     waits: AtomicBool,
@@ -228,14 +229,15 @@ mod tests {
         });
     }
 
-    /// How a server closes the connection after it has read the head of a request, but not its body.
+    /// The way in which a server closes the connection after it has read the head of a request, but
+    /// not its body.
     #[derive(Debug, Clone, Copy)]
     enum Closes {
-        /// With unread bytes in its buffer: the system resets the connection.
+        /// Closes it with unread bytes in its buffer: the system resets the connection.
         Unread,
-        /// Immediately: later bytes are answered by a reset.
+        /// Closes it immediately: the system answers later bytes with a reset.
         AtOnce,
-        /// Its own direction only.
+        /// Closes its own direction only.
         Half,
     }
 
@@ -264,11 +266,11 @@ mod tests {
         url
     }
 
-    /// More than the buffers on both sides hold.
+    /// A length in bytes that exceeds the buffers of both sides.
     const LARGE: usize = 16 << 20;
 
     #[test]
-    fn an_answer_that_comes_before_the_body_is_read_is_the_answer() {
+    fn an_answer_before_the_end_of_the_body_is_returned() {
         let http = Http::new(TlsOptions::default()).unwrap();
         for closes in [Closes::Unread, Closes::AtOnce, Closes::Half] {
             for status in [201, 403, 413] {
@@ -291,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_at_hand_gets_its_early_answer_too() {
+    fn an_early_answer_to_a_payload_in_memory_is_returned() {
         let http = Http::new(TlsOptions::default()).unwrap();
         for closes in [Closes::Unread, Closes::AtOnce, Closes::Half] {
             let url = server(413, closes);

@@ -217,7 +217,7 @@ policiesBundle:
     }
 
     #[test]
-    fn what_is_missing_is_left_to_the_chart() {
+    fn missing_datasets_are_left_to_the_chart() {
         let checks = PullLocations { db: None, java_db: None, ..pulled() };
         let names: Vec<_> = config_files(&checks).iter().map(|file| file.name).collect();
         assert_eq!(names, ["trivy-operator-values.yaml"]);
@@ -236,7 +236,7 @@ policiesBundle:
     }
 
     #[test]
-    fn every_file_says_what_it_is_and_parses() {
+    fn every_file_begins_with_a_comment_and_parses() {
         for file in config_files(&pulled()) {
             assert!(file.text.as_bytes().starts_with(OURS), "{}", file.text);
             if file.name.ends_with(".yaml") {

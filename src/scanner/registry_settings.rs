@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn missing_datasets_are_reported() {
         let some = PullLocations { java_db: None, insecure: false, ..pulled() };
         let settings = registry_settings(TrivyVersion::newest(), &some);
         assert!(settings.advice[0].contains("has no trivy-java-db"), "{:?}", settings.advice);

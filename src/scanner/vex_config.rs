@@ -1,6 +1,6 @@
 //! Trivy's VEX configuration, `${XDG_DATA_HOME:-$HOME}/.trivy/vex/repository.yaml`: finds the name under
-//! which Trivy looks for a repository, adds an entry for an unknown repository, and removes entries that no
-//! bundle contains any more.
+//! which Trivy looks for a repository, adds an entry for an unknown repository, and removes entries
+//! that bundles no longer contain.
 //!
 //! Entries of the operator are never changed. An entry from a bundle has a comment that says so ([`Origin`]). It is
 //! changed or removed only if it was not edited.
@@ -20,7 +20,7 @@ use crate::util::text::escape;
 /// The size limit of the file, in bytes.
 const MAX: u64 = 64 << 10;
 const FILE: &str = "repository.yaml";
-/// How many times the merge is retried if another process writes the file at the same time.
+/// The maximum number of retries of the merge if another process writes the file at the same time.
 const MERGES: usize = 20;
 const CHANGED: &str = "was changed while the import ran";
 
@@ -127,8 +127,8 @@ impl VexConfig {
     }
 
     /// Adds an entry for each carried repository that Trivy would not look for, and removes the entries of
-    /// earlier imports that are not wanted any more. Creates the file as Trivy does if it is missing. `holds`
-    /// returns whether the cache has a repository of a name (`0.1/index.json`).
+    /// earlier imports that are no longer wanted. Creates the file as Trivy does if it is missing.
+    /// `holds` returns whether the cache has a repository of a name (`0.1/index.json`).
     ///
     /// # Errors
     /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if the file or its
@@ -253,7 +253,7 @@ impl VexConfig {
             }
             let why = match origin.keys.iter().any(|key| (wanted.trusts)(key)) {
                 true if wanted.listed.is_empty() || wanted.missing.contains(&entry.name) => continue,
-                true => "no bundle of its stream contains it any more",
+                true => "no bundle of its stream contains it now",
                 false => "the key that signed its bundle is no longer trusted",
             };
             edits.remove.push(index);
@@ -284,7 +284,7 @@ impl VexConfig {
         missing
             .map(|entry| {
                 format!(
-                    "{} enables the VEX repository {}, which is not in the cache: export it as well, or disable it. Trivy warns and filters without it, and fails without --skip-vex-repo-update.",
+                    "{} enables the VEX repository {}, which is not in the cache: export it as well, or disable it. Without it, Trivy warns and uses only the other repositories; without --skip-vex-repo-update, Trivy fails.",
                     path.display(),
                     escape(&entry.name)
                 )
@@ -383,7 +383,7 @@ mod tests {
     const DEFAULT: &str = "repositories:\n  - name: default\n    url: https://github.com/aquasecurity/vexhub\n    enabled: true\n    username: \"\"\n    password: \"\"\n    token: \"\"\n    insecure: false\n";
 
     #[test]
-    fn a_missing_file_becomes_what_trivy_writes() {
+    fn a_missing_file_is_created_as_trivy_creates_it() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("not/yet");
         let config = VexConfig::read_at(Some(home.clone())).unwrap();
@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_stays_to_the_byte() {
+    fn existing_text_is_kept_to_the_byte() {
         for (text, indent) in [
             (DEFAULT, "  "),
             (
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_twice_or_for_nothing() {
+    fn an_entry_is_added_only_once() {
         let (new, merged) = merged(DEFAULT, &[hub()]);
         assert_eq!((new.as_str(), merged), (DEFAULT, Merged::default()));
         let (new, _) = self::merged(DEFAULT, &[hub(), corp()]);
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_edited_is_explained() {
+    fn a_file_that_cannot_be_edited_is_reported() {
         for text in [
             "repositories: []\n",
             "repositories: [{name: a, url: b, enabled: false}]\n",
@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_follows_its_exporter() {
+    fn an_entry_is_replaced_if_its_exporter_changes_it() {
         let (with, _) = imported(DEFAULT, "default", &[brought(URL, "a")], "a");
         let new = brought("https://new.example/", "b");
         for listed in [brought(URL, "b"), new.clone()] {
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_wrote_or_edited_is_never_removed() {
+    fn an_entry_that_an_operator_wrote_or_edited_is_never_removed() {
         let (with, _) = imported("", "default", &[brought(URL, "a")], "a");
         let plain = with.lines().filter(|line| !line.trim_start().starts_with('#'));
         let plain: String = plain.map(|line| format!("{line}\n")).collect();

@@ -96,7 +96,7 @@ pub(crate) fn served_as(image: &Image) -> Option<ServedAs> {
     Some(ServedAs { repository: path_of(&name), tag, digest })
 }
 
-/// Adds an image.
+/// Adds the manifests and blobs of an image.
 ///
 /// # Errors
 /// If its name is invalid or a blob is missing or cannot be read. The text continues a message.

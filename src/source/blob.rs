@@ -1,6 +1,6 @@
 //! Reads a blob. The reader succeeds only if it received exactly the requested bytes, by number and digest.
 //!
-//! It requests the next piece from its source and knows nothing else about the source.
+//! It requests one piece after another and does not depend on the kind of source.
 
 use std::fs::File;
 use std::io::{self, Read};

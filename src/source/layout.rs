@@ -91,7 +91,7 @@ fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> 
         [] => Err("its index.json names no manifest".into()),
         [only] if names(only).next().is_none() => Ok(only),
         _ => Err(match all_names(index) {
-            names if names.is_empty() => format!("none of its manifests has the name {wanted}, or any name"),
+            names if names.is_empty() => format!("its manifests have no names, so none matches {wanted}"),
             names => format!("none of its manifests has the name {wanted}; it has {names}"),
         }),
     }

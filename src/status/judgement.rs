@@ -1,5 +1,5 @@
 //! The errors of `status`: targets that failed or are empty, data that is missing, old or expired, and missing
-//! heartbeats. Knows the report only, and reads no targets itself.
+//! heartbeats. Uses only the report, and reads no targets.
 
 use std::path::PathBuf;
 
@@ -17,10 +17,11 @@ use crate::util::age::Age;
 use crate::util::text::{escape, format_minute};
 
 /// The hint if the last bundle or heartbeat was rejected.
-const REFUSED: &str = "See `refused` in the output of `trivy-ferry status`: what came last was not accepted.";
+const REFUSED: &str =
+    "See `refused` in the output of `trivy-ferry status`: the last bundle or heartbeat was not accepted.";
 
-/// Returns an error for each target that failed or is empty, and for each dataset that is not what was imported, is too
-/// old or has expired.
+/// Returns an error for each target that failed or is empty, and for each dataset that does not
+/// match the imported data, is too old or has expired.
 pub(crate) fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
     let mut errors = Vec::new();
     for target in status.used() {
@@ -82,7 +83,7 @@ fn unfit_row(
     // If several streams use a target, one of them is enough to report the error.
     let speaks = status.speaks(target, row);
     if let Some(hint) = row.state.hint(&row.name, &target.last_bundle()).filter(|_| speaks) {
-        errors.push(destination(target, format!("{} is not what was imported", row.name), &hint));
+        errors.push(destination(target, format!("{} does not match the imported data", row.name), &hint));
     }
     for tag in &row.lost_tags {
         let what = format!("the tag {} no longer names the {} that was imported", escape(tag), row.name);

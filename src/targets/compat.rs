@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_image_only_what_a_registry_refuses_is_rewritten() {
+    fn only_documents_that_a_registry_rejects_are_rewritten() {
         let none = BTreeMap::new();
         let manifest = |config: &str, artifact: bool| {
             let mut value = json!({

@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::trust::error::Rejection;
 use crate::trust::state::{Accepted, ImportState, ReceivedHeartbeat, TargetState};
 
-/// How far a bundle's creation time may be ahead of this host's clock.
+/// The time by which a bundle's creation time may be ahead of this host's clock.
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
 
 /// The claims of a bundle that acceptance depends on.
@@ -33,7 +33,7 @@ pub struct BundleCandidate {
     pub missing_items: Vec<MissingItem>,
 }
 
-/// What this import accepts.
+/// The rules by which this import accepts bundles.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// The one stream that is accepted.
@@ -46,7 +46,7 @@ pub struct Policy {
     pub allow_expired: bool,
 }
 
-/// How a bundle was admitted.
+/// The admission of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admission {
     /// Whether it is the first bundle of this stream that this target accepts.
@@ -102,10 +102,10 @@ pub fn present(system: Timestamp, state: &TargetState) -> Timestamp {
 /// Judges a bundle for one target.
 ///
 /// # Errors
-/// [`Rejection::Stream`] if it is of another stream; [`Rejection::Future`] if it was created more than a day
-/// after now; [`Rejection::Expired`] if it has expired; [`Rejection::Rollback`] if it is older than the last
-/// one accepted; [`Rejection::Equivocation`] if it has the same creation time but different content. A flag
-/// of the policy overrides each, except the first.
+/// [`Rejection::Stream`] if it is of another stream; [`Rejection::Future`] if it was created more
+/// than 24 h after now; [`Rejection::Expired`] if it has expired; [`Rejection::Rollback`] if it is
+/// older than the last one accepted; [`Rejection::Equivocation`] if it has the same creation time
+/// but different content. A flag of the policy overrides each, except the first.
 pub fn admit(
     candidate: &BundleCandidate,
     state: &TargetState,
@@ -167,8 +167,8 @@ pub fn admit(
 /// Records a heartbeat. It changes no floor.
 ///
 /// # Errors
-/// [`Rejection::Future`] if it was made more than a day after now; [`Rejection::Late`] if it is no newer than
-/// the last one, unless that one is ahead of this host's clock.
+/// [`Rejection::Future`] if it was made more than 24 h after now; [`Rejection::Late`] if it is no
+/// newer than the last one, unless that one is ahead of this host's clock.
 pub fn receive_heartbeat(
     state: &mut ImportState,
     name: &str,
@@ -201,15 +201,15 @@ fn gap(last: Option<u64>, next: Option<u64>) -> Option<(u64, u64)> {
 pub enum DatasetDecision {
     /// It may be installed.
     Accept,
-    /// It is older than what this target has or had, and is skipped.
+    /// It is older than the data that this target has or had, and is skipped.
     Older {
         /// The date of the newer data.
         floor: Timestamp,
     },
 }
 
-/// Judges one dataset by its date. `floor` is the newest date that was accepted before or, if nothing was, the date of
-/// what the target holds.
+/// Judges one dataset by its date. `floor` is the newest date that was accepted before or, if
+/// nothing was, the date of the target's data.
 pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> DatasetDecision {
     match (updated_at, floor) {
         (Some(date), Some(floor)) if date < floor => DatasetDecision::Older { floor },
@@ -217,7 +217,8 @@ pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> Dataset
     }
 }
 
-/// Records what was accepted. Called after activation, so that a run that was killed earlier can be repeated.
+/// Records an accepted bundle and its datasets. Called after activation, so that a run that was
+/// killed earlier can be repeated.
 pub fn record(
     state: &mut TargetState,
     candidate: &BundleCandidate,
@@ -276,8 +277,8 @@ fn keep_newest<T>(list: &mut Vec<T>, most: usize) {
     list.drain(..list.len().saturating_sub(most));
 }
 
-/// Returns the date of what a target holds, as a floor. `None` if the date is in the future: in a target that others
-/// can write to, it must not block genuine data.
+/// Returns the date of a target's data, as a floor. `None` if the date is in the future: in a
+/// target that others can write to, it must not block genuine data.
 pub(crate) fn believable(was: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE)
 }
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_bundle_is_admitted_and_the_same_again_too() {
+    fn a_newer_bundle_and_a_known_one_are_admitted() {
         let (old, new) =
             (candidate("2026-11-14T09:00:00Z", "a", None), candidate("2026-11-21T09:00:00Z", "b", None));
         assert!(verdict(&old, &TargetState::default()).unwrap().first);
@@ -435,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_rollback_nothing_that_came_is_missed() {
+    fn after_a_rollback_no_received_bundle_is_reported_as_missing() {
         let bundles =
             [1, 2, 3].map(|n| candidate(&format!("2026-11-0{n}T00:00:00Z"), &n.to_string(), Some(n)));
         let mut state = after(&bundles[..2]);

@@ -10,7 +10,7 @@ use crate::trust::key::{PublicKey, SigningKey};
 use crate::trust::message::Message;
 use crate::util::fs::{self, Links};
 
-/// How long a command may take. The user may have to touch a token.
+/// The time limit for a command. The user may have to touch a token.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// The environment variable with the path of the message, for commands that cannot read it from stdin: `openssl
 /// pkeyutl` needs its length.
@@ -117,7 +117,7 @@ impl Signer for ExternalSigner {
             .map_err(|_| self.failed(format!("it printed {} bytes, and a signature has 64", bytes.len())))?;
         if !self.public.verifies(message.as_bytes(), &signature) {
             let key = self.public.id().fingerprint();
-            return Err(self.failed(format!("what it printed is no signature of the key {key}")));
+            return Err(self.failed(format!("its output is not a signature of the key {key}")));
         }
         Ok(signature)
     }

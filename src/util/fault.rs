@@ -37,7 +37,7 @@ mod process {
         refuse: Option<RefusePlan>,
     }
 
-    /// Which steps fail, and how.
+    /// The steps that fail, and their errors.
     struct RefusePlan {
         what: String,
         name: String,
@@ -123,7 +123,7 @@ thread_local! {
     static REFUSE: Cell<Refuse> = const { Cell::new(Refuse::Nothing) };
 }
 
-/// Which calls fail as if the file system did not support them.
+/// The calls that fail as if the file system did not support them.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refuse {

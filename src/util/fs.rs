@@ -28,10 +28,10 @@ pub(crate) enum Links {
     Refuse,
 }
 
-/// Why a file was not opened.
+/// The reason why a file was not opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// It is not a regular file, but this.
+    /// It is a file of this kind, not a regular file.
     #[error("it is {0}, not a regular file")]
     NotRegular(&'static str),
     /// The system reported an error.
@@ -48,7 +48,8 @@ impl From<OpenError> for io::Error {
     }
 }
 
-/// Opening must not wait for the other end of a named pipe, and a terminal must not become the controlling terminal.
+/// The flags of every open: it must not wait for the other end of a named pipe, and a terminal must not become the
+/// controlling terminal.
 const OPEN: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Opens a regular file for reading. Reading a device or a pipe could block or never end.
@@ -202,7 +203,7 @@ pub(crate) fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>, durability: D
 }
 
 /// Renames as [`rename`] does, but never over an existing entry. On a file system without `RENAME_NOREPLACE` (FAT),
-/// this checks before that the new name is free.
+/// this first checks that the new name is free.
 ///
 /// # Errors
 /// If the new name exists (`AlreadyExists`), or the entry cannot be synced or renamed.

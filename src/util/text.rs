@@ -67,7 +67,7 @@ pub fn escape(text: &str) -> String {
     Unverified::new(text).to_string()
 }
 
-/// Puts a name before a reason, unless the reason contains it in any case.
+/// Puts a name before a reason, unless the reason contains the name. Ignores case.
 pub(crate) fn with_name(name: &str, why: &str) -> String {
     if why.to_lowercase().contains(&name.to_lowercase()) { why.to_owned() } else { format!("{name}: {why}") }
 }
@@ -117,7 +117,7 @@ pub fn is_hidden(c: char) -> bool {
 }
 
 /// Escapes JSON text for a terminal: characters for which [`is_hidden`] is true become `\uXXXX`, which means the same
-/// to a JSON reader. Outside of strings, JSON has only line feeds and tabs of these, which stay.
+/// to a JSON reader. Line feeds and tabs stay, because no other hidden characters occur outside of strings.
 pub fn escape_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_ahead_of_the_clock_is_not_new() {
+    fn a_time_ahead_of_the_clock_has_no_age() {
         let now: Timestamp = "2026-11-30T12:00:00Z".parse().unwrap();
         let ago = |minutes: i64| format_ago(now - SignedDuration::from_mins(minutes), now);
         assert_eq!((ago(90).as_str(), ago(-4).as_str()), ("90 min ago", "0 min ago"));

@@ -46,7 +46,7 @@ impl fmt::Display for WritableByOthers {
     }
 }
 
-/// Why a file was not opened.
+/// The reason why a file was not opened.
 #[derive(Debug)]
 pub(crate) enum TrustedFileError {
     /// Another user can write to it, or to a directory that leads to it.
@@ -82,7 +82,7 @@ impl From<io::Error> for TrustedFileError {
 #[derive(Debug, Clone)]
 pub(crate) struct TrustedUsers {
     users: Vec<u32>,
-    /// Groups whose members share a directory that is writable for the group and has its setgid bit.
+    /// Groups whose members share a directory that is writable by the group and has its setgid bit.
     groups: Vec<u32>,
 }
 
@@ -372,7 +372,7 @@ mod tests {
         let trust = TrustedUsers { groups: vec![group], ..TrustedUsers::own() };
         assert_eq!(trust.judge(dir.path(), &entry(0o2775)), Ok(()));
         assert!(trust.judge(dir.path(), &entry(0o775)).is_err(), "not shared");
-        assert!(trust.judge(dir.path(), &entry(0o2777)).is_err(), "writable for all users");
+        assert!(trust.judge(dir.path(), &entry(0o2777)).is_err(), "writable by all users");
         assert!(
             TrustedUsers::own().judge(dir.path(), &entry(0o2775)).is_err(),
             "keys have no such exception"

@@ -5,7 +5,7 @@
 //! the open descriptors, so that other users cannot replace them by renaming.
 //!
 //! On a share, a rename fails while another program has the file open (a virus scanner, the sender, the file server).
-//! It is retried for some seconds. Files that could not be put back are put back later.
+//! It is retried for up to 5 s in one look. Files that could not be put back are put back later.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -250,7 +250,7 @@ impl Inbox {
         }
     }
 
-    /// Creates a directory in trivy-ferry's own, or in one of taken files.
+    /// Creates a directory in trivy-ferry's own directory, or in a directory of taken files.
     fn make(&self, directory: &Path) -> io::Result<()> {
         let (parent, name) = fs::holding(directory)?;
         parent.make(name, FileMode::working(0o700), None).map(drop)
@@ -340,7 +340,8 @@ impl Inbox {
     /// Puts back all files of a directory of taken or kept files, and removes the directory.
     fn give_all_back(&self, taken: &TakenFiles) -> io::Result<()> {
         let mut failed = None;
-        // Later files yield if there is not enough room for all files of one name.
+        // In reverse order, so that files of `beside-` directories keep their places if there is not enough room for
+        // all files of one name.
         for file in taken.files()?.iter().rev() {
             if let Err(error) = self.give_back(file, taken.was(file)) {
                 failed.get_or_insert(error);
@@ -442,7 +443,7 @@ impl Inbox {
         Ok(Some(Quarantine { bundles, shown, _pinned: pinned }))
     }
 
-    /// Puts back bundles from quarantine for which more files have come. Returns whether any file was put back.
+    /// Puts back bundles from quarantine for which more files have arrived. Returns whether any file was put back.
     ///
     /// # Errors
     /// If the directory of a bundle cannot be read.
@@ -585,14 +586,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_kept_or_put_back() {
+    fn taken_files_are_kept_or_put_back() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             fs::write(dir.path().join(name), text).unwrap();
             dir.path().join(name)
         };
         let directory = Inbox::open(dir.path()).unwrap();
-        assert!(Inbox::open(dir.path()).is_err(), "one is enough");
+        assert!(Inbox::open(dir.path()).is_err(), "only one run can watch a directory");
         let files = [file("a", "first"), file("b", "b"), dir.path().join("gone")];
         let taken = directory.take(&files).unwrap();
         assert_eq!(names(dir.path()), [OWN]);
@@ -634,7 +635,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_puts_something_in_the_place_of_our_directories() {
+    fn other_users_cannot_replace_our_directories() {
         let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let directory = Inbox::open(dir.path()).unwrap();
         let swap = |name: &str| {
@@ -657,7 +658,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_directory_is_not_used() {
+    fn a_directory_of_another_user_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/tmp", dir.path().join(OWN)).unwrap();
         assert!(Inbox::open(dir.path()).is_err());

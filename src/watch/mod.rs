@@ -35,7 +35,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::log::{Event, LogEntry};
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
-use crate::util::text::{escape, escape_line, format_second, with_name};
+use crate::util::text::{escape, escape_line, format_count, format_second, with_name};
 use crate::watch::attempt::ImportAttempt;
 use crate::watch::inbox::{Inbox, Quarantine, TakenFiles};
 use crate::watch::options::WatchOptions;
@@ -57,9 +57,9 @@ struct Watch<'w> {
     importer: Importer,
     inbox: Inbox,
     seen: BTreeMap<String, SeenBundle>,
-    /// For how long bundles have waited, including earlier runs.
+    /// The waiting times of bundles, including earlier runs.
     waited: WaitingTimes,
-    /// The imported bundles, to recognize files of them that come late.
+    /// The imported bundles, to recognize files of them that arrive late.
     done: ImportedBundles,
     /// The limit on files without a trusted signature, because anyone may send any number of them.
     unsigned: UnsignedQuota,
@@ -118,7 +118,7 @@ fn keyring(options: &WatchOptions) -> Result<Keyring, TrustError> {
 }
 
 fn watch(options: &WatchOptions, importer: &Importer, progress: &dyn Progress) -> Result<WatchReport, Error> {
-    // Errors in the set-up are reported at the start and not when the first bundle comes.
+    // Errors in the setup are reported at the start and not when the first bundle arrives.
     keyring(options)?;
     check_places(&options.import)?;
     let inbox = Inbox::open(&options.inbox)?;
@@ -169,7 +169,10 @@ impl Watch<'_> {
         match self.inbox.begin_look() {
             0 => {}
             _ if self.options.once => {}
-            count => self.progress.info(&format!("cannot put back {count} sets of files yet; retrying")),
+            count => {
+                let sets = format_count(count, "file set");
+                self.progress.info(&format!("cannot put back {sets} yet; retrying"));
+            }
         }
         let mut there = match Inputs::read_with_digests(&self.inbox.directories(), &self.digests) {
             Ok(there) => there,
@@ -183,7 +186,7 @@ impl Watch<'_> {
         };
         let settled = self.link(&mut there);
         if self.more {
-            // Files came back from quarantine. The next round judges them together with the new ones.
+            // Files were put back from quarantine. The next round judges them together with the new ones.
             return Ok(false);
         }
         let sets = sets_of(&there);
@@ -218,7 +221,7 @@ impl Watch<'_> {
         Ok(at_rest && settled && !self.more)
     }
 
-    /// Assigns renamed volumes to their heads, and brings back bundles from quarantine for which volumes have come.
+    /// Assigns renamed volumes to their heads, and puts back bundles from quarantine for which volumes have arrived.
     /// Returns whether no file that may be such a volume is about to settle.
     fn link(&mut self, there: &mut Inputs) -> bool {
         self.more = false;
@@ -320,7 +323,7 @@ impl Watch<'_> {
         });
     }
 
-    /// Imports a settled bundle, or finds out what it waits for.
+    /// Imports a settled bundle, or records why it waits.
     fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
         if there.heartbeats_named(key).next().is_some() {
             return self.hear(there, key, files);
@@ -493,7 +496,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Leaves a bundle in the inbox, with what to do next.
+    /// Leaves a bundle in the inbox, and records the reason and the next action.
     fn wait(&mut self, there: &Inputs, key: &str, why: &str, todo: Todo, failed: Option<Error>) {
         let heartbeats: Vec<PathBuf> = there.heartbeats_named(key).cloned().collect();
         let files = if heartbeats.is_empty() { there.all(key) } else { heartbeats };

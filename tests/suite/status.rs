@@ -45,7 +45,7 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
         Bundle::of(hours(-1), &Part::all(days(-1))).with("sequence", 10).signed(&host.key),
     );
     host.import_inbox(&[]).good();
-    host.status(&[]).exits(0).prints("never came       2 bundles: 8-9");
+    host.status(&[]).exits(0).prints("never received   2 bundles: 8-9");
     // What was lost long ago says nothing of the link as it is now.
     host.file(
         "inbox/b.tar",
@@ -54,21 +54,21 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
             .signed(&host.key),
     );
     host.import_inbox(&[]).good();
-    host.status(&[]).prints("never came       98 bundles: 11-108\n");
+    host.status(&[]).prints("never received   98 bundles: 11-108\n");
     // Somebody cleaned the cache, or put something else there.
     let before = host.snapshot();
     fs::rename(host.path("cache/db"), host.path("cache/away")).unwrap();
     host.status(&[])
         .exits(7)
         .prints("MISSING")
-        .warns("trivy-db-2 is not what was imported")
+        .warns("trivy-db-2 does not match the imported data")
         .warns("Import the last bundle again");
     fs::rename(host.path("cache/away"), host.path("cache/db")).unwrap();
     assert!(host.snapshot() == before, "it only looks");
     // Emptied, as a disk that was full leaves it.
     let good = fs::read(host.path("cache/db/trivy.db")).unwrap();
     fs::write(host.path("cache/db/trivy.db"), "").unwrap();
-    host.status(&[]).exits(7).prints("DIFFERS").warns("trivy-db-2 is not what was imported");
+    host.status(&[]).exits(7).prints("DIFFERS").warns("trivy-db-2 does not match the imported data");
     fs::write(host.path("cache/db/trivy.db"), good).unwrap();
     host.status(&[]).exits(0).prints("signed by");
     let metadata = host.path("cache/db/metadata.json");
@@ -80,7 +80,7 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
         .exits(7)
         .prints("OLDER")
         .prints("trivy-db")
-        .warns("unless somebody went back on purpose");
+        .warns("unless the older data was restored on purpose");
     let newer = text.replace(&days(-1).to_string()[..10], &days(0).to_string()[..10]);
     fs::write(&metadata, newer).unwrap();
     let newer = host.status(&[]);
@@ -113,7 +113,7 @@ fn two_streams_into_one_cache_are_no_warning() {
         host.file("inbox/b.tar", bundle.signed(&host.key));
         host.import_inbox(&["--stream", stream]).good();
     }
-    host.status(&[]).exits(0).prints("another stream's, which came later");
+    host.status(&[]).exits(0).prints("replaced by a later import of another stream");
     let said = |run: &Run, words: &str| run.err.matches(words).count();
     // What is old is old in one place, and is said once.
     let old = host.status(&["--max-age", "trivy-db=1d"]);
@@ -122,7 +122,7 @@ fn two_streams_into_one_cache_are_no_warning() {
     fs::remove_dir_all(host.path("cache/db")).unwrap();
     let gone = host.status(&[]);
     gone.exits(7).prints("MISSING").warns("Import the last bundle of stream default again");
-    assert_eq!(said(&gone, "trivy-db-2 is not what was imported"), 1, "{gone}");
+    assert_eq!(said(&gone, "trivy-db-2 does not match the imported data"), 1, "{gone}");
     host.import_inbox(&[]).exits(0);
     host.status(&[]).exits(0);
     // One stream alone has no name.
@@ -230,10 +230,10 @@ fn it_looks_at_checks_and_vex_repositories_of_a_cache() {
     let text = fs::read_to_string(&metadata).unwrap();
     let digest = text.split("sha256:").nth(1).unwrap()[..64].to_owned();
     fs::write(&metadata, text.replace(&digest, &"0".repeat(64))).unwrap();
-    host.status(&[]).exits(7).warns("trivy-checks-2 is not what was imported").prints("DIFFERS");
+    host.status(&[]).exits(7).warns("trivy-checks-2 does not match the imported data").prints("DIFFERS");
     fs::write(&metadata, text).unwrap();
     fs::rename(host.path("cache/vex/repositories"), host.path("away")).unwrap();
-    host.status(&[]).exits(7).warns("vex-hub-0.1 is not what was imported").prints("MISSING");
+    host.status(&[]).exits(7).warns("vex-hub-0.1 does not match the imported data").prints("MISSING");
 }
 
 /// A bundle with images beside its datasets: one, and one for several platforms.
@@ -269,9 +269,7 @@ fn it_asks_registries_where_it_is_told_to() {
     let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
     host.run(&[&to[..], &more].concat()).good();
     let pushed = registry.seen().len();
-    host.status(&[])
-        .exits(0)
-        .prints("not asked        whether it still has them: --check-registries asks it");
+    host.status(&[]).exits(0).prints("not checked      whether it still has them: use --check-registries");
     assert_eq!(registry.seen().len(), pushed, "nobody asked for it");
     let ask = || host.status(&["--check-registries", "--plain-http"]);
     ask().good();
@@ -288,7 +286,7 @@ fn it_asks_registries_where_it_is_told_to() {
         ask().exits(7).prints("MISSING");
         // Somebody else pushes there.
         registry.name(tag, Part::db(days(-9)).manifest);
-        ask().exits(7).prints("DIFFERS").warns("is not what was imported");
+        ask().exits(7).prints("DIFFERS").warns("does not match the imported data");
         registry.name(tag, manifest);
         ask().good();
     }
@@ -296,12 +294,12 @@ fn it_asks_registries_where_it_is_told_to() {
     let child =
         registry.tags().into_iter().find(|tag| tag.starts_with("p/quay.example/tools/y:sha256")).unwrap();
     let manifest = registry.forget_tag(&child);
-    let what = format!("image:{place}/quay.example/tools/y:1 is not what was imported");
+    let what = format!("image:{place}/quay.example/tools/y:1 does not match the imported data");
     ask().exits(7).prints("MISSING").warns(&what).warns("Import the last bundle again, with --image");
     registry.name(&child, manifest);
     ask().good();
     registry.cut_blobs();
-    ask().exits(7).prints("MISSING").warns("trivy-db-2 is not what was imported");
+    ask().exits(7).prints("MISSING").warns("trivy-db-2 does not match the imported data");
     host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat())
         .exits(0)
         .prints("trivy-db        pushed");
@@ -321,10 +319,10 @@ fn it_asks_registries_where_it_is_told_to() {
         ask().good();
     }
     registry.forget_blobs();
-    ask().exits(7).prints("MISSING").warns("trivy-db-2 is not what was imported");
+    ask().exits(7).prints("MISSING").warns("trivy-db-2 does not match the imported data");
     // Where it cannot be asked, nobody may think that all is well.
     drop(registry);
-    ask().exits(7).warns("cannot be reached").prints("not asked");
+    ask().exits(7).warns("cannot be reached").prints("not checked");
 }
 
 #[test]
@@ -339,11 +337,11 @@ fn it_looks_at_images_where_they_were_pushed() {
     let ask = || host.status(&["--check-registries", "--plain-http"]);
     ask().good();
     let manifest = registry.forget_tag("site/x:stable");
-    ask().exits(7).prints("MISSING").warns("site/x:stable is not what was imported");
+    ask().exits(7).prints("MISSING").warns("site/x:stable does not match the imported data");
     // Somebody else's image under the same tag elsewhere says nothing.
     registry.name("p/tools/x:1", manifest.clone());
     registry.name("p/quay.example/tools/x:1", manifest.clone());
-    ask().exits(7).prints("MISSING").warns("site/x:stable is not what was imported");
+    ask().exits(7).prints("MISSING").warns("site/x:stable does not match the imported data");
     registry.name("site/x:stable", manifest);
     ask().good();
 }
@@ -373,7 +371,7 @@ fn images_that_an_older_version_pushed_are_looked_at_until_the_next_import() {
     }
     fs::write(&path, state.to_string()).unwrap();
     let ask = || host.status(&["--check-registries", "--plain-http"]);
-    ask().exits(7).prints("MISSING").warns("image:tools/x:1 is not what was imported");
+    ask().exits(7).prints("MISSING").warns("image:tools/x:1 does not match the imported data");
     let manifest = registry.forget_tag("p/quay.example/tools/x:1");
     registry.name("p/tools/x:1", manifest);
     ask().exits(7).prints("MISSING").prints("image:tools/x:1");
@@ -401,7 +399,7 @@ fn it_looks_whether_a_web_root_still_hands_out() {
     fs::write(&archive, good).unwrap();
     host.status(&[]).good();
     fs::rename(host.path("www/vex-hub"), host.path("www/away")).unwrap();
-    host.status(&[]).exits(7).prints("MISSING").prints("vex-hub").warns("is not what was imported");
+    host.status(&[]).exits(7).prints("MISSING").prints("vex-hub").warns("does not match the imported data");
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn a_cache_that_was_moved_is_missing_until_more_came_elsewhere() {
     site.status(&["--target", &new]).good().does_not_say("retired");
     let only = site.json(&["--target", &format!("cache:{new}")]);
     assert_eq!((only["imports"].as_array().unwrap().len(), &only["exports"]), (1, &serde_json::json!([])));
-    site.status(&["--target", "nowhere"]).fails_with(2, &["nowhere", "This host knows cache:"]);
+    site.status(&["--target", "nowhere"]).fails_with(2, &["nowhere", "Use one of these targets: cache:"]);
     fs::remove_dir_all(site.host.path("new")).unwrap();
     site.status(&["--target", &new]).exits(7).prints("MISSING");
 }
@@ -261,9 +261,9 @@ fn what_no_run_uses_is_said_and_retired_by_time_or_by_hand() {
         for file in ["import-default.json", "imports.jsonl"] {
             fs::copy(site.host.path("state").join(file), clone.join(file)).unwrap();
         }
-        site.forget(&[&name, "--stream", "lab"]).fails_with(2, &["no target here is called"]);
+        site.forget(&[&name, "--stream", "lab"]).fails_with(2, &["no target here is named"]);
         site.forget(&[&name]).exits(0).prints(&name);
-        site.forget(&[&name]).fails_with(2, &["no target here is called", "This host knows cache:"]);
+        site.forget(&[&name]).fails_with(2, &["no target here is named", "Use one of these targets: cache:"]);
         site.status(&[]).good().does_not_say(&name);
         assert_eq!(site.log().last().unwrap()["event"], "forgotten");
         assert_eq!(site.log().last().unwrap()["target"], name);
@@ -311,7 +311,7 @@ fn silence_is_judged_by_the_targets_in_use() {
     fs::write(&path, with.to_string()).unwrap();
     site.status(&["--max-silence", "1h"])
         .exits(7)
-        .warns("has not come into cache:")
+        .warns("was not imported into cache:")
         .prints("not here yet")
         .prints("not in cache:")
         // It failed, which is said of it already.
@@ -363,18 +363,18 @@ fn what_is_newer_than_announced_is_here_and_a_failure_is_said_alone() {
         let ran = site.status(&["--max-silence", "1h"]);
         match is_here {
             true => ran.good().does_not_say("not here yet"),
-            false => ran.exits(5).prints("not here yet").warns("has not come"),
+            false => ran.exits(5).prints("not here yet").warns("was not imported"),
         };
     }
     // One target of two fails, then all.
     site.import(&["--cache-dir", "cache", "--registry", DEAD]).fails();
     hears(&site, hours(-197).to_string(), &other);
     let ran = site.status(&["--max-silence", "1h"]);
-    ran.exits(7).prints("FAILED").does_not_say("not here yet").does_not_say("has not come");
+    ran.exits(7).prints("FAILED").does_not_say("not here yet").does_not_say("was not imported");
     let heard = site.json(&[])["heartbeats"][0].clone();
     assert_eq!((&heard["here"], &heard["not_in"]), (&true.into(), &serde_json::json!([])), "{heard}");
     site.forget(&["cache/"]).good();
-    site.status(&["--max-silence", "1h"]).exits(7).does_not_say("has not come");
+    site.status(&["--max-silence", "1h"]).exits(7).does_not_say("was not imported");
     assert!(!here(&site));
 }
 
@@ -452,7 +452,7 @@ fn a_target_of_a_stream_that_never_came_is_named_with_what_retires_it() {
 /// nobody has to look at the diode.
 #[test]
 fn what_was_refused_last_is_where_to_look_first() {
-    let pointer = "what came last was not accepted";
+    let pointer = "the last bundle or heartbeat was not accepted";
     let stranger = trivy_ferry::trust::key::SigningKey::generate().unwrap();
     let late = || Bundle::of(hours(-1), &Part::all(hours(-1)));
     for unacceptable in [
@@ -498,7 +498,7 @@ fn what_was_refused_last_is_where_to_look_first() {
     site.host.file("inbox/b.tar", late().signed(&stranger));
     site.import(&["--cache-dir", "cache"]).fails();
     let ran = site.status(&["--max-silence", "90m"]);
-    ran.exits(5).warns("has not come").warns("expired").does_not_say("Bring a newer");
+    ran.exits(5).warns("was not imported").warns("expired").does_not_say("Bring a newer");
     assert!(ran.err.matches(pointer).count() > 1, "{ran}");
     site.bundles += 1;
 }

@@ -349,7 +349,7 @@ fn a_full_medium_goes_on_with_the_next() {
         command.arg(export.get_program()).args(export.get_args());
         forge::run(command)
     };
-    run(&["a"], "true").fails_with(7, &["needs ", "has ", "--output for each"]);
+    run(&["a"], "true").fails_with(7, &["the bundle needs ", "but only ", "--output for each"]);
     let ferry = host.command().get_program().to_str().unwrap().to_owned();
     let ran = run(&["a", "b"], &format!("ls -A a b >&2 && {ferry} verify a b --trust keys/exporter.pub >&2"));
     ran.good();

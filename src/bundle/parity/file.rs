@@ -145,7 +145,7 @@ impl ParityFile {
         self.bundle
     }
 
-    /// Returns how that bundle is divided into shards.
+    /// Returns the division of that bundle into shards.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }

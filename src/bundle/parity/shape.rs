@@ -116,7 +116,7 @@ impl Shape {
         self.parity
     }
 
-    /// Returns how many arbitrary files of the bundle can be lost.
+    /// Returns the number of files of the bundle that can be lost, whichever files they are.
     pub fn lost_files(&self) -> usize {
         let mut shards: Vec<usize> = self.first.windows(2).map(|pair| pair[1] - pair[0]).collect();
         shards.sort_unstable_by(|a, b| b.cmp(a));
@@ -143,15 +143,15 @@ impl Shape {
         self.first[file]..self.first[file + 1]
     }
 
-    /// Returns how many bytes of each shard are in memory at once.
+    /// Returns the number of bytes of each shard that are in memory at once.
     pub(super) fn width(&self) -> usize {
         let together = (self.data() + self.parity).next_power_of_two();
         let width = (MEMORY / together / 64 * 64).max(64);
         width.min(usize::try_from(self.shard).unwrap_or(usize::MAX))
     }
 
-    /// Returns how many bytes of each shard the codec processes at once. Those of all shards should fit into the
-    /// cache of the processor.
+    /// Returns the number of bytes of each shard that the codec processes at once. Together, the bytes of all
+    /// shards should fit into the cache of the processor.
     pub(super) fn lane(&self) -> usize {
         let together = (self.data() + self.parity).next_power_of_two();
         (CACHE / together / 64 * 64).max(64).min(self.width())

@@ -1,4 +1,4 @@
-//! What `verify`, `inspect`, `repair` and `sign` print.
+//! The text of the reports of `verify`, `inspect`, `repair` and `sign`.
 
 use std::fmt;
 
@@ -106,7 +106,7 @@ impl InspectedBundle {
         };
         writeln!(f, "  NOT VERIFIED: {why}")?;
         if self.signers.is_empty() {
-            return writeln!(f, "  The following is what the file claims.");
+            return writeln!(f, "  The file claims the following.");
         }
         let names: Vec<String> = self.signers.iter().map(SignerInfo::to_string).collect();
         writeln!(f, "  The following is signed by {}.", names.join(" and "))

@@ -1,4 +1,4 @@
-//! What `rehearse` prints.
+//! The text of the report of `rehearse`.
 
 use std::fmt;
 
@@ -48,7 +48,7 @@ impl fmt::Display for RehearsalReport {
         writeln!(f, "It works here. Next, on the connected side:")?;
         writeln!(f, "  trivy-ferry keygen --name ferry")?;
         writeln!(f, "  trivy-ferry export --key ferry.key --output /media/usb")?;
-        writeln!(f, "and on the air-gapped side:")?;
+        writeln!(f, "Then, on the air-gapped side:")?;
         writeln!(f, "  trivy-ferry trust add ferry.pub        (compare the fingerprint)")?;
         writeln!(f, "  trivy-ferry import /media/usb")
     }

@@ -66,7 +66,7 @@ struct TrustReport {
     min_signers: u32,
     /// The targets whose floors were reset.
     floors_reset: Vec<ForgottenTarget>,
-    /// What to know beside the result.
+    /// The warnings.
     warnings: Vec<String>,
 }
 
@@ -186,7 +186,7 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     let mut stderr = std::io::stderr();
     write!(
         stderr,
-        "{} has the fingerprint\n  {id}\nCompare it with what the exporter's owner tells you over another channel (telephone, paper).\nIs it the same? [y/N] ",
+        "{} has the fingerprint\n  {id}\nCompare it with the one that the exporter's owner gives you over another channel (telephone, paper).\nIs it the same? [y/N] ",
         escape(&file.display().to_string())
     )
     .map_err(failed())?;
@@ -207,7 +207,7 @@ fn list() -> Result<CommandOutcome, Error> {
 
 fn require(number: u32) -> Result<CommandOutcome, Error> {
     let keyring = Keyring::from_directories(&keyring::directories())?;
-    // A number higher than that of the trusted keys would reject every bundle.
+    // If the number is higher than the number of trusted keys, the importer rejects every bundle.
     keyring.requiring_exactly(number)?;
     keyring::require(&keyring::directories().swap_remove(0), number)?;
     Ok(CommandOutcome::done(&TrustReport::of("required", Vec::new())?))
@@ -242,7 +242,7 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     });
     let mut warnings: Vec<String> = warnings.collect();
     if let Err(few) = Keyring::from_directories(&keyring::directories())?.requiring(None, None) {
-        warnings.push(format!("every bundle is refused from now on: {few}"));
+        warnings.push(format!("every bundle is rejected from now on: {few}"));
     }
     if reset_floors && floors.is_none() {
         warnings.push("no floors were reset, because this user has no state here; give its directory with `trust reset-floors --state-dir`".into());
@@ -275,8 +275,8 @@ fn not_removed(error: Error, wanted: &str) -> Error {
 fn reset_floors(state_dir: Option<&Path>) -> Result<CommandOutcome, Error> {
     let floors = OpenFloors::open(state_dir)?.ok_or_else(|| {
         Error::usage(
-            "nothing was imported here that this user knows of",
-            "Name the directory of the state with --state-dir, or run the command as the user who imports.",
+            "nothing was imported here according to this user's state",
+            "Name the state directory with --state-dir, or run the command as the user who imports.",
         )
     })?;
     let floors_reset = floors.reset("`trust reset-floors` was run")?;

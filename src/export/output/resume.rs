@@ -203,7 +203,7 @@ impl Read for Prefix {
     }
 }
 
-/// The pending files of a bundle, which keep their plan up to date.
+/// A writer for the pending files of a bundle. It also keeps their plan up to date.
 pub(crate) struct PartialFile {
     out: WriteBehind,
     plan: File,

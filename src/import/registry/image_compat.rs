@@ -1,7 +1,7 @@
 //! `--compat` for images: rewrites the parts of their manifests that some registries reject, from the lowest manifest
 //! up to the one that the tag names.
 //!
-//! Knows documents and digests, but no registries.
+//! This module knows documents and digests, but no registries.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -179,7 +179,7 @@ impl BlobContent for MemberContent<'_> {
     }
 }
 
-/// How many blobs are pushed at the same time: while a registry stores one, it can receive the next.
+/// The number of blobs that are pushed at the same time: while a registry stores one, it can receive the next.
 const AT_ONCE: usize = 2;
 
 fn push_from(

@@ -102,8 +102,8 @@ impl Words<'_> {
         }
     }
 
-    /// Returns the value of a keyword: a password may begin with `#` or be a keyword. On another line these
-    /// are not a value; the value is missing.
+    /// Returns the value of a keyword: a password may begin with `#` or be a keyword. If such a
+    /// word is on another line, it is not the value, and the value is missing.
     fn value(&mut self) -> Option<String> {
         let value = self.rest.trim_start();
         let blanks = &self.rest[..self.rest.len() - value.len()];

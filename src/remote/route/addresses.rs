@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_host_and_the_link_are_known_in_every_form() {
+    fn this_host_and_link_local_addresses_are_detected_in_every_form() {
         let cases = [
             ("0.0.0.0", AddressScope::ThisHost),
             ("0.1.2.3", AddressScope::ThisHost),

@@ -40,7 +40,7 @@ const CONNECTIONS_TLS: usize = 512;
 const HEAD: Duration = Duration::from_secs(30);
 /// The same limit for clients that connect when most connections are in use.
 const HEAD_IF_CROWDED: Duration = Duration::from_secs(5);
-/// How long a client may stop reading a response.
+/// The maximum time for which a client may stop reading a response.
 const STALL: Duration = Duration::from_secs(30);
 /// The time limit for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);

@@ -119,7 +119,7 @@ fn an_index_around_one_manifest_is_followed() {
 }
 
 #[test]
-fn the_directory_ends_where_one_is() {
+fn the_longest_existing_directory_is_used() {
     let temporary = tempfile::tempdir().unwrap();
     let odd = temporary.path().join("a:b");
     fs::create_dir(&odd).unwrap();

@@ -1,7 +1,7 @@
 //! VEX repositories over HTTP: the manifest, then the archive from the first location that provides it.
 //!
-//! This module knows only the part of version 0.1 of the VEX repository specification that leads to the
-//! archive. It does not know the content of the archive (`dataset` does).
+//! This module implements only the part of version 0.1 of the VEX repository specification that
+//! leads to the archive. It does not interpret the content of the archive (`dataset` does).
 
 pub(crate) mod directory;
 pub(crate) mod place;
@@ -23,7 +23,8 @@ use crate::util::text;
 
 /// The maximum number of locations that are tried.
 const MAX_LOCATIONS: usize = 16;
-/// Larger archives go to a temporary file. The limit is small because an export may carry dozens of them.
+/// The maximum size of an archive in memory, in bytes. Larger archives are stored in a temporary
+/// file. The limit is small because an export may carry dozens of archives.
 pub(in crate::source) const IN_MEMORY: usize = 1 << 20;
 
 /// A VEX repository that has been fetched.

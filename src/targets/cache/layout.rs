@@ -7,11 +7,13 @@ use crate::dataset::{Kind, Name, RelPath};
 /// The layout of a cache directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
-    /// That of Trivy: all four datasets (Trivy v0.74.0, pkg/db, pkg/javadb, pkg/policy, pkg/vex/repo).
+    /// The layout of Trivy: all four datasets (Trivy v0.74.0, pkg/db, pkg/javadb, pkg/policy,
+    /// pkg/vex/repo).
     #[default]
     Trivy,
-    /// That of Harbor's adapter, `<data_volume>/trivy-adapter/trivy`: the two databases and VEX repositories, owned by
-    /// [`HARBOR_OWNER`]. The adapter scans only for vulnerabilities, so there are no checks.
+    /// The layout of Harbor's adapter, `<data_volume>/trivy-adapter/trivy`: the two databases and
+    /// VEX repositories, owned by [`HARBOR_OWNER`]. The adapter scans only for vulnerabilities, so
+    /// there are no checks.
     Harbor,
 }
 

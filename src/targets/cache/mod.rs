@@ -136,7 +136,10 @@ impl<'p> Cache<'p> {
             Some(true) => {}
             Some(false) => return Err(TargetError::Locked { path: root.path().into() }),
             None => {
-                progress.info("This file system does not support locks: make sure that only one import runs.")
+                progress.info(&format!(
+                    "The file system of {} does not support locks: make sure that only one import runs.",
+                    root.path().display()
+                ));
             }
         }
         let (journal, readable) = match Journal::read(&work).at("read the journal", work.at(journal::FILE))? {

@@ -107,8 +107,8 @@ impl Need {
             }
             let missing = text::format_size(self.bytes - available);
             let advice = match ways.join(" or ") {
-                ways if ways.is_empty() => format!("Nothing was changed. Free {missing} there."),
-                ways => format!("Nothing was changed. Free {missing} there, or use {ways}."),
+                ways if ways.is_empty() => format!("Free {missing} there; nothing was changed."),
+                ways => format!("Free {missing} there, or use {ways}; nothing was changed."),
             };
             return Err(TargetError::Space { path: self.path, needed: self.bytes, available, advice });
         }

@@ -269,7 +269,7 @@ impl<'a> Switching<'a> {
         dir.sync()?;
         for name in self.slot.parent().split('/').filter(|name| !name.is_empty()) {
             dir = match dir.open(name) {
-                // It was removed since an interrupted run.
+                // It was removed after an interrupted run.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 other => other?,
             };

@@ -65,17 +65,20 @@ impl Registry<'_> {
     /// Pushes the configuration that the manifests of [`Compat`] refer to.
     ///
     /// # Errors
-    /// The errors of [`Registry::push_blob`], without those of the content.
+    /// [`TargetError::DamagedBlob`] if the registry keeps a damaged blob; [`TargetError::Remote`]
+    /// if it cannot be reached, rejects the upload, or claims to have the blob before it was sent.
     pub(crate) fn push_compat_config(&self, repository: &Repository) -> Result<PushOutcome, PushError> {
         let (digest, config) = Compat::config();
         self.push_blob(repository, digest, config.len() as u64, config)
     }
 
-    /// Does what [`Registry::push_blob`] does, with content that can be read only once. If it fails, call
-    /// [`Registry::may_retry`].
+    /// Pushes a blob like [`Registry::push_blob`], with content that can be read only once. If it
+    /// fails, call [`Registry::may_retry`].
     ///
     /// # Errors
-    /// The errors of [`Registry::push_blob`], for the first failure.
+    /// On the first failure: [`PushError::Source`] if `content` fails; [`TargetError::DamagedBlob`]
+    /// if the registry keeps a damaged blob; [`TargetError::Remote`] if it cannot be reached,
+    /// rejects the upload, or claims to have the blob before it was sent.
     pub(crate) fn push_blob_once(
         &self,
         repository: &Repository,
@@ -105,7 +108,8 @@ impl Registry<'_> {
                 return Err(error);
             }
         }
-        // Many registries do not check what they have under a digest, and discard the upload.
+        // Many registries do not check the blob that they have under a digest, and discard the
+        // upload.
         if held == BlobState::Damaged && self.look(repository, digest, size)? == BlobState::Damaged {
             return Err(TargetError::DamagedBlob { blob: blob.subject, size }.into());
         }

@@ -44,7 +44,7 @@ impl DirEntry {
         self.kind == FileType::Directory
     }
 
-    /// Whether it is a directory that a group shares: it has the setgid bit and is writable for the group, such as a
+    /// Whether it is a directory that a group shares: it has the setgid bit and is writable by the group, such as a
     /// Kubernetes volume. The members of the group are not considered.
     pub fn is_shared(&self) -> bool {
         const SETGID_AND_GROUP_WRITE: u32 = 0o2020;
@@ -96,7 +96,7 @@ pub(crate) struct Mount {
 /// The mode of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileMode {
-    /// This mode, whatever the umask is. For files that must be readable for others, or must not be.
+    /// This mode, whatever the umask is. For files that others must be able to read, or must not be able to read.
     Exactly(u32),
     /// This mode, reduced by the umask. For files that an operator passes on: the operator decides who may read them.
     AtMost(u32),

@@ -155,7 +155,7 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry(&verify).exits(4).warns("2 are required");
     let removed = user.ferry("trust remove second --format json").exits(0).json();
     let warned = removed["warnings"][0].as_str().unwrap();
-    assert!(warned.starts_with("every bundle is refused from now on"), "{warned}");
+    assert!(warned.starts_with("every bundle is rejected from now on"), "{warned}");
     user.ferry("trust require 2").exits(2).warns("1 is trusted here").warns("trust require");
     user.ferry("trust require 1").exits(0);
     user.ferry(&verify).exits(0);

@@ -806,7 +806,7 @@ fn a_clock_that_is_wrong_costs_no_bundle() {
     host.file("inbox/future.tar", future);
     host.put(&good);
     let (ran, report) = host.watch(&[]);
-    ran.exits(5).prints("more than a day after this host's clock");
+    ran.exits(5).prints("more than 24 h after this host's clock");
     assert_eq!(report["waiting"][0]["bundle"], "future.tar");
     assert_eq!((host.inbox(), host.shelf("quarantine").len()), (vec!["future.tar".to_owned()], 0));
     assert_eq!(host.date().unwrap()[..19], date[..19], "the other is in use");
