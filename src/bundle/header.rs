@@ -29,7 +29,7 @@ pub(super) fn padding(size: u64) -> u64 {
     size.next_multiple_of(BLOCK) - size
 }
 
-/// Returns the bytes that a member takes in the file: header, content and padding.
+/// Returns the number of bytes that a member takes in the file: header, content and padding.
 pub(super) fn footprint(size: u64) -> u64 {
     BLOCK + size + padding(size)
 }

@@ -31,7 +31,7 @@ impl Hint for BundleError {
             | BundleError::Read { .. }
             | BundleError::Short { .. } => {
                 let repair = REPAIR_ADVICE[0];
-                format!("Nothing of it was used. Copy the file again and eject the medium before you unplug it{repair}.")
+                format!("No data from the file was used. Copy it again and eject the medium before you unplug it{repair}.")
             }
             BundleError::Heartbeat { .. } => "You need not do anything: the next export sends another heartbeat.".into(),
             BundleError::Parity { .. } => {
@@ -47,7 +47,7 @@ impl Hint for BundleError {
             }
             BundleError::NoHead { .. } => {
                 let repair = REPAIR_ADVICE[1];
-                format!("Copy it into the directory of the others (an export writes it last){repair}.")
+                format!("Copy it into the directory of the others{repair}. An export writes the head volume last.")
             }
             BundleError::Volumes { .. } => {
                 let (verify, repair) = (VERIFY_ADVICE[0], REPAIR_ADVICE[2]);
@@ -55,7 +55,7 @@ impl Hint for BundleError {
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::InvalidSignature { .. } => {
                 let repair = REPAIR_ADVICE[0];
-                format!("Nothing of it was used. Copy the file again and, if that does not help, export again{repair}.")
+                format!("No data from the file was used. Copy it again and, if that does not help, export again{repair}.")
             }
             BundleError::Untrusted { .. } => {
                 "Compare the fingerprint with the exporter's over another channel, then run `trivy-ferry trust add FILE` or use --trust FILE."

@@ -434,14 +434,14 @@ impl<'b> Members<'b> {
 
     fn end(&self) -> Result<(), BundleError> {
         let mut zeros = [1; 2 * BLOCK as usize];
-        self.exactly(&mut zeros, "the end")?;
+        self.exactly(&mut zeros, "the end of the archive")?;
         if zeros.iter().any(|byte| *byte != 0) {
-            return Err(self.bad("the end", "is not two blocks of zeros"));
+            return Err(self.bad("the end of the archive", "is not two blocks of zeros"));
         }
         let mut more = [0];
         match self.content.read_at(&mut more, self.at + zeros.len() as u64) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(self.bad("the end", "is followed by further bytes")),
+            Ok(_) => Err(self.bad("the end of the archive", "is followed by further bytes")),
             Err(error) => Err(BundleError::Read { path: self.path.into(), error }),
         }
     }
@@ -601,7 +601,7 @@ mod tests {
         Ok(count)
     }
 
-    /// Does the same for a bundle in volumes. An empty one is not written.
+    /// Does the same for a bundle in volumes. An empty volume is not written.
     fn read_volumes(volumes: &[Vec<u8>]) -> Result<usize, BundleError> {
         let dir = crate::util::fs::tempdir().unwrap();
         let path = |number: usize| dir.path().join(format!("b.tar.{number:03}"));

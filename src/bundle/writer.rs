@@ -117,7 +117,7 @@ impl BundlePlan {
         Ok(plan)
     }
 
-    /// Returns the bytes that the members before the first large one take, and the bytes of the others.
+    /// Returns the number of bytes that the members before the first large one take, and that of the others.
     fn footprints(&self) -> (u64, u64) {
         let Payload { members, datasets, images, .. } = &self.payload;
         let of_datasets = datasets.iter().flat_map(Dataset::blobs).filter(|blob| blob.is_large());
@@ -459,7 +459,8 @@ impl<W: Write + Seek> BundleWriter<W> {
         }
     }
 
-    /// Fills in the contents of the large datasets, by reference, and signs. Returns the destination for syncing.
+    /// Fills in the contents of the large datasets, which are keyed by reference name, and signs the bundle.
+    /// Returns the payload, its digest, and the destination for syncing.
     ///
     /// # Errors
     /// [`WriteError::Rules`] if members or contents are missing, or the payload would break the rules of

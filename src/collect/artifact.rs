@@ -157,7 +157,7 @@ pub(crate) fn fetch_small_blobs(
 }
 
 /// Returns the major version of a checks bundle, which Trivy requests as a tag. The version in the manifest
-/// comes before the requested tag.
+/// takes precedence over the requested tag.
 pub(crate) fn checks_major(version: Option<&str>, source: &ArtifactSource, asked: &str) -> String {
     let major = |text: &str| {
         let digits: String = text.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
@@ -226,8 +226,8 @@ pub(crate) fn vex_repository(
 
 /// Reads the archive of a VEX repository and returns its contents. Resolves the directory in its location.
 ///
-/// The date is that of its index. Without one, there is no date, because importers read only the content
-/// and could find no other.
+/// The date is that of its index. If the index has no date, the contents have none either, because importers
+/// read only the content.
 fn vex_contents(name: &Name, repository: &mut VexRepository) -> Result<(Contents, Examination), Error> {
     let VexRepository { format, archive, subdir, source, .. } = repository;
     let bad = |error: UnpackError| Error::Content {

@@ -1,5 +1,5 @@
-//! Collects from the sources: the datasets that an export or a mirror selects, and everything about them that
-//! is known before the large layers are read.
+//! Collects the datasets that an export or a mirror selects from their sources, with everything that is known
+//! about them before the large layers are read.
 //!
 //! This module handles sources and datasets. It writes no bundle, and does not depend on the destination.
 

@@ -90,7 +90,7 @@ impl<'r> MirrorTarget<'r> {
         (self.report.errors.len(), self.report.warnings.len())
     }
 
-    /// Removes later errors and warnings, which concern a source that turned out to be bad.
+    /// Removes the errors and warnings beyond these counts. They concern a source that was rejected.
     pub(crate) fn truncate_messages(&mut self, (errors, warnings): (usize, usize)) {
         self.report.errors.truncate(errors);
         self.report.warnings.truncate(warnings);
@@ -114,8 +114,7 @@ impl<'r> MirrorTarget<'r> {
                 return None;
             }
         };
-        // An earlier source may have been rejected. A place that was unchanged for it stays
-        // unchanged.
+        // If an earlier source was rejected, a place that already had its data stays unchanged.
         let id = dataset.dataset_ref();
         let same = |row: &DatasetResult| row.is(&id);
         if self.report.datasets.iter().any(|row| same(row) && row.status == DeliveryStatus::Unchanged) {
@@ -163,7 +162,7 @@ impl<'r> MirrorTarget<'r> {
             }
             return Ok(None);
         }
-        // The same layer with another manifest, as with --compat, is not older.
+        // The same layer with another manifest, as with `--compat`, is not older.
         let other = found.filter(|found| layers_of(found) != layers_of(&manifest));
         let existing = other.and_then(|found| self.existing(candidate, &reference, &found));
         row.was = existing.filter(|existing| existing.is_built).map(|existing| existing.date);
@@ -227,8 +226,9 @@ impl<'r> MirrorTarget<'r> {
 
     /// Returns the date of a dataset's existing data; `None` if it is not a lower limit.
     ///
-    /// The dates of contents must be compared with each other. If the new data was built hours after the
-    /// existing manifest, it is newer in any case. Otherwise the date is read from the existing layer.
+    /// The new date must be compared with the date of the existing content, not with that of its
+    /// manifest. If the new data was built at least [`TO_PUBLISH`] after the existing manifest, it is
+    /// newer in any case. Otherwise the date is read from the existing layer.
     fn existing(
         &mut self,
         candidate: &MirrorCandidate<'_>,

@@ -1,7 +1,7 @@
 //! `mirror`: streams datasets from the sources to registries, with the checks of an export and the rules of
 //! an import.
 //!
-//! This module queries each registry to decide what to push. It keeps no state and uses no bundle.
+//! This module queries each registry to decide which datasets to push. It keeps no state and uses no bundle.
 
 pub(crate) mod destination;
 pub(crate) mod fan_out;
@@ -71,7 +71,7 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Creates a mirror with these options. They are checked when it runs.
+    /// Creates a mirror with these options. They are validated when it runs.
     #[must_use]
     pub fn new(options: MirrorOptions) -> Self {
         Mirror { options }

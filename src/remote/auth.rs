@@ -110,8 +110,8 @@ pub(crate) fn realm(text: &str, registry: &Url) -> Result<Url, RemoteError> {
 }
 
 /// Returns an address that a registry names, corrected to HTTPS if it is the registry's own and the request
-/// used HTTPS. Behind a proxy that ends TLS without setting X-Forwarded-Proto, a registry cannot
-/// detect HTTPS and names addresses with the wrong scheme.
+/// used HTTPS. Behind a proxy that terminates TLS without setting X-Forwarded-Proto, a registry
+/// cannot detect HTTPS and names addresses with the wrong scheme.
 pub(crate) fn behind_tls(named: Url, asked: &Url) -> Url {
     let is_own = named.scheme() == "http"
         && asked.scheme() == "https"
@@ -217,7 +217,7 @@ mod tests {
             ("https://auth.example/token", &http, true),
             ("https://r.example:5000/token", &https, true),
             ("http://r.example:5000/token", &http, true),
-            // The registry itself, behind a proxy that ends TLS.
+            // The registry itself, behind a proxy that terminates TLS.
             ("http://r.example/token", &https, true),
             ("http://r.example:5000/token", &https, false),
             ("http://u:p@r.example/token", &https, false),

@@ -64,7 +64,7 @@ pub(super) struct ConnectTimeout;
 #[error("{0}")]
 pub(super) struct NoAddress(String);
 
-/// An answer, and whether the server had taken all bytes written before it.
+/// An answer, and whether the server had consumed all bytes that were written before it.
 pub(super) struct Answered {
     pub response: reqwest::Response,
     pub consumed: bool,

@@ -250,7 +250,7 @@ pub enum RemoteError {
 /// The common message for the various answers of servers that expect HTTPS.
 pub(crate) const SPEAKS_TLS: &str = "it expects HTTPS, but the request used plain HTTP";
 
-/// The common message for the various ones of proxies that require a login or reject one.
+/// The common message for the various answers of proxies that require a login or reject one.
 pub(crate) const PROXY_LOGIN: &str = "proxy authorization required";
 
 /// The reason why a host cannot be reached.

@@ -77,7 +77,7 @@ impl Hint for RemoteError {
 
 fn of_long_pause(most: Duration) -> String {
     let hint = if most < PAUSE {
-        // Commands that only query registries have no --deadline.
+        // Commands that only query registries have no `--deadline`.
         "Run the command again later."
     } else {
         "Run the command again later to resume, or give --deadline to allow several such pauses."
@@ -236,7 +236,7 @@ fn of_html(host: &str, service: Service) -> String {
     }
 }
 
-/// A host without its port, which NO_PROXY would treat as a condition.
+/// A host without its port: an entry of `NO_PROXY` with a port applies only to that port.
 fn without_port(host: &str) -> &str {
     if host.starts_with('[') { host } else { host.split(':').next().unwrap_or(host) }
 }

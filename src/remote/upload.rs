@@ -138,8 +138,8 @@ impl Drop for Upload {
 /// The progress of the connection.
 #[derive(Default)]
 struct Consumed {
-    /// The number of bytes that the connection has taken. The connection does not poll for the end
-    /// of a body with a known length.
+    /// The number of bytes that the connection has consumed. The connection does not poll for the
+    /// end of a body with a known length.
     bytes: AtomicU64,
     /// Whether it waits for more bytes.
     waits: AtomicBool,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_is_slow_is_no_stall() {
+    fn a_slow_writer_is_not_a_stall() {
         let consumed = Arc::new(Consumed::default());
         let (pieces, waiting) = mpsc::channel(1);
         let mut body = Box::pin(counted(waiting, consumed.clone()));
@@ -223,9 +223,9 @@ mod tests {
             pieces.try_send(Ok(Bytes::from_static(b"ab"))).unwrap();
             assert!(body.as_mut().poll_next(&mut context).is_ready());
             assert_eq!(state(), (2, false));
-            assert_eq!(stalled(&consumed, 4, timeouts).await, soon, "now the server takes no more");
+            assert_eq!(stalled(&consumed, 4, timeouts).await, soon, "now the server reads nothing more");
             let timeouts = Timeouts { store: soon, ..Timeouts::default() };
-            assert_eq!(stalled(&consumed, 2, timeouts).await, soon, "or does not store what it has");
+            assert_eq!(stalled(&consumed, 2, timeouts).await, soon, "or does not store the bytes that it has");
         });
     }
 

@@ -1,4 +1,4 @@
-//! Selects what to serve from the admitted bundles: the newest acceptable version of each dataset and image.
+//! Selects the newest acceptable version of each dataset and image from the admitted bundles.
 //!
 //! This module handles bundles and the record of earlier runs. It does not depend on the server.
 

@@ -81,7 +81,7 @@ fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> 
             return match named.find(|other| other.digest != first.digest) {
                 None => Ok(first),
                 Some(_) => Err(format!(
-                    "its index.json has several manifests with the name {wanted}; give a complete name or a digest of {}",
+                    "its index.json has several manifests with the name {wanted}; give a digest or one of these names: {}",
                     all_names(index)
                 )),
             };

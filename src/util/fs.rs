@@ -16,7 +16,7 @@ pub(crate) use crate::util::dir::write::Durability;
 use crate::util::dir::{self, Dir};
 use crate::util::step;
 
-/// Returns the name by which tests know a path.
+/// Returns the name of a path in the steps of tests.
 fn name(path: &Path) -> &OsStr {
     path.file_name().unwrap_or(path.as_os_str())
 }

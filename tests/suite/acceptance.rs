@@ -679,7 +679,7 @@ fn no_generation_is_kept_if_keep_previous_is_zero() {
 }
 
 #[test]
-fn only_and_skip_choose_what_is_installed() {
+fn only_and_skip_select_the_datasets() {
     let host = Host::new();
     let path = host.bundle("one.tar", &bundle(days(-2)));
     host.import(&path, &["--only", "trivy-db,vex-hub"]).good();

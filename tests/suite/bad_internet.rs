@@ -196,7 +196,7 @@ fn bad_weather(routes: &Routes) {
     });
     let count = |what: &str| outcomes.iter().filter(|outcome| **outcome == what).count();
     println!("{} good at once, {} after a failure", count("good at once"), count("good after a failure"));
-    assert!(count("good at once") > 0 && count("good after a failure") > 0, "there are too few or too many faults");
+    assert!(count("good at once") > 0 && count("good after a failure") > 0, "too few or too many faults");
 }
 
 /// Returns the repositories of this name in several upstreams, in the form of a flag.

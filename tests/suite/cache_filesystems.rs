@@ -377,7 +377,7 @@ fn an_overlay_with_the_slots_in_a_lower_layer() {
 
 #[test]
 #[ignore = "tools"]
-fn an_overlay_over_a_cache_of_ours() {
+fn an_overlay_over_an_existing_cache() {
     if !again_in_mounts("cd $D; mkdir upper work cache base;") {
         return;
     }

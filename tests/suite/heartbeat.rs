@@ -122,7 +122,7 @@ fn a_heartbeat_shows_a_live_link_without_news_and_a_lost_bundle() {
     assert_eq!(link.watch()["outcomes"], serde_json::json!([]));
     assert_eq!(link.heartbeat()["export"], "unchanged");
     assert_eq!(link.host.state("default"), before, "a heartbeat does not change the floors");
-    assert_eq!(fs::read_dir(link.host.path("inbox")).unwrap().count(), 2, "the directories .trivy-ferry and processed");
+    assert_eq!(fs::read_dir(link.host.path("inbox")).unwrap().count(), 2, ".trivy-ferry and processed");
     // The next bundle is lost, but its heartbeat arrives.
     link.publish();
     link.export().good();

@@ -931,7 +931,7 @@ fn no_image_is_pushed_unless_it_is_requested() {
     ran.good().prints("evil.example/shop/app:prod   not requested").prints("trivy-db        pushed");
     assert_eq!(registry.tags(), ["shop/app:prod", "trivy-checks:2", "trivy-db:2"]);
     assert_eq!(registry.manifest("shop/app:prod"), SITES);
-    assert!(!registry.seen().iter().any(|seen| seen.path.contains("shop/app")), "the image was not requested");
+    assert!(!registry.seen().iter().any(|seen| seen.path.contains("shop/app")), "it was not requested");
     let ran = bring(&host, &bundle, &registry.host, &["--format", "json"]);
     let json: serde_json::Value = serde_json::from_str(&ran.good().out).unwrap();
     assert_eq!(json["targets"][0]["images"][0]["status"], "not-requested", "{json:#}");

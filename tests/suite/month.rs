@@ -206,7 +206,7 @@ fn restore(host: &Host, snapshot: &str, dirs: &[&str]) {
 }
 
 #[test]
-fn status_tells_the_truth_on_every_day_of_a_month() {
+fn status_is_correct_on_every_day_of_a_month() {
     let mut month = Month::new();
     let (a, b) = (Target::new(), Target::new());
     let cache = |name: &str| format!("--cache-dir={name}");

@@ -77,7 +77,7 @@ pub fn rebuild(
     if spare.len() < bad.len() {
         return Err(RebuildError::TooMuch { lost: bad.len(), all: shape.data(), spare: spare.len() });
     }
-    // A file that is too long can have only good shards.
+    // A file that is too long may have no bad shard.
     let wrong_length = |number: &usize| match data.get(*number) {
         Some(Some(file)) => file.metadata().map_or(true, |metadata| metadata.len() != shape.files()[*number]),
         _ => true,

@@ -17,7 +17,7 @@ const CACHE: usize = 1 << 20;
 /// The length of the header of a parity file without file lengths and checksums, in bytes.
 const HEADER: u64 = 512;
 
-/// The amount of parity in percent of the data: 1 to 100.
+/// The amount of parity as a percentage of the data: 1 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Percent(u32);
 

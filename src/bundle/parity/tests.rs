@@ -82,7 +82,7 @@ fn files_of_every_wrong_length_are_rebuilt() {
 }
 
 #[test]
-fn parity_files_are_enough_if_some_are_lost_or_truncated() {
+fn the_remaining_parity_shards_are_enough_if_others_are_lost() {
     let dir = tempfile::tempdir().unwrap();
     let (data, parity) = make(dir.path(), &[100_000, 400_000], "30%", Some(60_000));
     let good = fs::read(&data[1]).unwrap();

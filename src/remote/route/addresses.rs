@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_interfaces_are_of_this_host() {
+    fn the_addresses_of_interfaces_belong_to_this_host() {
         // The address that packets from this host would have, if it has a route at all.
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         let address = match socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()) {

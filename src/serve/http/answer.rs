@@ -194,7 +194,7 @@ fn ranged(blob: &Arc<dyn Blob>, media_type: &str, request: &Parts, may: bool) ->
 enum Range {
     /// The bytes from the first offset to before the second; never empty.
     Of(u64, u64),
-    /// A range behind the end.
+    /// A range past the end.
     Outside,
 }
 
@@ -202,7 +202,7 @@ enum Range {
 fn parse_range(text: &str, size: u64) -> Option<Range> {
     let (first, last) = text.trim().strip_prefix("bytes=")?.trim().split_once('-')?;
     let number = |text: &str| match text.bytes().all(|c| c.is_ascii_digit()) && !text.is_empty() {
-        // A number that does not fit is behind the end of any blob.
+        // A number that does not fit is past the end of any blob.
         true => Some(text.parse::<u64>().unwrap_or(u64::MAX)),
         false => None,
     };

@@ -193,7 +193,7 @@ fn lists_are_paged_and_each_page_links_to_the_next() {
 }
 
 #[test]
-fn referrers_are_an_empty_index_and_no_error() {
+fn referrers_are_an_empty_index_and_not_an_error() {
     let answer = get(&format!("/v2/trivy-db/referrers/{}", Digest::of(MANIFEST)));
     assert_eq!(answer.status, 200);
     assert_eq!(header(&answer, "content-type"), "application/vnd.oci.image.index.v1+json");

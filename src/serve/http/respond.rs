@@ -25,7 +25,7 @@ const MADE: usize = 4 << 10;
 /// time that clients may stall ([`crate::serve::http::listen`]), so that stalled clients do not
 /// block others.
 const TURN: Duration = Duration::from_secs(120);
-/// The most bytes of a field from the client in the access log.
+/// The maximum size of a field from the client in the access log, in bytes.
 const SAID: usize = 512;
 
 /// The data that all requests share.

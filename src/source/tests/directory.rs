@@ -214,7 +214,7 @@ fn answers_that_are_not_vex_manifests_have_distinct_errors() {
 
 #[test]
 fn plain_http_is_used_only_if_the_user_allows_it() {
-    // The repository is on HTTPS, and its location is on plain HTTP.
+    // The repository uses HTTPS, and its location uses plain HTTP.
     let (server, certificate) = tls_server(vex_manifest(&["http://plain.invalid/a.zip"]));
     let directory = crate::util::fs::tempdir().unwrap();
     let path = directory.path().join("ca.pem");

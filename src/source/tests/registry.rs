@@ -244,7 +244,7 @@ fn errors_name_the_status_and_the_message_of_the_registry() {
 }
 
 #[test]
-fn answers_that_are_no_manifest_are_rejected() {
+fn answers_that_are_not_manifests_are_rejected() {
     let error = resolve_error(|_| header(ok("<html>login"), "content-type", "text/html; charset=utf-8"));
     assert!(matches!(error, SourceError::Remote(RemoteError::Html { .. })), "{error}");
     let error = resolve_error(|_| ok(" <!DOCTYPE html>"));
@@ -289,7 +289,7 @@ fn the_last_piece_of_a_wrong_blob_is_not_returned() {
     let mut blob = network.blob(&source(&server), &descriptor(CONTENT)).unwrap();
     let mut out = [0; 64];
     assert!(blob.read(&mut out).is_err());
-    assert!(blob.read(&mut out).is_err(), "an error stays one");
+    assert!(blob.read(&mut out).is_err(), "every read after an error fails");
 }
 
 #[test]

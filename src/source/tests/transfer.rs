@@ -1,5 +1,5 @@
-//! Tests of blobs in ranges from servers that break off, expire addresses, answer incorrectly or
-//! redirect.
+//! Tests of blobs in ranges from servers that break connections, expire addresses, answer
+//! incorrectly or redirect.
 
 use std::io::Read;
 use std::sync::atomic::AtomicUsize;
@@ -15,7 +15,7 @@ use crate::source::tests::testing::{descriptor, network_that_retries, source};
 use crate::source::transfer::FORCE_RANGES;
 use crate::source::{ArtifactSource, SourceError};
 
-/// Large enough for several ranges, and not a multiple of them.
+/// Large enough for several ranges, and not a multiple of their size.
 static LARGE: LazyLock<&'static [u8]> = LazyLock::new(|| Noise::new(1).bytes(14_000_003).leak());
 
 /// The range that a request names, without the byte at its end.
@@ -66,7 +66,7 @@ fn a_large_blob_is_fetched_in_ranges_and_complete() {
     let (bytes, seen) = fetch(&LARGE, |seen| good(&LARGE, seen));
     assert!(bytes.unwrap() == *LARGE);
     assert!(seen.len() > 4 && seen.iter().all(|seen| range(seen).is_some()), "{seen:?}");
-    assert_eq!(asked(&LARGE, &seen), LARGE.len(), "nothing is asked for twice");
+    assert_eq!(asked(&LARGE, &seen), LARGE.len(), "no byte is requested twice");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use test_kit::tools;
 
 use crate::stories::{bare, equipped};
 
-/// Returns the script from the documentation.
+/// Returns the path of the script that verifies a bundle without trivy-ferry.
 fn script() -> String {
     format!("{}/tests/verify-with-openssl.sh", env!("CARGO_MANIFEST_DIR"))
 }

@@ -149,7 +149,7 @@ func (wanted description) make(all map[string]made, serial int64) (made, error) 
 	if wanted.By != "" {
 		known, ok := all[wanted.By]
 		if !ok {
-			return made{}, fmt.Errorf("%s is not known", wanted.By)
+			return made{}, fmt.Errorf("there is no earlier certificate %q", wanted.By)
 		}
 		issuer = known
 	}
