@@ -307,7 +307,8 @@ impl Dataset {
         Ok(())
     }
 
-    /// Returns the number of bytes that a reader keeps in memory: the manifests of the dataset and of a VEX repository.
+    /// Returns the number of bytes that a reader keeps in memory: the manifests of the dataset and of a VEX
+    /// repository.
     fn described(&self) -> u64 {
         let own = self.layers.iter().filter(|layer| layer.media_type == catalogue::VEX_MANIFEST_LAYER);
         own.map(|layer| layer.size).fold(self.manifest.size, u64::saturating_add)

@@ -117,7 +117,8 @@ impl BundlePlan {
         Ok(plan)
     }
 
-    /// Returns the number of bytes that the members before the first large one take, and that of the others.
+    /// Returns the number of bytes that the members before the first large one take, and that of the
+    /// others.
     fn footprints(&self) -> (u64, u64) {
         let Payload { members, datasets, images, .. } = &self.payload;
         let of_datasets = datasets.iter().flat_map(Dataset::blobs).filter(|blob| blob.is_large());

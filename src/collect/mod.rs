@@ -1,5 +1,5 @@
-//! Collects the datasets that an export or a mirror selects from their sources, with everything that is known
-//! about them before the large layers are read.
+//! Collects datasets from their sources: those that an export or a mirror selects, with everything that is
+//! known about them before the large layers are read.
 //!
 //! This module handles sources and datasets. It writes no bundle, and does not depend on the destination.
 

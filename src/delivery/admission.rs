@@ -55,7 +55,7 @@ pub(crate) fn admit_all(
         let surpassed = newest.is_some_and(|newest| bundle.payload().created < newest);
         match rejection {
             Rejection::Rollback { .. } | Rejection::Expired { .. } if surpassed => {
-                let why = format!("{rejection}; a newer bundle is here");
+                let why = format!("{rejection}; a newer bundle was found");
                 report.ignored.push(SkippedFile { name: bundle.name(), why });
             }
             rejection => {

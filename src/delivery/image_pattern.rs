@@ -82,7 +82,7 @@ impl FromStr for ImagePattern {
     }
 }
 
-/// Returns the host and the repository as names of images in a bundle have them. The default host is Docker Hub's.
+/// Returns the host and the repository in the form of the image names in a bundle. The default host is Docker Hub's.
 fn canonical(name: &str) -> Result<String, String> {
     if !name.contains('*') {
         if !name.is_empty() && !name.contains('/') {

@@ -1,8 +1,8 @@
 //! The ledger of a run: records by target the data that this host accepted from one stream.
 //!
 //! `trust::state` has the files; this module is one run's view of them, and decides when they are
-//! saved. It records the data that is in place and the bundle that contained it. It does not know
-//! reports.
+//! saved. It records the data that is in place and the bundle that contained it. It does not depend
+//! on reports.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -391,7 +391,7 @@ fn add_datasets(places: &mut DatasetPlaces, imports: &ImportState) {
 /// Removes the images that were imported longest ago, so that daily imports of new tags do not grow the state without
 /// limit. trivy-ferry then no longer treats their tags as its own.
 fn forget_oldest_images(state: &mut TargetState) {
-    /// About 800 bytes each.
+    /// The limit of images, each of about 800 bytes.
     const MOST: usize = 2000;
     let of_image = |(key, _): &(&String, &Timestamp)| key.starts_with(IMAGE);
     let mut images: Vec<(Timestamp, String)> =

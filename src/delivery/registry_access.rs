@@ -1,6 +1,6 @@
 //! Access to the registries of a run, and the requests that read their content.
 //!
-//! This module knows tags and dates, but not the source of the data.
+//! This module handles tags and dates. It does not depend on the source of the data.
 
 use std::time::{Duration, Instant};
 

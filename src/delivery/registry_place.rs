@@ -1,6 +1,6 @@
 //! `--registry`: the place of each dataset in a registry.
 //!
-//! This module knows the notation of places on the command line. It pushes nothing.
+//! This module parses places on the command line. It pushes nothing.
 
 use std::fmt;
 use std::str::FromStr;

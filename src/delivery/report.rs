@@ -56,7 +56,7 @@ pub enum DeliveryStatus {
     NotWanted,
     /// No `--image` matches it.
     NotRequested,
-    /// Not yet decided.
+    /// It is not decided yet.
     #[serde(rename = "failed")]
     Installing,
 }
@@ -112,7 +112,7 @@ impl DeliveryStatus {
 pub struct DatasetResult {
     /// Its name.
     pub name: Name,
-    /// Its tag; empty for a dataset that was set back to its kept generation.
+    /// Its tag; empty for a dataset that was restored to its kept generation.
     pub tag: String,
     /// Its result.
     pub status: DeliveryStatus,
@@ -168,7 +168,7 @@ impl DatasetResult {
         }
     }
 
-    /// Creates the row of a dataset that comes from its source. `announced` is the date of its manifest.
+    /// Creates the row of a dataset that is fetched from its source. `announced` is the date of its manifest.
     pub(crate) fn fetched(dataset: &Dataset, announced: Option<Timestamp>, reference: String) -> Self {
         let size = dataset.blobs().map(|blob| blob.size).sum();
         DatasetResult {
@@ -207,7 +207,7 @@ impl DatasetResult {
         }
     }
 
-    /// Creates the row of a dataset that was set back to its kept generation.
+    /// Creates the row of a dataset that was restored to its kept generation.
     pub(crate) fn went_back(
         name: &Name,
         now: Option<Timestamp>,
@@ -258,7 +258,7 @@ impl ImageResult {
 #[derive(Debug)]
 pub(crate) struct ExistingDataset {
     pub(crate) dataset: DatasetRef,
-    /// As in [`DatasetResult`].
+    /// Its reference, as in [`DatasetResult`].
     pub(crate) reference: String,
 }
 

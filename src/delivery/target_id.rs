@@ -1,6 +1,6 @@
 //! The name of a target in the state, in reports and in the log.
 //!
-//! This module knows the notation of names, but not the data of targets.
+//! This module parses and prints names. It does not read the data of targets.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -30,7 +30,7 @@ pub enum TargetId {
         /// The TCP port.
         port: u16,
     },
-    /// A name in a state file that this version does not understand.
+    /// A name in a state file that this version cannot parse.
     Other(String),
 }
 
@@ -106,7 +106,7 @@ impl fmt::Display for TargetId {
 impl FromStr for TargetId {
     type Err = Infallible;
 
-    /// Parses every name. A name that this version does not know becomes [`TargetId::Other`].
+    /// Parses every name. A name that this version cannot parse becomes [`TargetId::Other`].
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(TargetId::understood(text).unwrap_or_else(|| TargetId::Other(text.to_owned())))
     }

@@ -83,7 +83,8 @@ const NOT_NAMED: &str = "not named .tar";
 /// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
-/// The passes over the files of directories. Files of a head come first, so that junk cannot use up the limits.
+/// The passes over the files of directories. Files of a head are added first, so that junk cannot use up the
+/// limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Heads,
@@ -130,7 +131,7 @@ impl SkippedFiles {
         list
     }
 
-    /// Returns all files as a list. Its last entry may stand for many files.
+    /// Returns all files as a list. Its last entry may represent many files.
     pub(crate) fn list(mut self) -> Vec<SkippedFile> {
         self.cut();
         if self.more > 0 {
@@ -308,7 +309,7 @@ impl Inputs {
                         None => has_length(head),
                     }
             };
-            // Heads with the right length come first, so that few have to be read.
+            // Heads with the right length are tried first, so that few have to be read.
             let (likely, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
                 self.bundles.iter().partition(|head| has_length(head));
             let head = likely.into_iter().chain(others).find(|head| is_its(head)).and_then(|head| key(head));
@@ -534,7 +535,7 @@ impl Inputs {
         Some(std::iter::once(Some(signed.path().to_path_buf())).chain(behind).collect())
     }
 
-    /// Returns the names of the bundles of which files were found.
+    /// Returns the names of the bundles that have files in the inputs.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.sets.keys().map(String::as_str)
     }
@@ -567,7 +568,7 @@ impl Inputs {
         volumes.flat_map(|(number, paths)| paths.iter().map(|path| (*number, path.as_path())))
     }
 
-    /// Whether all volumes of a bundle that were found are among these.
+    /// Whether all found volumes of a bundle are among these.
     pub(crate) fn has_only(&self, key: &str, volumes: &[Volume]) -> bool {
         let of = |number: VolumeNumber| volumes.get(number.index()?);
         // A wrong length is found without reading.

@@ -109,7 +109,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// Creates a look that knows the digests of earlier ones.
+    /// Creates a look that uses the digests of earlier looks.
     pub(crate) fn with(digests: &Digests) -> Self {
         Look { digests: digests.clone(), ..Look::default() }
     }
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_genuine_one_is_found_first_among_thousands() {
+    fn the_genuine_file_is_found_first_among_thousands() {
         let place = Place::new();
         let mut paths: Vec<PathBuf> = (0..2000).map(|number| place.sparse(&format!("s{number}"))).collect();
         let genuine = place.put("genuine", &place.genuine);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn few_are_read_in_a_look_and_none_twice() {
+    fn few_files_are_read_in_a_look_and_none_twice() {
         let place = Place::new();
         let mut paths: Vec<PathBuf> =
             (0..20).map(|number| place.put(&format!("x{number}"), &vec![7; SIZE as usize])).collect();
@@ -334,7 +334,7 @@ mod tests {
     fn only_one_sparse_file_is_read_per_look() {
         let place = Place::new();
         let paths: Vec<PathBuf> = (0..50).map(|number| place.sparse(&format!("s{number}"))).collect();
-        assert!(place.find(None, &paths).is_some(), "one of its length is there");
+        assert!(place.find(None, &paths).is_some(), "a file with its length is returned");
         assert_eq!(place.reads(), 1);
     }
 

@@ -77,13 +77,13 @@ pub(crate) struct Blame {
 }
 
 impl Blame {
-    /// Returns a function that blames the bundle with this index for an error.
+    /// Returns a function that records the bundle with this index as the cause of an error.
     pub(crate) fn on<E: Into<Error>>(bundle: usize) -> impl Fn(E) -> Blame {
         move |error| Blame { bundle: Some(bundle), error: error.into() }
     }
 }
 
-/// Blames no bundle.
+/// Records no bundle as the cause of the error.
 impl<E: Into<Error>> From<E> for Blame {
     fn from(error: E) -> Self {
         Blame { bundle: None, error: error.into() }
@@ -91,7 +91,7 @@ impl<E: Into<Error>> From<E> for Blame {
 }
 
 impl OpenedBundles {
-    /// Calls `attempt` with all bundles. If it blames a bundle for damage, the bundle is rebuilt or removed and
+    /// Calls `attempt` with all bundles. If it reports damage in a bundle, the bundle is rebuilt or removed and
     /// `attempt` is called again, so that a damaged bundle does not block a good one. A failed attempt must leave no
     /// changes. Returns the errors of the removed bundles with the result.
     ///
@@ -139,7 +139,7 @@ impl OpenedBundles {
         }
     }
 
-    /// Replaces a damaged bundle by the one that is rebuilt from its parity. A rebuilt bundle that is damaged is not
+    /// Replaces a damaged bundle with the one that is rebuilt from its parity. A rebuilt bundle that is damaged is not
     /// rebuilt again.
     fn replace_by_rebuilt(&mut self, index: usize, error: &BundleError) -> bool {
         let (Some(rebuilder), Some(bundle)) = (&self.rebuilder, self.bundles.get(index)) else {
@@ -199,7 +199,7 @@ pub(crate) fn open(
         let rebuilder = Rebuilder { there: Rc::clone(&there), keyring: keyring.clone(), scratch };
         opener.found.rebuilder = Some(rebuilder);
     }
-    // Complete bundles come first, because rebuilding the others may take long.
+    // Complete bundles are opened first, because rebuilding the others may take a long time.
     let may_be_rebuilt =
         |path: &Path| has_parity && file_sets::key(path).is_some_and(|key| !there.parity(&key).is_empty());
     let (mut later, mut failed) = (Vec::new(), Vec::new());

@@ -1,5 +1,5 @@
-//! Rebuilds a bundle from its parity. The result is accepted only if a trusted key signed it. Comparing its
-//! content with the signed digests is left to the caller.
+//! Rebuilds a bundle from its parity. The result is accepted only if a trusted key signed it. The caller
+//! compares its content with the signed digests.
 
 use std::fmt;
 use std::fs::File;

@@ -147,7 +147,7 @@ fn name_all_damage(
     progress: &dyn Progress,
 ) -> BundleError {
     let BundleError::Volumes { path, .. } = &error else { return error };
-    progress.info("The bundle is incomplete; checking its other volumes …");
+    progress.info(&format!("{} is incomplete; checking its other volumes …", path.display()));
     let there = Inputs::read(inputs).ok();
     there.and_then(|there| there.bad_volumes(path, keyring)).unwrap_or(error)
 }

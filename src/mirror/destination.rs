@@ -90,7 +90,8 @@ impl<'r> MirrorTarget<'r> {
         (self.report.errors.len(), self.report.warnings.len())
     }
 
-    /// Removes the errors and warnings beyond these counts. They concern a source that was rejected.
+    /// Removes the errors and warnings beyond these counts. They concern a source that was
+    /// rejected.
     pub(crate) fn truncate_messages(&mut self, (errors, warnings): (usize, usize)) {
         self.report.errors.truncate(errors);
         self.report.warnings.truncate(warnings);
@@ -227,8 +228,8 @@ impl<'r> MirrorTarget<'r> {
     /// Returns the date of a dataset's existing data; `None` if it is not a lower limit.
     ///
     /// The new date must be compared with the date of the existing content, not with that of its
-    /// manifest. If the new data was built at least [`TO_PUBLISH`] after the existing manifest, it is
-    /// newer in any case. Otherwise the date is read from the existing layer.
+    /// manifest. If the new data was built at least [`TO_PUBLISH`] after the existing manifest, it
+    /// is newer in any case. Otherwise the date is read from the existing layer.
     fn existing(
         &mut self,
         candidate: &MirrorCandidate<'_>,

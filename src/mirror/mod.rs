@@ -1,7 +1,8 @@
 //! `mirror`: streams datasets from the sources to registries, with the checks of an export and the rules of
 //! an import.
 //!
-//! This module queries each registry to decide which datasets to push. It keeps no state and uses no bundle.
+//! This module queries each registry to decide which datasets to push. It keeps no state and
+//! uses no bundle.
 
 pub(crate) mod destination;
 pub(crate) mod fan_out;

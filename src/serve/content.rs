@@ -119,8 +119,8 @@ fn add_image(site: &mut Site, verified: &Arc<VerifiedBlobs>, image: &Image) -> R
 /// Adds the files of a VEX repository, below the dataset's name.
 ///
 /// # Errors
-/// If the archive is missing, the manifest cannot be read, or the archive's path is not valid in a URL. The caller
-/// completes the message.
+/// If the archive is missing, the manifest cannot be read, or the archive's path is not valid in a
+/// URL. The caller completes the message.
 fn add_vex(
     site: &mut Site,
     verified: &Arc<VerifiedBlobs>,

@@ -35,7 +35,8 @@ use crate::trust::state::{Side, StateDir, waits_for};
 use crate::util::clock;
 use crate::util::text::{escape, format_second};
 
-/// A server that provides the datasets and images of bundles as a registry, and VEX repositories as files.
+/// A server that provides the datasets and images of bundles as a registry, and VEX repositories
+/// as files.
 pub struct BundleServer {
     listener: TcpListener,
     address: SocketAddr,

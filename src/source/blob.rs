@@ -42,8 +42,8 @@ impl Pieces<'_> {
     }
 }
 
-/// A blob's bytes. Reading returns `Ok(0)` only if their length and digest match the descriptor; the
-/// last piece is returned only after both were verified. Anything else is an error that wraps a
+/// A blob's bytes. Reading returns `Ok(0)` only if their length and digest match the descriptor;
+/// the last piece is returned only after both were verified. Anything else is an error that wraps a
 /// [`SourceError`] (see [`SourceError::from_io`]); after an error, every further read fails.
 pub struct Blob<'n> {
     pieces: Pieces<'n>,

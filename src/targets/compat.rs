@@ -1,5 +1,5 @@
-//! Rewrites manifests for registries that reject those of upstream: Quay rejects configurations with a type of their
-//! own, Harbor empty configurations, and GitLab artifact types.
+//! Rewrites manifests for registries that reject those of upstream: Quay rejects configurations with a custom type,
+//! Harbor rejects empty configurations, and GitLab rejects artifact types.
 //!
 //! The layers keep their digests, so Trivy unpacks the same data. Trivy reads neither the configuration nor the
 //! artifact type (v0.74.0, pkg/oci). The digest of the manifest changes. The result depends only on the bytes of

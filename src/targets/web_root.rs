@@ -3,7 +3,7 @@
 //! Each repository is a directory with the name of the dataset. It contains the archive under a stable name
 //! ([`vex_copy::archive_name`]), the same archive under its digest, the previous archive under its digest, and
 //! `.well-known/vex-repository.json`, which is replaced last. Every file is written under a temporary name and
-//! renamed, so that a reader gets the old or the new one. This module does not know bundles.
+//! renamed, so that a reader gets the old or the new one. This module does not depend on bundles.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -27,7 +27,7 @@ pub struct WebRoot {
     dir: Dir,
     owner: Option<Owner>,
     keep_previous: bool,
-    /// `None` for reading.
+    /// The lock; `None` for reading.
     _lock: Option<HeldLock>,
 }
 

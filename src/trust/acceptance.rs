@@ -1,6 +1,6 @@
 //! Acceptance: decides whether a bundle with a valid signature may be used here and now.
 //!
-//! Pure rules: they know the bundle's claims, the state of earlier imports and the time, but no files, targets or
+//! The rules depend on the bundle's claims, the state of earlier imports and the time, but not on files, targets or
 //! networks. A signature proves who made a bundle. These rules reject a replayed old bundle, one of two bundles with
 //! the same creation time, a bundle of another stream, and an expired bundle.
 
@@ -226,7 +226,7 @@ pub fn record(
     datasets: impl IntoIterator<Item = (String, Option<Timestamp>)>,
     system: Timestamp,
 ) {
-    /// Enough for years of weekly bundles. The floors cover older identities.
+    /// The limit of identities, which lasts for years of weekly bundles. The floors cover older identities.
     const MAX: usize = 256;
     let rollback = admission.by_override(ROLLBACK);
     let future = admission.by_override(FUTURE);
@@ -348,7 +348,7 @@ mod tests {
         state.floors.insert("trivy-db-2".into(), time("2026-11-20T06:00:00Z"));
         let dated = [("trivy-db-2".to_owned(), Some(time("2026-11-13T06:00:00Z")))];
         record(&mut state, &older, &admission, dated, time(NOW));
-        assert_eq!(state.last.unwrap().created, older.created, "the floor is lowered to what was admitted");
+        assert_eq!(state.last.unwrap().created, older.created, "the floor is lowered to the admitted bundle");
         assert_eq!(state.floors["trivy-db-2"], time("2026-11-13T06:00:00Z"));
         assert_eq!(state.overrides.len(), 1);
     }
@@ -368,9 +368,9 @@ mod tests {
             receive_heartbeat(&mut state, "h", heard, time(NOW)).map(|()| state.targets.len())
         };
         assert_eq!(heard("2026-11-21T09:00:00Z"), Ok(0));
-        assert!(matches!(heard("2026-11-21T09:00:00Z"), Err(Rejection::Late { .. })), "played back");
+        assert!(matches!(heard("2026-11-21T09:00:00Z"), Err(Rejection::Late { .. })), "a replayed heartbeat");
         assert!(matches!(heard("2026-11-20T09:00:00Z"), Err(Rejection::Late { .. })));
-        assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Rejection::Future { .. })), "would hide silence");
+        assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Rejection::Future { .. })), "it would hide missing heartbeats");
         assert_eq!(heard("2026-11-21T10:00:00Z"), Ok(0));
         // It was received while both clocks were fast.
         state.heard.as_mut().unwrap().created = time("2026-12-24T00:00:00Z");
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_future_is_rejected_and_never_raises_a_floor() {
+    fn a_bundle_from_the_future_is_rejected_and_never_raises_a_floor() {
         let future = candidate("2036-01-01T00:00:00Z", "a", None);
         assert!(matches!(verdict(&future, &TargetState::default()), Err(Rejection::Future { .. })));
         let nearly = candidate("2026-11-22T11:59:00Z", "b", None);
@@ -429,7 +429,7 @@ mod tests {
         let twin = candidate("2026-11-04T00:00:00Z", "4b", Some(2));
         assert!(
             matches!(verdict(&twin, &state), Err(Rejection::Equivocation { .. })),
-            "late is older, not equal"
+            "a late bundle is older than the last one"
         );
         let restarted = candidate("2026-11-05T00:00:00Z", "r", Some(1));
         assert_eq!(verdict(&restarted, &state).unwrap().gap, None);
@@ -452,6 +452,6 @@ mod tests {
         assert_eq!(judge(new, old), DatasetDecision::Accept);
         assert_eq!(judge(new, new), DatasetDecision::Accept);
         assert_eq!(judge(old, new), DatasetDecision::Older { floor: new.unwrap() });
-        assert_eq!(judge(None, new), DatasetDecision::Accept, "checks carry no date of their own");
+        assert_eq!(judge(None, new), DatasetDecision::Accept, "checks have no date");
     }
 }

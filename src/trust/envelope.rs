@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_exactly_eight() {
+    fn an_envelope_has_room_for_exactly_eight_signatures() {
         let keys: Vec<_> = (0..9).map(|_| SigningKey::generate().unwrap()).collect();
         let capacity = Envelope::capacity(TYPE, 7);
         assert_eq!(capacity % 512, 0);

@@ -110,13 +110,13 @@ pub enum TrustError {
         why: String,
     },
     /// A newer version of the program wrote the state.
-    #[error("the state in {path} is of format {format}, and this version (trivy-ferry {}) knows formats up to {known}", env!("CARGO_PKG_VERSION"))]
+    #[error("the state in {path} is of format {format}, and this version (trivy-ferry {}) supports formats up to {known}", env!("CARGO_PKG_VERSION"))]
     NewerState {
         /// The file.
         path: PathBuf,
         /// Its format.
         format: u32,
-        /// The newest format that is known.
+        /// The newest supported format.
         known: u32,
     },
     /// The state would be larger than the size limit.
@@ -336,7 +336,7 @@ pub enum Rejection {
         dataset: String,
     },
     /// A dataset is older than `--max-age` allows.
-    #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", format_minute(*.updated_at))]
+    #[error("{dataset} of {} is {age} old, and --max-age allows {allowed}", format_minute(*.updated_at))]
     TooOld {
         /// The dataset.
         dataset: String,

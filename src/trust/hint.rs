@@ -67,7 +67,7 @@ fn hint_of_state(error: &TrustError) -> &'static str {
             "Use the newer trivy-ferry that wrote it, or restore the file from a backup made before the upgrade."
         }
         TrustError::State { path, .. } if is_of_exports(path) => {
-            "Restore the file from a backup, or move it away: the next export then numbers the stream's bundles from 1 again and knows no earlier dates."
+            "Restore the file from a backup, or move it away: the next export then numbers the stream's bundles from 1 again and cannot compare dates with earlier exports."
         }
         TrustError::State { .. } => {
             "Restore the file from a backup, or move it away: the next import is then treated as the first."

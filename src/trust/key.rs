@@ -20,7 +20,7 @@ const KDF_ROUNDS: u32 = 600_000;
 /// The largest key file that is read, in bytes.
 pub const MAX_PEM: u64 = 64 << 10;
 
-/// The identifier of a public key: the sha256 of its SubjectPublicKeyInfo in DER. This computes it too:
+/// The identifier of a public key: the sha256 of its SubjectPublicKeyInfo in DER. The following command computes it too:
 /// `openssl pkey -pubin -in ferry.pub -outform DER | sha256sum`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(Digest);

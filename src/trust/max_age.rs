@@ -1,5 +1,5 @@
-//! The maximum age of data, by dataset: `3d,trivy-java-db=14d`. This module knows dates, but no
-//! bundles or targets.
+//! The maximum age of data, by dataset: `3d,trivy-java-db=14d`. This module depends on dates,
+//! but not on bundles or targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;

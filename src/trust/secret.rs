@@ -1,5 +1,5 @@
 //! Secrets in memory: private keys and passphrases. Keeps them out of core dumps, and wipes their
-//! buffers. This module knows bytes, but no formats of keys.
+//! buffers. This module handles bytes and does not parse keys.
 
 use std::io::{self, Read};
 

@@ -2,7 +2,7 @@
 //!
 //! Everything below a top directory is opened component by component, never through a symbolic link and
 //! never upwards, because an import may run as root in a directory that another user owns. A name is one
-//! component of a path; anything else that a caller passes is an error. This module knows nothing of Trivy.
+//! component of a path; anything else that a caller passes is an error. This module is not specific to Trivy.
 
 mod entry;
 pub(crate) mod lock;
@@ -107,9 +107,9 @@ pub(crate) struct Make<'m> {
 
 /// The place where a walk along a path ended.
 enum End {
-    /// At the directory that the path names.
+    /// The directory that the path names.
     Dir(Dir),
-    /// In the directory that holds the last component, with that component. It is not a link.
+    /// The directory that holds the last component, and that component, which is not a link.
     In(Dir, OsString),
 }
 

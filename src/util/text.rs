@@ -233,7 +233,7 @@ pub fn format_size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Formats a duration in seconds, or in milliseconds if it is no whole number of seconds: `60 s`, `500 ms`.
+/// Formats a duration in seconds, or in milliseconds if it is not a whole number of seconds: `60 s`, `500 ms`.
 pub fn format_duration(duration: Duration) -> String {
     match duration.subsec_millis() {
         0 => format!("{} s", duration.as_secs()),
@@ -252,8 +252,8 @@ pub fn format_age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Formats how long ago something was, such as `3 h ago`, or how far it is ahead of the clock if that is more than
-/// clocks usually differ.
+/// Formats the time since a past time, such as `3 h ago`. If the time is further ahead of the clock than clocks
+/// usually differ, formats the difference instead.
 pub fn format_ago(then: Timestamp, now: Timestamp) -> String {
     const USUAL: SignedDuration = SignedDuration::from_mins(5);
     match then.duration_since(now) > USUAL {

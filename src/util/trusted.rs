@@ -4,7 +4,7 @@
 //! A path is walked through file descriptors, and the checks are made on the descriptors that are used
 //! afterwards: of the directories on the way, then of the file itself. Links are followed, because Kubernetes
 //! Secrets and the CA files of RHEL are links, but only links of root or of this user, in directories that no
-//! other user can write. This module knows nothing of keys.
+//! other user can write. This module does not parse keys.
 
 use std::fmt;
 use std::fs::File;
@@ -31,7 +31,7 @@ enum Why {
 }
 
 impl WritableByOthers {
-    /// Returns why others can write to it: `owned by user 1000`, `mode 0777`.
+    /// Returns the reason why others can write to it: `owned by user 1000`, `mode 0777`.
     pub fn why(&self) -> String {
         match self.why {
             Why::Owner(uid) => format!("owned by user {uid}"),
@@ -165,7 +165,7 @@ impl TrustedUsers {
         Ok(if sticky { Ok(()) } else { self.judge(dir.path(), &entry) })
     }
 
-    /// Opens a directory. With `make`, a mode, creates it and its missing parents. Also returns the directories on
+    /// Opens a directory. If `make` is a mode, creates it and its missing parents. Also returns the directories on
     /// the way that another user can write to. The caller judges the directory itself.
     pub fn directory(&self, path: &Path, make: Option<u32>) -> io::Result<(Dir, Vec<WritableByOthers>)> {
         let mut found = Vec::new();

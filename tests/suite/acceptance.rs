@@ -575,7 +575,7 @@ fn a_rejected_bundle_is_skipped_if_a_newer_one_is_imported() {
         ran.good()
             .prints("skipped: older-than-the-first.tar: ")
             .prints("skipped: expired.tar: ")
-            .prints("a newer bundle is here");
+            .prints("a newer bundle was found");
         assert_eq!(host.installed("cache", "db"), date(days(-1)));
     }
     host.verify(&host.path("inbox"), &[]).good().prints("skipped: expired.tar");

@@ -81,7 +81,7 @@ fn state_of_a_newer_version_is_named_as_such() {
         state["floors"] = Value::Null;
         fs::write(&path, state.to_string()).unwrap();
     }
-    let words = ["is of format 2", "knows formats up to 1", "Use the newer trivy-ferry"];
+    let words = ["is of format 2", "supports formats up to 1", "Use the newer trivy-ferry"];
     host.import(&bundle, &[]).fails_with(2, &words).does_not_say("next import");
     status(&host, &[]).fails_with(2, &words);
     sender.export(&upstream, &[]).fails_with(2, &words);

@@ -30,7 +30,7 @@ pub struct ImportArgs {
     /// In a directory, the newest acceptable version of each dataset is imported.
     #[arg(required_unless_present = "restore")]
     pub bundle: Vec<PathBuf>,
-    /// Verify the bundle and print what would be imported; change nothing.
+    /// Verify the bundle and print the data to import; change nothing.
     #[arg(long, help_heading = RUN, conflicts_with_all = ["staging", "restore"])]
     pub dry_run: bool,
     /// Go back to the data from before the last import, without a bundle.

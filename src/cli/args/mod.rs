@@ -46,7 +46,7 @@ const STYLES: Styles =
 /// On the connected side, `export` collects trivy-db, trivy-java-db, trivy-checks and VEX Hub into one signed file.
 /// On the air-gapped side, `import` verifies it and fills Trivy's cache, a registry or a web root; `serve` serves it
 /// without any of them. A host that reaches both sides needs no bundle: `mirror` fills a registry directly.
-/// `rehearse` shows a whole trip on this machine.
+/// `rehearse` shows a complete trip on this machine.
 #[derive(Debug, Parser)]
 #[command(
     name = "trivy-ferry",
@@ -186,7 +186,7 @@ pub enum Command {
     /// copied, and is not stored. A tag is set after all of its data is in place. VEX repositories
     /// are not mirrored, because Trivy fetches them over HTTP.
     Mirror(MirrorArgs),
-    /// Show the whole trip on this machine, with sample data and without network.
+    /// Show a complete trip on this machine, with sample data and without network.
     Rehearse(RehearseArgs),
     /// Print completions for a shell.
     ///

@@ -10,7 +10,7 @@ const SETTLED: &str = "CVE-2099-0002";
 
 impl fmt::Display for RehearsalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Rehearsing the whole trip on this machine, with sample data and no network.")?;
+        writeln!(f, "Rehearsing a complete trip on this machine, with sample data and no network.")?;
         writeln!(
             f,
             "  1. connected side    {} datasets collected from a temporary registry:",

@@ -160,7 +160,7 @@ fn add(
         Some(typed) if !id.matches(typed) => {
             return Err(Error::usage(
                 format!("{} has the fingerprint {id}, not the one given", file.display()),
-                "Do not trust it. Ask its owner for the complete fingerprint over another channel.",
+                "Do not trust it; ask its owner for the complete fingerprint over another channel.",
             ));
         }
         Some(_) => {}

@@ -202,7 +202,8 @@ pub(crate) fn netrc(variable: impl Fn(&str) -> Option<OsString>) -> (Netrc, Opti
     }
 }
 
-/// Runs an action on a separate thread, because it may hang. After [`TIME_LIMIT`], the thread is abandoned.
+/// Runs an action on a separate thread, because it may hang. After [`TIME_LIMIT`], the thread is
+/// abandoned.
 fn within_time_limit<T: Send + 'static>(
     name: &str,
     action: impl FnOnce() -> T + Send + 'static,

@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(attempts_with(&retry_policy, true, asked).0, 2);
         assert!(retry_policy.elapsed() >= Duration::from_secs(300));
         let hours = || limited(Duration::from_secs(3600));
-        assert_eq!(attempts(RetryLimits::default(), true, hours).0, 1, "another source may be available at once");
+        assert_eq!(attempts(RetryLimits::default(), true, hours).0, 1, "another source may be faster");
     }
 
     #[test]

@@ -31,10 +31,11 @@ use crate::serve::http::inbound::Inbound;
 use crate::serve::http::respond::{Shared, respond};
 use crate::serve::http::site::Site;
 
-/// The maximum number of connections. Further ones wait until another ends. Each may use 25 KiB, because hyper
-/// doubles a full buffer.
+/// The maximum number of connections. Further ones wait until another ends. Each may use 25 KiB,
+/// because hyper doubles a full buffer.
 const CONNECTIONS: usize = 768;
-/// The maximum number of connections with TLS. Each uses 15 KiB more, for the bytes that [`Inbound`] allows and the keys.
+/// The maximum number of connections with TLS. Each uses 15 KiB more, for the bytes that
+/// [`Inbound`] allows and the keys.
 const CONNECTIONS_TLS: usize = 512;
 /// The time limit for the head of a request, and for an idle connection.
 const HEAD: Duration = Duration::from_secs(30);

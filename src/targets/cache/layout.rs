@@ -116,8 +116,8 @@ impl Slot {
         }
     }
 
-    /// Returns the order in a switch file by file. Files with a higher rank come later, because Trivy finds the others
-    /// through them.
+    /// Returns the rank of a file in a switch file by file. Files with a higher rank are put in place later, because
+    /// Trivy finds the others through them.
     pub(crate) fn rank(&self, path: &str) -> u8 {
         match (self.kind, path) {
             (_, path) if path == self.seal() => 3,
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leaves_the_cache_directory() {
+    fn no_slot_is_outside_the_cache_directory() {
         for bad in ["", "..", "a/b", "/etc", ".trivy-ferry", "a\nb"] {
             assert_eq!(Slot::of(Layout::Trivy, Kind::Vex, bad), None, "{bad:?}");
         }

@@ -390,11 +390,11 @@ enum TwoStepError {
 /// The method by which a dataset was put in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {
-    /// In one step.
+    /// One step.
     Atomic,
-    /// In two renames, between which the slot was missing for a moment.
+    /// Two renames, between which the slot was missing for a moment.
     TwoStep,
-    /// File by file, metadata last.
+    /// One step for each file, metadata last.
     PerFile,
 }
 

@@ -156,9 +156,9 @@ fn leftovers(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Runs `act` on a cache with generations 1 (kept) and 2 (in place), and kills it after every number of steps, and
-/// the recovery too. Then checks the result of an uninterrupted open. `first` is the first
-/// generation that is imported before the act, and `new` is the generation in place after it.
+/// Runs `act` on a cache with generations 1 (kept) and 2 (in place), and kills it and the following recovery after
+/// each of their steps. Then checks the result of an uninterrupted open. `first` is the first generation that is
+/// imported before `act`, and `new` is the generation in place after it.
 fn killed_everywhere(dataset: &str, refuse: Refuse, first: u32, new: u32, act: &dyn Fn(&Path)) {
     let generations: Vec<Files> =
         (0..4).map(|g| if g == 0 { Files::new() } else { expected(dataset, g) }).collect();

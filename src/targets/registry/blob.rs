@@ -1,8 +1,8 @@
 //! Uploads a blob in one request, or in chunks if the registry or a proxy rejects a request of that size. An
 //! interrupted upload is resumed if the registry reports its offset (distribution specification v1.1, "Pushing blobs").
 //!
-//! An upload is completed only after the content was read to its end without an error. The module does not know where
-//! the content comes from.
+//! An upload is completed only after the content was read to its end without an error. The module does not depend
+//! on the source of the content.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -121,7 +121,7 @@ impl Registry<'_> {
     /// Waits after a failed push of a blob until it may be retried.
     ///
     /// # Errors
-    /// The given error, if another attempt cannot help, or there were too many.
+    /// The given error, if another attempt cannot help or there were too many attempts.
     pub(crate) fn may_retry(
         &self,
         repository: &Repository,

@@ -2,8 +2,8 @@
 //! tags. At the end it reads the manifest back.
 //!
 //! The bytes are those that upstream published. The module stores nothing between runs, and queries
-//! the registry instead. Transient failures are retried. The module knows repositories and digests,
-//! but not bundles.
+//! the registry instead. Transient failures are retried. The module depends on repositories and
+//! digests, but not on bundles.
 
 use std::collections::HashMap;
 use std::io::{self, Read};

@@ -1,8 +1,8 @@
 //! The state: the record of the bundles that this host accepted and exported before.
 //!
 //! It consists of small JSON files in their own directory, which are replaced atomically. It is never in Trivy's
-//! cache, because `trivy clean` deletes that. This module does not know bundles, archives or
-//! networks.
+//! cache, because `trivy clean` deletes that. This module does not depend on bundles, archives
+//! or networks.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! The records of the state: plain data. This module does not know files.
+//! The records of the state: plain data. This module does no I/O.
 
 use std::collections::BTreeMap;
 
