@@ -46,8 +46,8 @@
 //! # The layers
 //!
 //! [`cli`] turns flags into options and reports into text. The modules below it do the work. They
-//! depend neither on flags nor on a terminal. A module imports modules of lower layers only; `tests/architecture.rs` reads
-//! this table and checks that.
+//! depend neither on flags nor on a terminal. A module imports modules of lower layers only;
+//! `tests/architecture.rs` reads this table and checks that.
 //!
 //! | layer | modules | purpose |
 //! |---|---|---|

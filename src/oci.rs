@@ -106,8 +106,9 @@ impl Manifest {
     /// Parses the bytes of a manifest.
     ///
     /// # Errors
-    /// If there are more than 1 MiB of bytes, or if they are not JSON, are an index or a list of platforms, or have
-    /// another schema version. The text is a description without the name of the source, which the caller adds.
+    /// If there are more than 1 MiB of bytes, or if they are not JSON, are an index or a list of
+    /// platforms, or have another schema version. The text is a description without the name of the
+    /// source, which the caller adds.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]

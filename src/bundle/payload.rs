@@ -528,7 +528,7 @@ impl Payload {
         // A date after that of the bundle would make the importer reject genuine data later.
         let ahead = |date: Timestamp| date.duration_since(self.created) > SignedDuration::from_hours(24);
         if contents.updated_at.is_some_and(ahead) {
-            return Err("is dated after the bundle".into());
+            return Err("is dated more than 24 hours after the bundle".into());
         }
         Ok(())
     }

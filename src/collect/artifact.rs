@@ -114,7 +114,8 @@ pub(crate) fn fetch_small_blobs(
             continue;
         }
         if descriptor.size > kind.max_packed() {
-            return Err(bad(format!("its configuration is too large ({} bytes)", descriptor.size)));
+            let (size, most) = (descriptor.size, kind.max_packed());
+            return Err(bad(format!("its configuration is too large ({size} bytes; limit: {most})")));
         }
         let mut spool = fetch(network, source, descriptor)?;
         if is_layer {

@@ -5,7 +5,7 @@ use crate::dataset::Selection;
 use crate::dataset::catalogue::TrivyVersion;
 
 /// The datasets of Trivy to fetch, and their sources. An empty list of repositories means those built into
-/// Trivy. If a list has several, the first that answers is used.
+/// Trivy. If a list has several, they are tried in order, and the newest data of the current ones is used.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SourceOptions {

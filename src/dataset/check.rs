@@ -73,13 +73,13 @@ impl UnpackLimits {
 
 /// The number of bytes at the beginning of a database that are kept: the largest page of bbolt and SQLite.
 const HEAD: usize = 64 << 10;
-/// The limit for a metadata.json or an index.json in bytes.
+/// The limit for a `metadata.json` or an `index.json` in bytes.
 const MAX_JSON: usize = 16 << 20;
 /// The limit in bytes for all paths of the files of a dataset. They stay in memory until the digest of the tree is
 /// known. VEX Hub has 13 KB, and 100,000 files with names of its average length have 6.4 MB.
 pub const MAX_NAMES: u64 = 8 << 20;
 
-/// The metadata.json of both databases (trivy-db, pkg/metadata; trivy-java-db, pkg/db).
+/// The `metadata.json` of both databases (trivy-db, pkg/metadata; trivy-java-db, pkg/db).
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Metadata {

@@ -73,7 +73,7 @@ impl MissingItem {
         }
         match items.iter().find(is_bad) {
             Some(bad) => Err(format!(
-                "names a missing item with invalid text lengths: {} and {} bytes",
+                "names a missing item with invalid lengths: {} bytes for the name, and {} for the reason",
                 bad.name.len(),
                 bad.why.len()
             )),

@@ -1,7 +1,7 @@
 //! Datasets: the data that Trivy downloads, and the rules for valid content.
 //!
-//! This module knows names, media types, default sources and the form of valid content. It opens neither files nor
-//! connections: it reads content from a reader and passes it to a [`Sink`].
+//! This module defines names, media types, default sources and the form of valid content. It opens
+//! neither files nor connections: it reads content from a reader and passes it to a [`Sink`].
 
 mod bolt;
 pub mod catalogue;

@@ -31,7 +31,7 @@ pub(super) fn check(head: &[u8], size: u64) -> Result<(), String> {
     }
     let pages = u64::from(u32::from_be_bytes([head[28], head[29], head[30], head[31]]));
     if pages == 0 || pages * page_size != size {
-        return Err(format!("is truncated: its header names {} bytes, but it has {size}", pages * page_size));
+        return Err(format!("is damaged: its header names {} bytes, but it has {size}", pages * page_size));
     }
     let page = &head[..head.len().min(page_size as usize)];
     match page.get(HEADER) {

@@ -77,7 +77,8 @@ impl fmt::Display for RelPath {
 /// An import computes it again from the installed bytes and compares the two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// The schema version of the database (`Version` in metadata.json): 2 for trivy-db, 1 for trivy-java-db.
+    /// The schema version of the database (`Version` in `metadata.json`): 2 for trivy-db, 1 for
+    /// trivy-java-db.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<u32>,
     /// The build time of the data, as stated in the data.

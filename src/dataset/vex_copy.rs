@@ -59,8 +59,8 @@ pub fn archive_at(location: &str) -> &str {
     archive.rsplit('/').next().unwrap_or_default()
 }
 
-/// Returns the `vex-repository.json` of a copy: the fields of upstream's for the version that Trivy reads, with one
-/// location.
+/// Returns the `vex-repository.json` of a copy: upstream's fields for the version that Trivy reads,
+/// with one location.
 ///
 /// It is written from scratch, because Go also accepts similar names of fields (`verſions`), which could otherwise
 /// make Trivy follow upstream's location.
@@ -91,8 +91,8 @@ pub fn point_at(upstream: &[u8], location: &str, record: &Record) -> Result<Vec<
     Ok(bytes)
 }
 
-/// Returns the update interval of scanners: upstream's, but at most one day, so that scanners find newer data in the
-/// copy.
+/// Returns the update interval of scanners: upstream's, but at most 24 hours, so that scanners find
+/// newer data in the copy.
 fn interval(version: &Value) -> &str {
     let given = version.get("update_interval").and_then(Value::as_str).unwrap_or_default();
     let most = |unit| match unit {

@@ -4,7 +4,7 @@
 //! Layout from APPNOTE.TXT 6.3.10, read like Go's archive/zip, which Trivy v0.74.0 uses through go-getter. Go accepts
 //! some archives that can be read in two ways. They are rejected here, so that both readers see the same files:
 //!
-//! - The last end record counts. Its comment must end with the file.
+//! - The last end record is used. Its comment must end with the file.
 //! - The directory must end at the beginning of the end records, and have the number of entries that they state. No
 //!   bytes may precede the archive.
 //! - A ZIP64 end record must equal the plain one, except for values that do not fit there.

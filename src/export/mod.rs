@@ -1,6 +1,6 @@
 //! `export`: collects the selected datasets, validates them, and writes one signed bundle.
 //!
-//! This module knows sources, bundles and places to write to. It does not know the command line or the
+//! This module depends on sources, bundles and destinations, but not on the command line or the
 //! terminal.
 
 pub(crate) mod drop_directory;

@@ -1,4 +1,4 @@
-//! The options of an export: what it collects, and how and where it writes.
+//! The options of an export.
 //!
 //! This module validates each option on its own. It reads no file and contacts no host.
 
@@ -17,7 +17,7 @@ use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
 
-/// The options of an export: what it collects, and how and where it writes.
+/// The options of an export: its content, its sources, its destinations and its rules.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ExportOptions {
@@ -45,7 +45,7 @@ pub struct ExportOptions {
     pub accept: Vec<Name>,
     /// Rejects data that is older than this.
     pub max_age: Option<MaxAge>,
-    /// Importers reject the bundle after this time since its creation.
+    /// The age after which importers reject the bundle.
     pub expires: Option<Age>,
     /// Dates the bundle by this host's clock even if the stream's last bundle is dated later.
     pub allow_earlier_date: bool,

@@ -1,6 +1,6 @@
 //! The report of an export.
 //!
-//! This module is plain data. It does not know how the export ran or how its report is printed.
+//! This module is plain data. It neither runs the export nor prints the report.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

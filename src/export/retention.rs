@@ -60,7 +60,7 @@ pub(crate) fn retain(
             kept.extend(content);
             continue;
         }
-        // The head volume last: without it, the owner of the others would be unknown.
+        // The head volume is removed last: without it, the owner of the others would be unknown.
         let behind = (0..volumes).map_while(|index| beside(&path, VolumeNumber::at(index)?));
         for volume in behind.chain(parity_of(&path)) {
             match fs::remove_file(&volume) {

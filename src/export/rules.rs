@@ -1,4 +1,4 @@
-//! The rules of an export: how a bundle is dated, and what may be signed.
+//! The rules of an export for the date of a bundle and for the data that may be signed.
 //!
 //! These are pure functions of options, dates and the last export. They do no I/O.
 
@@ -50,7 +50,8 @@ pub(crate) fn expiry(created: Timestamp, age: crate::util::age::Age) -> Result<T
     })
 }
 
-/// The lead of the last bundle over this host's clock above which `--allow-earlier-date` has an effect.
+/// `--allow-earlier-date` has an effect only if the last bundle is dated more than this time ahead
+/// of this host's clock.
 const EARLIER_FROM: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 /// The flag that dates a bundle by this host's clock even if the stream's last bundle is dated later.
 const EARLIER_DATE: &str = "--allow-earlier-date";
@@ -99,8 +100,8 @@ pub(crate) struct Verdict {
 /// Checks that a dataset has not shrunk since the stream's last bundle, and that Trivy can use it.
 ///
 /// # Errors
-/// If a table is missing; or if a third of its bytes or entries is gone, a database is empty, or Trivy cannot
-/// read a third of the documents of a VEX repository, and the options do not accept that.
+/// If a table is missing; or if 1/3 of its bytes or entries is gone, a database is empty, or Trivy
+/// cannot read 1/3 of the documents of a VEX repository, and the options do not accept that.
 pub(crate) fn examine(
     options: &ExportOptions,
     dataset: &Dataset,
@@ -153,8 +154,8 @@ pub(crate) fn examine(
     Err(Rejection::Suspect { dataset, source_name, why }.into())
 }
 
-/// Returns the losses since the last bundle, as warnings (from a tenth) and as reasons to reject the dataset
-/// (from a third).
+/// Returns the losses since the last bundle, as warnings (from 1/10) and as reasons to reject the
+/// dataset (from 1/3).
 fn shrunk(found: &Examination, last: Option<&DatasetSize>) -> (Vec<String>, Vec<String>) {
     /// Below this size, a single document makes too much of a difference.
     const FEW: u64 = 64 << 10;

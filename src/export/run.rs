@@ -1,6 +1,6 @@
 //! One export: collects, writes, signs and publishes a bundle.
 //!
-//! This module knows sources and destinations. It does not know what runs after the export.
+//! This module depends on sources and destinations. It does not run the command of `--exec-after`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Seek};
@@ -103,7 +103,7 @@ pub(crate) fn collect_and_write(
 /// Plans a bundle: its head, and the order of its members.
 ///
 /// # Errors
-/// If these are too many or too large for a bundle.
+/// If the members are too many or too large for a bundle.
 pub(crate) fn plan(
     info: BundleInfo,
     collected: &[CollectedDataset],

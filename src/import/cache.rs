@@ -1,5 +1,5 @@
-//! Imports into Trivy's cache: the chosen datasets are staged, then activated. This module does not know other
-//! targets.
+//! Imports into Trivy's cache: the chosen datasets are staged, then activated. This module does not
+//! depend on other targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -321,7 +321,7 @@ pub(crate) fn restore(
             "Import an older bundle with --allow-rollback instead.",
         ));
     }
-    report.warnings.push("importing the newest bundle, or --restore once more, undoes this".into());
+    report.warnings.push("to undo this, import the newest bundle, or use --restore again".into());
     cache_finish::finish(options, &mut cache, host, None, &mut report);
     Ok(report)
 }

@@ -31,8 +31,8 @@ pub(crate) struct CacheChoice {
     pub(crate) vex_manifest: Vec<u8>,
     /// The date that is compared with the floor.
     date: Timestamp,
-    /// Whether the data in its place is not worth keeping as an earlier generation: the same data, damaged, or data
-    /// that Trivy cannot read.
+    /// Whether the data in its place is not kept as an earlier generation, because it is a damaged
+    /// copy of the same version, or Trivy cannot read it.
     pub(crate) repairs: bool,
     /// Whether it was accepted here before.
     pub(crate) known: bool,

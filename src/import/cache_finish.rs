@@ -1,5 +1,5 @@
 //! The last steps of an import into a cache: Trivy's VEX configuration, its scan cache, and the scanner settings.
-//! This module does not know the rules of acceptance.
+//! This module does not depend on the rules of acceptance.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -150,7 +150,7 @@ pub(crate) fn write_settings(
     let scanner = Scanner { read_only_cache: false, data_home: host.data_home.clone() };
     let settings = settings(cache.dir(), host.version, in_place, &scanner);
     show(&settings, report);
-    report.heading = format!("Scan with these settings, or Trivy {} goes to the network:", host.version);
+    report.heading = format!("Scan with these settings, or Trivy {} uses the network:", host.version);
     report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
     write_files(&options.settings, &settings, report)
 }
@@ -179,8 +179,9 @@ fn harbor_vex(options: &ImportOptions) -> String {
     )
 }
 
-/// Returns when Trivy will try to download a newer database: NextUpdate has passed, and the last download is an hour
-/// old, or a day for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb: `NeedsUpdate`).
+/// Returns when Trivy will try to download a newer database: `NextUpdate` has passed, and the last
+/// download is 1 hour old, or 24 hours for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb:
+/// `NeedsUpdate`).
 fn fails_from(db: Option<&CachedDataset>, java_db: Option<&CachedDataset>) -> Option<Timestamp> {
     let due = |installed: &CachedDataset, hours| {
         let rested = installed.downloaded_at?.checked_add(SignedDuration::from_hours(hours)).ok()?;

@@ -1,4 +1,5 @@
-//! The lines that a run adds to the log of imports. This module knows reports and errors, and decides nothing.
+//! The lines that a run adds to the log of imports. This module depends on reports and errors, and
+//! decides nothing.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! The options of an import: its targets, and what it accepts.
+//! The options of an import.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::delivery::web_url::WebUrl;
 use crate::error::Error;
 use crate::targets::{Layout, Owner};
 
-/// The targets of an import, and what it accepts.
+/// The options of an import: its targets, and its rules for bundles and datasets.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ImportOptions {
@@ -41,7 +41,8 @@ pub struct ImportOptions {
     pub selection: Selection,
     /// The rules for accepting bundles.
     pub acceptance: AcceptanceOptions,
-    /// The version of Trivy that scans; `None` for that of the `trivy` on the PATH, else the newest.
+    /// The version of Trivy that scans; `None` for that of the `trivy` in `PATH`, else the newest
+    /// known.
     pub trivy_version: Option<TrivyVersion>,
     /// The files that scanner settings are written to.
     pub settings: SettingsOptions,

@@ -1,6 +1,6 @@
 //! The report of an import.
 //!
-//! This module is plain data. It does not know how the import ran or how its report is printed.
+//! This module is plain data. It neither runs the import nor prints the report.
 
 use serde::Serialize;
 
@@ -40,7 +40,7 @@ impl ImportReport {
     }
 
     /// Returns all errors, those of the targets first. If there are several targets, an error names its target, and an
-    /// error that all of them have appears once.
+    /// error that all of them share appears once.
     pub fn into_errors(self) -> Vec<Error> {
         let ImportReport { targets, errors_at_the_end, .. } = self;
         let count = targets.len();

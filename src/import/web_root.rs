@@ -1,5 +1,5 @@
 //! Imports into a web root: writes the VEX repositories of the bundles as files for a web server. This module does
-//! not know other targets.
+//! not depend on other targets.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -254,7 +254,7 @@ fn filter_chosen(
             choice.decision = decision;
             if let Some(moved) = moved {
                 report.warnings.push(format!(
-                    "{} was served at {} until now, and scanners keep using that URL until you run `trivy clean --vex-repo` there",
+                    "{} was served at {} until now, and scanners keep using that URL until you run `trivy clean --vex-repo` on their hosts",
                     choice.candidate.dataset.name,
                     escape(&moved)
                 ));

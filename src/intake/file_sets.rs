@@ -83,8 +83,7 @@ const NOT_NAMED: &str = "not named .tar";
 /// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
-/// The passes over the files of directories. Files of a head are added first, so that junk cannot use up the
-/// limits.
+/// The passes over the files of directories. Files of a head are first, so that junk cannot use up the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Heads,

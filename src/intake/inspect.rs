@@ -86,9 +86,9 @@ pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, E
         skipped.add(SkippedFile { name, why });
     }
     there.not_named().for_each(|file| skipped.add(file));
-    for (rows, of) in [(&signed, "a trusted key"), (&unsigned, "no trusted key")] {
+    for (rows, state) in [(&signed, "signed"), (&unsigned, "not signed")] {
         if rows.more > 0 {
-            let why = format!("signed by {of}; not shown, because there are too many");
+            let why = format!("{state} by a trusted key; not shown, because there are too many");
             skipped.add(SkippedFile { name: format_count(rows.more, "bundle"), why });
         }
     }

@@ -55,8 +55,9 @@ pub fn repair(inputs: &[PathBuf], trust: &[PathBuf], progress: &dyn Progress) ->
     let there = Inputs::read(inputs)?;
     let keys: Vec<&str> = there.with_parity().collect();
     if keys.is_empty() {
+        let named: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
         return Err(Error::usage(
-            "there are no parity files to repair a bundle with",
+            format!("there are no parity files in or beside {}", named.join(" and ")),
             "Copy the files named .par.001 and so on, which `trivy-ferry export --parity 10%` writes.",
         ));
     }

@@ -28,7 +28,7 @@ pub struct SignReport {
     pub fingerprint: String,
     /// Whether the key had signed it already.
     pub unchanged: bool,
-    /// Always empty, because any error ends the command.
+    /// The errors, which are always empty, because any error ends the command.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
 }

@@ -241,5 +241,7 @@ impl Rehearsal {
 }
 
 fn stream() -> Result<Stream, Error> {
-    "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))
+    "rehearsal"
+        .parse()
+        .map_err(|_| Error::usage("\"rehearsal\" is not a valid stream", "This is a bug; report it."))
 }

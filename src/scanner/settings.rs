@@ -309,7 +309,7 @@ impl Settings {
     /// [`TargetError::Value`] if a path has spaces or quotes; [`TargetError::Exists`] if the
     /// existing file has other variables; [`TargetError::Symlink`] or [`TargetError::NotAFile`] if
     /// it is a link or another kind of file; [`TargetError::NoDirectory`] if its directory does not
-    /// exist; else the error of the system, as [`TargetError::io`] sorts it.
+    /// exist; else the error of the system, converted by [`TargetError::io`].
     pub fn write_env(&self, path: &Path) -> Result<(), TargetError> {
         let mut text = String::new();
         for (name, value) in &self.environment {
@@ -343,7 +343,7 @@ impl Settings {
     /// [`TargetError::Exists`] if trivy-ferry did not write the existing file and `force` is not
     /// set; [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind
     /// of file; [`TargetError::NoDirectory`] if the directory does not exist; else the error of the
-    /// system, as [`TargetError::io`] sorts it.
+    /// system, converted by [`TargetError::io`].
     pub fn write_config(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
         ConfigFile { name: "trivy.yaml", text: self.config.clone() }.write(dir, force)
     }
@@ -386,7 +386,7 @@ impl ConfigFile {
     /// [`TargetError::Exists`] if trivy-ferry did not write the existing file and `force` is not
     /// set; [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind
     /// of file; [`TargetError::NoDirectory`] if the directory does not exist; else the error of the
-    /// system, as [`TargetError::io`] sorts it.
+    /// system, converted by [`TargetError::io`].
     pub fn write(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
         let path = dir.join(self.name);
         write(dir, &path, self.text.as_bytes(), |have| match force || have.starts_with(OURS) {
@@ -425,8 +425,8 @@ pub(crate) fn replace(
 ) -> Result<(), TargetError> {
     const MAX: u64 = 1 << 20;
     let path = dir.at(name);
-    let (mode, owner) = match dir.find(name).at("look", &path)? {
-        None => (FileMode::Shared(0o644), parent_owner(dir).at("look", dir.path())?),
+    let (mode, owner) = match dir.find(name).at("look it up", &path)? {
+        None => (FileMode::Shared(0o644), parent_owner(dir).at("look it up", dir.path())?),
         Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
         Some(entry) if !entry.is_file() => return Err(TargetError::NotAFile { path }),
         Some(entry) => {

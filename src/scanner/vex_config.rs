@@ -45,7 +45,7 @@ pub struct VexConfig {
     owner: Option<Owner>,
     /// The file's bytes; `None` if there is no file.
     bytes: Option<Vec<u8>>,
-    /// The parsed file, or why it could not be parsed.
+    /// The parsed file, or the reason why it could not be parsed.
     document: Result<Document, String>,
 }
 
@@ -77,7 +77,7 @@ impl VexConfig {
         let mut config = VexConfig { home, owner: None, bytes: None, document: Ok(Document::default()) };
         let Some(dir) = config.directory(false)? else { return Ok(config) };
         let path = dir.at(FILE);
-        match dir.find(FILE).at("look", &path)? {
+        match dir.find(FILE).at("look it up", &path)? {
             None => return Ok(config),
             Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
             Some(entry) if !entry.is_file() => return Err(TargetError::NotAFile { path }),
@@ -117,7 +117,7 @@ impl VexConfig {
     }
 
     /// Returns the name under which Trivy looks for a repository: the name of the enabled entry with its URL, else its
-    /// own name.
+    /// own name, whether or not an enabled entry has it.
     pub fn name_for<'a>(&'a self, carried: &'a CarriedRepository) -> &'a str {
         let enabled = || self.entries().iter().filter(|entry| entry.enabled);
         enabled()
@@ -296,7 +296,7 @@ impl VexConfig {
     fn write(&self, dir: &Dir, text: &str) -> Result<(), TargetError> {
         let changed =
             || TargetError::Exists { path: dir.at(FILE), what: CHANGED, advice: "Run the import again." };
-        if self.bytes.is_some() && dir.find(FILE).at("look", dir.at(FILE))?.is_none() {
+        if self.bytes.is_some() && dir.find(FILE).at("look it up", dir.at(FILE))?.is_none() {
             return Err(changed());
         }
         let is_same = |held: &[u8]| match self.bytes.as_deref() == Some(held) {
@@ -314,19 +314,20 @@ impl VexConfig {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !make => return Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let above = home.ancestors().skip(1).find_map(|above| Dir::top(above).ok());
-                let owner = above.map(|above| parent_owner(&above)).transpose().at("look", home)?.flatten();
+                let owner =
+                    above.map(|above| parent_owner(&above)).transpose().at("look it up", home)?.flatten();
                 Dir::top_or_make(home, owner).at("create the directory", home)?
             }
             Err(error) => return Err(TargetError::io("open", home, error)),
         };
         for name in [".trivy", "vex"] {
             let path = dir.at(name);
-            dir = match dir.find(name).at("look", &path)? {
+            dir = match dir.find(name).at("look it up", &path)? {
                 Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
                 Some(_) => dir.open(name).at("open", path)?,
                 None if !make => return Ok(None),
                 None => {
-                    let above = parent_owner(&dir).at("look", dir.path())?;
+                    let above = parent_owner(&dir).at("look it up", dir.path())?;
                     let owner = above.map(|above| self.owner.unwrap_or(above));
                     dir.make(name, FileMode::Shared(0o700), owner).at("create the directory", path)?
                 }
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_the_one_that_is_enabled() {
+    fn the_name_of_the_enabled_entry_is_used() {
         let (_dir, config) = with_file(
             "# mine\nrepositories:\n- name: 'off'\n  url: https://github.com/aquasecurity/vexhub\n  enabled: false\n- {name: hub, url: https://github.com/aquasecurity/vexhub/, enabled: yes}\n",
         );
@@ -564,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_entry_leaves_a_list_that_can_be_added_to() {
+    fn an_entry_can_be_added_after_the_last_one_was_removed() {
         let (with, _) = imported("# mine\n", "default", &[brought(URL, "a")], "a");
         let (empty, _) = imported(&with, "default", &[], "b");
         assert_eq!(empty, "# mine\nrepositories:\n");

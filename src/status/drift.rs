@@ -28,7 +28,7 @@ use crate::trust::state::{Origin, OthersData};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DriftState {
-    /// It matches the imported data, as far as a check without reading complete databases shows.
+    /// It matches the imported data in a check that does not read complete databases.
     InPlace,
     /// It is missing.
     Missing,
@@ -62,16 +62,16 @@ impl DriftState {
                 format!("Import {bundle} again, with --image, to restore it.")
             }
             DriftState::Differs if is_image => format!(
-                "Find out who replaced the tag. To set it to the bundle's image again, import {bundle} with --image and --replace-image-tags."
+                "Find out who replaced the tag; to set it to the bundle's image again, import {bundle} with --image and --replace-image-tags."
             ),
             DriftState::Missing | DriftState::Differs => {
                 format!("Import {bundle} again to restore it.")
             }
             DriftState::Older => format!(
-                "Import {bundle} again, unless the older data was restored on purpose (--restore). The next newer bundle clears this error too."
+                "Import {bundle} again, unless the older data was restored on purpose (--restore); the next newer bundle clears this error too."
             ),
             DriftState::Newer => {
-                "If the state is older than the target (it was restored, or imports used another --state-dir or path), import the newest bundle again. If something else updates the target, give the scanner the settings that `import` prints: they keep it offline."
+                "If the state is older than the target (it was restored, or imports used another --state-dir or path), import the newest bundle again; if something else updates the target, give the scanner the settings that `import` prints: they keep it offline."
                     .into()
             }
             DriftState::InPlace
@@ -241,8 +241,8 @@ pub(crate) fn in_registry(
     ))
 }
 
-/// Returns the further tags of a dataset that an import set, and that the registry has lost or that name something
-/// else.
+/// Returns the further tags that an import set for a dataset, if the registry has lost them or they
+/// name other data.
 ///
 /// # Errors
 /// If the registry cannot be reached, or rejects the request.

@@ -192,7 +192,7 @@ impl Families {
         }
     }
 
-    /// Adds how the last run ended, from `news` or else from the earlier text.
+    /// Adds the metrics of the last run, from `news` or else from the earlier text.
     fn add_runs(&mut self, news: RunNews, earlier: &str, now: Timestamp) {
         let before = |name: &str| earlier.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let kept = |name: &str| before(name).filter(|value| value.parse::<f64>().is_ok()).map(str::to_owned);

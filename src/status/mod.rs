@@ -128,7 +128,7 @@ fn nothing_known(imports: &[(String, ImportState)]) -> Error {
     )
 }
 
-/// Returns when a bundle of each stream was last accepted, according to the log.
+/// Returns the time at which the last bundle of each stream was accepted, according to the log.
 fn last_accepted(log: &[LogEntry]) -> BTreeMap<String, Timestamp> {
     let accepted = log.iter().filter(|entry| entry.event == Event::Accepted);
     accepted.map(|entry| (entry.stream.clone(), entry.at)).collect()

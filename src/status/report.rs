@@ -106,7 +106,8 @@ impl TargetStatus {
         if !self.lags {
             return hint.into();
         }
-        format!("{hint} If runs no longer use it, retire it: {}", self.forget_command())
+        let hint = hint.trim_end_matches('.');
+        format!("{hint}; if runs no longer use it, retire it: {}", self.forget_command())
     }
 
     /// The last bundle that it accepted, for messages.
@@ -188,8 +189,8 @@ pub struct ItemStatus {
     /// The date of the data that the target holds now, if it was checked and has a date.
     #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub in_use: Option<Timestamp>,
-    /// Whether `in_use` is the date of a manifest: the registry holds other data, and no import has read when that was
-    /// built.
+    /// Whether `in_use` is the date of a manifest: the registry holds other data, and no import has
+    /// read the build time of that data.
     pub manifest_date: bool,
     /// Whether it is still in place.
     pub state: DriftState,

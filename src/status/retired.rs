@@ -1,7 +1,7 @@
 //! Finds the targets that runs no longer use, from the state alone.
 //!
-//! The target of a job that no longer runs looks almost the same, so one run without a target is
-//! not enough. `forget` retires a target at once.
+//! A target whose job has stopped looks almost like a target that was removed from a job, so one
+//! run without a target is not enough. `forget` retires a target at once.
 
 use std::collections::BTreeMap;
 
@@ -30,9 +30,10 @@ pub(crate) struct Usage {
     pub(crate) lags: bool,
 }
 
-/// Compares a target with the others of its stream. It is retired if others have accepted [`BUNDLES`] newer bundles and
-/// either its directory is gone, or runs of the same targets have omitted it for [`LEFT_OUT`]; or if others are used
-/// [`UNUSED`] longer. One run is not enough: the last bundle may have been imported again to repair one target.
+/// Compares a target with the others of its stream. It is retired if others have accepted
+/// [`BUNDLES`] newer bundles and either its directory is gone, or runs of the same targets have
+/// omitted it for [`LEFT_OUT`]; or if others are used for [`UNUSED`] longer. One run is not enough:
+/// the last bundle may have been imported again to repair one target.
 pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Timestamp) -> Usage {
     let mut usage = Usage::default();
     let Some((of, used)) = targets.get(name).and_then(|of| Some((of, last_use(of, now)?))) else {
@@ -50,7 +51,8 @@ pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Ti
     usage
 }
 
-/// Returns when a target was last used. A clock that was fast must not make all others look unused.
+/// Returns the time at which a target was last used. A clock that was fast must not make all others
+/// look unused.
 fn last_use(of: &TargetState, now: Timestamp) -> Option<Timestamp> {
     let used = of.used.or_else(|| Some(of.last.as_ref()?.created));
     used.map(|used| used.min(now))
@@ -63,7 +65,7 @@ fn is_gone(name: &str) -> bool {
     })
 }
 
-/// Returns how many bundles `other` has accepted since the last bundle of `of`.
+/// Returns the number of bundles that `other` has accepted since the last bundle of `of`.
 fn newer_bundles(of: &TargetState, other: &TargetState) -> usize {
     let last = of.seen.last();
     let known = other.seen.iter().position(|seen| Some(seen) == last);
@@ -104,8 +106,8 @@ mod tests {
         // One job, which omits it now.
         assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[], 9), a), (true, true));
         assert!(!retired(state(day, &["registry:b"], 3), state(later, &[a], 9), a).0);
-        // Imports by hand into the other: after two hours, a day and a second before the limit, and
-        // at the limit.
+        // Imports by hand into the other target: after 2 hours, 1 day before the limit, 1 second
+        // before the limit, and at the limit.
         let beside = || state(day, &["registry:b"], 3);
         for (used, is_retired) in [
             ("2026-11-20T04:00:00Z", false),

@@ -10,7 +10,8 @@ use crate::digest::Digest;
 use crate::remote::{RemoteError, Unreachable};
 use crate::util::text;
 
-/// The reason why a target could not store, show or restore a dataset. Each path begins with the one that the caller passed.
+/// The reason why a target could not store, show or restore a dataset. Each path begins with the one that the caller
+/// passed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {

@@ -348,7 +348,7 @@ mod tests {
         state.floors.insert("trivy-db-2".into(), time("2026-11-20T06:00:00Z"));
         let dated = [("trivy-db-2".to_owned(), Some(time("2026-11-13T06:00:00Z")))];
         record(&mut state, &older, &admission, dated, time(NOW));
-        assert_eq!(state.last.unwrap().created, older.created, "the floor is lowered to the admitted bundle");
+        assert_eq!(state.last.unwrap().created, older.created, "the floor is lowered to this bundle");
         assert_eq!(state.floors["trivy-db-2"], time("2026-11-13T06:00:00Z"));
         assert_eq!(state.overrides.len(), 1);
     }
@@ -368,9 +368,9 @@ mod tests {
             receive_heartbeat(&mut state, "h", heard, time(NOW)).map(|()| state.targets.len())
         };
         assert_eq!(heard("2026-11-21T09:00:00Z"), Ok(0));
-        assert!(matches!(heard("2026-11-21T09:00:00Z"), Err(Rejection::Late { .. })), "a replayed heartbeat");
+        assert!(matches!(heard("2026-11-21T09:00:00Z"), Err(Rejection::Late { .. })), "replayed");
         assert!(matches!(heard("2026-11-20T09:00:00Z"), Err(Rejection::Late { .. })));
-        assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Rejection::Future { .. })), "it would hide missing heartbeats");
+        assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Rejection::Future { .. })), "ahead of the clock");
         assert_eq!(heard("2026-11-21T10:00:00Z"), Ok(0));
         // It was received while both clocks were fast.
         state.heard.as_mut().unwrap().created = time("2026-12-24T00:00:00Z");

@@ -29,6 +29,14 @@ pub enum TrustError {
         /// The reason.
         why: String,
     },
+    /// The file that requires a number of signers has no valid number.
+    #[error("{path} does not require a number of signers: {why}")]
+    NotANumber {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
     /// The private key is encrypted, and no passphrase or a wrong one was given.
     #[error("{path} is encrypted, and {why}")]
     Passphrase {

@@ -10,6 +10,9 @@ impl Hint for TrustError {
     fn hint(&self) -> String {
         match self {
             TrustError::File { .. } => "Check that the file exists and that you have permission to use it.".into(),
+            TrustError::NotANumber { .. } => {
+                "Set the number again with `trivy-ferry trust require NUMBER`.".into()
+            }
             TrustError::NotAKey { wanted, .. } => format!(
                 "Give {wanted}; `trivy-ferry keygen` creates a pair: NAME.key (private) and NAME.pub (public)."
             ),

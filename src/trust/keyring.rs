@@ -235,9 +235,11 @@ pub const MOST_SIGNERS: u32 = crate::trust::envelope::MAX_SIGNATURES as u32;
 
 /// Reads the minimum number of signers.
 fn read_min_signers(path: &Path) -> Result<u32, TrustError> {
-    const WANTED: &str = "a number of keys";
-    let not = |why: String| TrustError::NotAKey { path: path.into(), wanted: WANTED, why };
-    let file = trusted::open(path).map_err(|failed| not_opened(path, WANTED, failed))?;
+    let not = |why: String| TrustError::NotANumber { path: path.into(), why };
+    let file = trusted::open(path).map_err(|failed| match failed {
+        TrustedFileError::NotAFile => not("it is not a regular file".into()),
+        other => not_opened(path, PUBLIC, other),
+    })?;
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).map_err(|error| not(error.to_string()))?;
     let number = text.trim().parse().ok().filter(|number| (1..=MOST_SIGNERS).contains(number));

@@ -252,8 +252,8 @@ pub fn format_age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Formats the time since a past time, such as `3 h ago`. If the time is further ahead of the clock than clocks
-/// usually differ, formats the difference instead.
+/// Formats the time that has passed since `then`, such as `3 h ago`. If `then` is further ahead of the clock than
+/// clocks usually differ, formats the difference instead.
 pub fn format_ago(then: Timestamp, now: Timestamp) -> String {
     const USUAL: SignedDuration = SignedDuration::from_mins(5);
     match then.duration_since(now) > USUAL {

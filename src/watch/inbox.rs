@@ -27,7 +27,8 @@ use crate::watch::reason::{Disposition, Reason, may_be_completed};
 const OWN: &str = ".trivy-ferry";
 /// The prefix of the directories of taken files.
 const TAKEN: &str = "taken-";
-/// The prefix of the directories for files that cannot be put back because another file has got their name.
+/// The prefix of the directories for files that cannot be put back because another file now has
+/// their name.
 const BESIDE: &str = "beside-";
 /// The maximum number of such files with one name.
 const MAX_BESIDE: usize = 8;
@@ -182,7 +183,7 @@ impl Inbox {
         let watched = Dir::top(path).map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::ACCESS | Errno::PERM) => failed(path, error),
             Some(Errno::LOOP) => Error::usage(
-                format!("{} is or leads through a symbolic link that others can change", path.display()),
+                format!("{} is or contains a symbolic link that is writable by others", path.display()),
                 "Give the path of the directory itself.",
             ),
             _ => Error::usage(
@@ -312,8 +313,9 @@ impl Inbox {
         self.give_back(file, taken.was(file)).map_err(|error| self.failed(file, error))
     }
 
-    /// Puts a file back into the directory that it came from, 0 for the inbox. If another file has its name there, the
-    /// file goes to a `beside-` directory, so that another file of the same name does not displace it.
+    /// Puts a file back into the directory with the number `was`, 0 for the inbox. If another file
+    /// has its name there, the file is moved to a `beside-` directory, so that another file of the
+    /// same name does not displace it.
     ///
     /// # Errors
     /// If the file cannot be renamed, or if too many files have its name. It stays in place then.
@@ -399,8 +401,8 @@ impl Inbox {
         Ok(taken)
     }
 
-    /// Puts files back. A file whose name is in use goes to a `beside-` directory and is handled like the other one.
-    /// Files that cannot be put back now are put back when a later look begins.
+    /// Puts files back. A file whose name is in use is moved to a `beside-` directory and handled
+    /// like the other one. Files that cannot be put back now are put back when a later look begins.
     ///
     /// # Errors
     /// If a file cannot be renamed.
@@ -522,7 +524,8 @@ impl Inbox {
         let readable = std::os::unix::fs::PermissionsExt::from_mode(readable);
         let _ = std::fs::set_permissions(pinned.path.join(&kept), readable);
         let all = std::fs::read_dir(&pinned.path).into_iter().flatten().flatten().map(|entry| entry.path());
-        // Directories with later times come from a clock that was ahead, and count as older than the new one.
+        // Directories with later times were named while the clock was ahead, and count as older
+        // than the new one.
         let made = pinned.path.join(&kept);
         let mut all: Vec<PathBuf> = all.filter(|path| is_kept(path) && *path != made).collect();
         all.sort_by_key(|path| (*path < made, path.clone()));
@@ -556,7 +559,7 @@ fn is_held(error: &io::Error) -> bool {
 fn failed(path: &Path, error: io::Error) -> Error {
     let hint = match is_held(&error) {
         true => {
-            "trivy-ferry retries, because another program may have the file open. Check that this user may write and rename in the watched directory."
+            "trivy-ferry retries, because another program may have the file open; check that this user may write and rename in the watched directory."
         }
         false => "Check that this user may write and rename in the watched directory.",
     };

@@ -47,7 +47,8 @@ use crate::watch::report::{BundleOutcome, WaitingBundle, WatchReport};
 use crate::watch::seen::{SeenBundle, Todo};
 use crate::watch::state::{ImportedBundle, ImportedBundles, UnsignedQuota, WaitingTimes};
 
-/// The pause before a retry after a failure that may pass, such as an unreachable registry or a full disk.
+/// The pause before a retry after a temporary failure, such as an unreachable registry or a full
+/// disk.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// The pause before a retry after a rejection because of a clock. It is long, because each retry writes to the log.
 const RECHECK_PAUSE: Duration = Duration::from_secs(600);
@@ -209,7 +210,8 @@ impl Watch<'_> {
             self.errors.push(error);
         }
         if let Some(more) = self.unsigned.take_untold(clock::now()) {
-            let why = format!("{more} more files are not signed by a trusted key, or are not bundles");
+            let why =
+                format!("not signed by a trusted key, or no bundles: {}", format_count(more, "more file"));
             self.log(None, Event::Rejected, &why, true);
         }
         self.unsigned.save(self.inbox.own());
@@ -323,7 +325,7 @@ impl Watch<'_> {
         });
     }
 
-    /// Imports a settled bundle, or records why it waits.
+    /// Imports a settled bundle, or records the reason why it waits.
     fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
         if there.heartbeats_named(key).next().is_some() {
             return self.hear(there, key, files);

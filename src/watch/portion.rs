@@ -33,7 +33,8 @@ pub(crate) struct Sorted {
     pub(crate) trusted: bool,
     /// The missing part of the bundle by its signed manifest. `None` if only some of the files are handled.
     pub(crate) lacks: Option<BundleError>,
-    /// The reason why the handled files are not signed by a trusted key and cannot become so by waiting.
+    /// The reason why the handled files are not signed by a trusted key, which waiting cannot
+    /// change.
     pub(crate) junk: Option<BundleError>,
 }
 
@@ -88,7 +89,7 @@ impl Portion {
     }
 }
 
-/// Whether a head is not signed by a trusted key and cannot become so by waiting.
+/// Whether a head is not signed by a trusted key, which waiting cannot change.
 pub(crate) fn is_junk(why: &BundleError) -> bool {
     !why.is_signed() && !why.is_short() && !why.is_usage() && !matches!(why, BundleError::Read { .. })
 }

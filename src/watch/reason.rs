@@ -1,6 +1,6 @@
 //! `reason.json`, which says why the files beside it were processed or quarantined.
 //!
-//! This module knows the content of the file, but not the directories.
+//! This module handles the content of the file, but not the directories.
 
 use std::io::Read;
 use std::path::Path;

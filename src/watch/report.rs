@@ -1,6 +1,6 @@
 //! The report of a watch with `once`.
 //!
-//! This module is plain data. It does not know how the watch works or how the report is printed.
+//! This module is plain data. It does not depend on the watch or on the text of the report.
 
 use std::path::PathBuf;
 

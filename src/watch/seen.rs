@@ -41,6 +41,7 @@ pub(crate) enum Todo {
     Wait,
     /// Retries the import at this time.
     TryAt(Instant),
-    /// Retries at this time, within the limit of waiting. A clock that may be corrected caused the rejection.
+    /// Retries at this time, within the time limit for waiting. A clock that may be corrected
+    /// caused the rejection.
     JudgeAt(Instant),
 }

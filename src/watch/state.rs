@@ -156,7 +156,7 @@ impl UnsignedQuota {
         write_note(own, Self::FILE, self);
     }
 
-    /// Whether an hour has passed. Returns `true` if the clock went back.
+    /// Whether an hour has passed. Returns `true` if the clock was set back.
     fn is_over(since: Option<Timestamp>, now: Timestamp) -> bool {
         since.is_none_or(|since| !(SignedDuration::ZERO..Self::HOUR).contains(&now.duration_since(since)))
     }
@@ -179,7 +179,7 @@ impl UnsignedQuota {
         self.counted = self.counted.saturating_add(more as u64);
     }
 
-    /// Returns the number of counted files and resets it, once in an hour.
+    /// Returns the number of counted files and resets it, at most once an hour.
     pub(crate) fn take_untold(&mut self, now: Timestamp) -> Option<u64> {
         if self.counted == 0 || !Self::is_over(self.told, now) {
             return None;

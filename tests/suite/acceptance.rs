@@ -31,13 +31,13 @@ fn date(of: Timestamp) -> Option<String> {
 fn only_the_first_import_is_reported_as_such() {
     let host = Host::new();
     let ran = host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]);
-    ran.good().prints("first import of this stream here");
+    ran.good().prints("first import of this stream into this target");
     let ran = host.import(&host.bundle("two.tar", &bundle(days(-2))), &[]);
     ran.good();
     assert!(!ran.out.contains("first import"), "{ran:#?}");
     // Each cache has its own state.
     let ran = host.import_to("cache-2", &host.path("two.tar"), &[]);
-    ran.good().prints("first import of this stream here");
+    ran.good().prints("first import of this stream into this target");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn another_stream_is_rejected_by_name() {
     host.verify(&lab, &[]).good();
     // With `--stream`, it is accepted and gets its own state. The state of the first stream does
     // not change.
-    host.import(&lab, &["--stream", "lab"]).good().prints("first import of this stream here");
+    host.import(&lab, &["--stream", "lab"]).good().prints("first import of this stream into this target");
     assert_eq!(host.state("lab")["seen"].as_array().unwrap().len(), 1);
     assert_eq!(host.state("default")["seen"].as_array().unwrap().len(), 1);
     // Each bundle in a directory is judged, and the one of the right stream is imported.

@@ -87,7 +87,7 @@ fn status_shows_the_age_of_all_data_and_missing_data() {
     newer
         .exits(7)
         .prints("NEWER")
-        .warns("If something else updates the target")
+        .warns("if something else updates the target")
         .warns("another --state-dir or path");
 }
 

@@ -299,8 +299,8 @@ fn media_are_read_one_after_the_other() {
     };
     let import = |medium: &str| host.import(&host.path(medium), &["--staging", "gathered"]);
     plug_in(&rest[..2]);
-    import("a").fails_with(6, &["head volume", "Bring the medium that has it"]);
-    import("b").fails_with(6, &["are missing", name(&rest[2]), "Bring the medium that has it"]);
+    import("a").fails_with(6, &["head volume", "Bring a medium with a missing volume"]);
+    import("b").fails_with(6, &["are missing", name(&rest[2]), "Bring a medium with a missing volume"]);
     // A volume is damaged on the way, and then copied again.
     plug_in(&rest[2..]);
     let broken = host.path("a").join(name(&rest[3]));

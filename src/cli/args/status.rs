@@ -22,7 +22,7 @@ pub struct StatusArgs {
     /// Or for each dataset: trivy-db=3d,trivy-java-db=14d. An age without a name is for trivy-db.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
-    /// Fail if the last heartbeat, or its announced bundle, is older than this.
+    /// Fail if the last heartbeat, or a missing bundle that it announced, is older than this.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_MAX_SILENCE", value_name = "TIME")]
     pub max_silence: Option<Age>,
     /// Also check whether registries still hold the imported data.

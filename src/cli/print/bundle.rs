@@ -92,7 +92,7 @@ impl fmt::Display for InspectedBundle {
 }
 
 impl InspectedBundle {
-    /// Writes the signers of the bundle, or why it is not verified.
+    /// Writes the signers of the bundle, or the reason why it is not verified.
     fn write_signatures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(why) = &self.why else {
             for signer in &self.signers {

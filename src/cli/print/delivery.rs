@@ -21,7 +21,7 @@ impl fmt::Display for AdmittedBundle {
         let signers: Vec<String> = self.signers.iter().map(SignerInfo::to_string).collect();
         writeln!(f, "{}   signed by {}, created {} ago", self.name, signers.join(" and "), self.age)?;
         if self.first_import {
-            writeln!(f, "  first import of this stream here")?;
+            writeln!(f, "  first import of this stream into this target")?;
         }
         if self.superseded {
             writeln!(f, "  late: newer bundles of this stream arrived before")?;
@@ -58,7 +58,7 @@ impl fmt::Display for DatasetResult {
             (now, was) => (now.map(format_minute), was.map(format_minute)),
         };
         let date = now.or_else(|| self.version.clone()).unwrap_or_default();
-        let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
+        let line = format!("{:<15} {:<13} {date}", self.name, self.status.word());
         f.write_str(line.trim_end())?;
         match (self.status, was) {
             (

@@ -497,7 +497,7 @@ mod tests {
 
     /// Forged pages compress to almost nothing, so a hostile source can send millions.
     #[test]
-    fn inner_pages_of_no_use_take_neither_memory_nor_time() {
+    fn useless_inner_pages_take_limited_memory_and_time() {
         for (children, most) in [(0u16, 2000), (32, 2000), (31, 40_000), (1, 140_000)] {
             let mut count = bolt_head(512);
             let mut page = branch(0, &vec![7; usize::from(children.min(31))])[..512].to_vec();

@@ -1,7 +1,7 @@
 //! The destination of an export. Files have temporary names while they are written, and get their final names
 //! after everything is signed and synced. The next export finds the leftover files of an interrupted one.
 //!
-//! This module knows names, files and room. It does not know the sources of the data.
+//! This module depends on names, files and free space, but not on the sources of the data.
 
 pub(crate) mod resume;
 pub(crate) mod room;
@@ -55,7 +55,7 @@ pub(crate) struct Destination {
 /// A bundle that is being written. If it is dropped before it is published, it keeps the files that the next
 /// export can resume, if any.
 pub(crate) struct PendingBundle {
-    /// The final names of its files, the first one first.
+    /// The final names of its files, in order.
     names: Vec<PathBuf>,
     /// Their temporary names.
     partials: Vec<PathBuf>,
@@ -269,7 +269,7 @@ impl Destination {
             place(&self.directories, &files.lengths, start.there)
                 .map_err(|(path, error)| failed(&path, error))
         };
-        // A new bundle is worth more than leftover files.
+        // Leftover files only save downloads, so they are removed for a new bundle.
         let mut placed = places()?;
         while placed.is_err() && leftovers.last().is_some_and(|leftover| leftover.path != start.first) {
             if let Some(leftover) = leftovers.pop() {

@@ -1,5 +1,5 @@
-//! Chooses a directory with enough room for each file. This module knows lengths and file systems, but no
-//! bundles.
+//! Chooses a directory with enough room for each file. This module depends on lengths and file
+//! systems, but not on bundles.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub(crate) fn place<'f>(
 /// files.
 pub(crate) fn is_fat(directory: &Path) -> bool {
     let Ok(stat) = rustix::fs::statfs(directory) else { return false };
-    // MSDOS_SUPER_MAGIC and FUSE_SUPER_MAGIC (statfs(2)).
+    // `MSDOS_SUPER_MAGIC` and `FUSE_SUPER_MAGIC` (statfs(2)).
     stat.f_type == 0x4d44
         || stat.f_type == 0x6573_5546
             && std::fs::canonicalize(directory).is_ok_and(|directory| {

@@ -1,7 +1,7 @@
 //! The files of a pending bundle as one sequence of bytes: the only file, or the head volume and the others.
 //!
-//! The files stay open from the first byte to the last. None is opened by name again, because another process
-//! may have replaced it. This module does not know the format of a bundle.
+//! The files stay open from the first byte to the last. None is opened by name again, because
+//! another process may have replaced it. This module does not depend on the format of a bundle.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};

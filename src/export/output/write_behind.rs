@@ -1,7 +1,7 @@
 //! Writes in a separate thread while the caller fetches and validates the next bytes, so that a slow medium
 //! is never idle.
 //!
-//! This module knows open files and offsets. It does not know the format of a bundle.
+//! This module depends on open files and offsets, but not on the format of a bundle.
 
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};

@@ -1,5 +1,5 @@
 //! Imports into registries: compares the registry with the bundles, pushes the missing content, and reports the
-//! results. This module does not know other targets.
+//! results. This module does not depend on other targets.
 
 use jiff::Timestamp;
 
@@ -162,7 +162,7 @@ struct AskedRegistry<'a> {
 struct Existing {
     /// The date of its build, if it is known.
     date: Option<Timestamp>,
-    /// The date below which older data is not pushed.
+    /// The minimum date: older data is not pushed.
     floor: Option<Timestamp>,
     /// Whether it may have another origin than the imports of this host.
     foreign: bool,

@@ -1,5 +1,5 @@
 //! Pushes the requested images of the bundles: the blobs and manifests that a registry lacks, then the tags. This
-//! module does not know other targets.
+//! module does not depend on other targets.
 
 use std::collections::BTreeMap;
 

@@ -206,7 +206,8 @@ impl<'p> RetryPolicy<'p> {
     /// Records a failure and schedules a retry.
     ///
     /// # Errors
-    /// Returns `error` if a retry cannot help, if there were too many, or if there is no time for the pause.
+    /// Returns `error` if a retry cannot help, if there were too many, or if there is no time for the pause;
+    /// [`RemoteError::LongPause`] if the server asks for a pause that is too long.
     pub(crate) fn failed<E: Retryable>(&self, host: &str, error: E) -> Result<(), E> {
         let again = error.retry();
         self.failed_for(host, error, again)

@@ -768,7 +768,7 @@ fn dropped_bundles_are_complete_and_repeated_as_often_as_requested() {
     let before = names(&out).len();
     // Even root cannot create files in this directory.
     let ran = run(&["--drop", "/proc/self"]);
-    ran.exits(7).warns("the copy could not be written").warns("copy the bundle, the head volume last");
+    ran.exits(7).warns("the copy could not be written").warns("copy the bundle there, its head volume last");
     assert!(names(&out).len() > before);
 }
 
