@@ -210,8 +210,8 @@ impl Watch<'_> {
             self.errors.push(error);
         }
         if let Some(more) = self.unsigned.take_untold(clock::now()) {
-            let why =
-                format!("not signed by a trusted key, or no bundles: {}", format_count(more, "more file"));
+            let files = format_count(usize::try_from(more).unwrap_or(usize::MAX), "more file");
+            let why = format!("{files}: not a bundle, or not signed by a trusted key");
             self.log(None, Event::Rejected, &why, true);
         }
         self.unsigned.save(self.inbox.own());
