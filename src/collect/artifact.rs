@@ -83,6 +83,11 @@ pub(crate) fn announced(artifact: &Artifact) -> Option<Timestamp> {
     artifact.manifest.annotations.get(oci::CREATED).and_then(|date| date.parse().ok())
 }
 
+/// Explains that a configuration has more bytes than its limit.
+fn too_large(size: u64, most: u64) -> String {
+    format!("its configuration is too large ({size} bytes; limit: {most})")
+}
+
 /// Fetches and validates the small blobs of an artifact.
 ///
 /// # Errors
@@ -114,8 +119,7 @@ pub(crate) fn fetch_small_blobs(
             continue;
         }
         if descriptor.size > kind.max_packed() {
-            let (size, most) = (descriptor.size, kind.max_packed());
-            return Err(bad(format!("its configuration is too large ({size} bytes; limit: {most})")));
+            return Err(bad(too_large(descriptor.size, kind.max_packed())));
         }
         let mut spool = fetch(network, source, descriptor)?;
         if is_layer {
