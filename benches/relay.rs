@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The time whose data may pass at once after a pause.
+/// The maximum burst after a pause, as the time in which the link transfers its data.
 const BURST: Duration = Duration::from_millis(2);
 
 /// A link with a limited rate, and the time when it is free again.

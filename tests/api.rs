@@ -217,7 +217,7 @@ impl Signer for Confused {
 }
 
 #[test]
-fn a_signer_that_signs_something_else_makes_no_bundle() {
+fn with_a_signer_that_signs_something_else_no_bundle_is_written() {
     let trip = Trip::new();
     let error = Exporter::new(trip.export(&Artifact::db()))
         .run(&Confused(SigningKey::generate().unwrap()), &Silent)

@@ -123,7 +123,7 @@ pub(crate) fn gather(
     faults.error(head, payload).map_or(Ok(()), Err)
 }
 
-/// Reads all volumes behind the head and names those that do not have their signed digest.
+/// Reads all volumes after the head and names those that do not have their signed digest.
 pub(crate) fn damaged(head: &Path, content: &Content, payload: &Payload) -> Option<BundleError> {
     let mut faults = Faults::default();
     for (index, path) in content.volumes_in(0..content.length()) {

@@ -111,7 +111,7 @@ pub struct Payload {
     /// The images in the bundle.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<Image>,
-    /// The volumes behind the head, if the bundle is split.
+    /// The volumes after the head, if the bundle is split.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
     /// The items that the exporter should have carried but could not get.
@@ -266,13 +266,14 @@ impl Dataset {
     }
 
     /// Checks that its manifest names the blobs that the payload lists, so that a registry serves exactly the
-    /// signed content by that manifest.
+    /// signed content for that manifest.
     ///
     /// # Errors
     /// If the bytes are not a manifest, or name other blobs than the payload lists. The text is a clause about the
     /// dataset.
     pub fn agrees_with(&self, manifest: &[u8]) -> Result<(), String> {
-        let manifest = oci::Manifest::parse(manifest).map_err(|why| format!("its manifest is {why}"))?;
+        let manifest =
+            oci::Manifest::parse(manifest).map_err(|why| format!("cannot use its manifest: {why}"))?;
         let named = manifest.blobs().map(|blob| (blob.digest, blob.size));
         let listed = std::iter::once(&self.config).chain(&self.layers).map(|blob| (blob.digest, blob.size));
         match named.eq(listed) {
@@ -390,7 +391,8 @@ impl Payload {
         MissingItem::check(&self.missing).map_err(|why| format!("it {why}"))?;
         let (datasets, images) = (self.datasets.len(), self.images.len());
         if datasets + images == 0 || datasets > MAX_DATASETS || images > MAX_IMAGES {
-            return Err(format!("it lists {datasets} datasets and {images} images"));
+            let limits = format!("limits: {MAX_DATASETS} and {MAX_IMAGES}, and at least one item");
+            return Err(format!("it lists {datasets} datasets and {images} images ({limits})"));
         }
         let described = self.datasets.iter().map(Dataset::described).fold(0, u64::saturating_add);
         let manifests =
@@ -439,12 +441,12 @@ impl Payload {
         if self.volumes.is_empty() == self.requires.iter().any(|feature| feature == volumes::FEATURE) {
             return Err(format!("it lists {} volumes, but requires {:?}", self.volumes.len(), self.requires));
         }
-        if self.volumes.len() > volumes::MAX_VOLUMES || self.volumes.iter().any(|volume| volume.size == 0) {
-            return Err(format!(
-                "it lists {} volumes (limit: {}), or one of them is empty",
-                self.volumes.len(),
-                volumes::MAX_VOLUMES
-            ));
+        if self.volumes.len() > volumes::MAX_VOLUMES {
+            let most = volumes::MAX_VOLUMES;
+            return Err(format!("it lists {} volumes (limit: {most})", self.volumes.len()));
+        }
+        if self.volumes.iter().any(|volume| volume.size == 0) {
+            return Err("it lists a volume of 0 bytes".into());
         }
         Ok(())
     }

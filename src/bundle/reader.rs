@@ -99,7 +99,7 @@ impl UnverifiedBundle {
         Ok(UnverifiedBundle { path: path.into(), file, length, capacity, envelope })
     }
 
-    /// Returns the unverified payload, for showing only.
+    /// Returns the unverified payload, for display only.
     ///
     /// # Errors
     /// [`BundleError::Unknown`] if the payload needs a newer version of trivy-ferry;
@@ -553,8 +553,8 @@ impl BundleError {
 }
 
 impl SignedBundle {
-    /// Reads all volumes behind the head and returns an error that names each missing or damaged one. `None` if all
-    /// are good. `find` returns the path of a volume.
+    /// Reads all volumes after the head and returns an error that names each missing or damaged one. `None`
+    /// if all are good. `find` returns the path of a volume.
     pub fn bad_volumes(&self, find: &dyn Fn(VolumeNumber) -> Option<PathBuf>) -> Option<BundleError> {
         let mut faults = Faults::default();
         for (index, volume) in self.payload().volumes.iter().enumerate() {

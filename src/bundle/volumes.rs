@@ -12,10 +12,10 @@ use crate::digest::Digest;
 
 /// The feature in `requires` that a reader of volumes must support.
 pub(super) const FEATURE: &str = "volumes";
-/// The highest number of volumes behind a head: their numbers have 3 digits.
+/// The highest number of volumes after a head: their numbers have 3 digits.
 pub const MAX_VOLUMES: usize = 999;
 
-/// A volume behind the head, as the payload lists it.
+/// A volume after the head, as the payload lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Its length in bytes.

@@ -166,7 +166,7 @@ impl BundlePlan {
         self.payload.length
     }
 
-    /// Returns the lengths of its files in bytes: the only file, or the head and the volumes behind it.
+    /// Returns the lengths of its files in bytes: the only file, or the head and the volumes after it.
     pub fn files(&self) -> Vec<u64> {
         let volumes = self.payload.volumes.iter().map(|volume| volume.size);
         [self.payload.head_length()].into_iter().chain(volumes).collect()
@@ -339,7 +339,7 @@ pub struct BundleWriter<W> {
     next: usize,
 }
 
-/// Computes the digest of each volume behind the head while its bytes are written.
+/// Computes the digest of each volume after the head while its bytes are written.
 struct VolumeWriter<W> {
     out: W,
     /// The remaining bytes of the head.

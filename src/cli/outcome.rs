@@ -64,7 +64,8 @@ impl CommandOutcome {
         }
     }
 
-    /// Returns the exit code. The most severe error decides: a failed target before damage, damage before rejections.
+    /// Returns the exit code of the most severe error: a failed target outranks damage, and damage
+    /// outranks rejections.
     pub fn exit_code(&self) -> u8 {
         gravest(&self.errors).map_or(0, Category::exit_code)
     }

@@ -51,7 +51,7 @@ pub(crate) struct CollectedDataset {
 
 impl CollectedDataset {
     /// Unpacks the small content layer as an importer does, and compares the result with the description to
-    /// sign. This finds data that importers would reject before it is carried. A large layer is not checked
+    /// sign. Data that importers would reject is thus found before it is carried. A large layer is not checked
     /// here: its description comes from unpacking it.
     ///
     /// # Errors
@@ -83,9 +83,10 @@ pub(crate) fn announced(artifact: &Artifact) -> Option<Timestamp> {
     artifact.manifest.annotations.get(oci::CREATED).and_then(|date| date.parse().ok())
 }
 
-/// Explains that a configuration has more bytes than its limit.
-fn too_large(size: u64, most: u64) -> String {
-    format!("its configuration is too large ({size} bytes; limit: {most})")
+/// Explains that a layer or a configuration has more bytes than its limit.
+fn too_large(is_layer: bool, size: u64, most: u64) -> String {
+    let what = if is_layer { "layer" } else { "configuration" };
+    format!("its {what} is too large ({size} bytes; limit: {most})")
 }
 
 /// Fetches and validates the small blobs of an artifact.
@@ -119,7 +120,7 @@ pub(crate) fn fetch_small_blobs(
             continue;
         }
         if descriptor.size > kind.max_packed() {
-            return Err(bad(too_large(descriptor.size, kind.max_packed())));
+            return Err(bad(too_large(is_layer, descriptor.size, kind.max_packed())));
         }
         let mut spool = fetch(network, source, descriptor)?;
         if is_layer {

@@ -245,11 +245,14 @@ impl<'a> BestSource<'a> {
             let most = candidates.iter().map(votes).max().unwrap_or(0);
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
+                let pause = self.network.within_deadline(left.min(QUORUM_RETRY_INTERVAL));
                 self.progress.info(&format!(
-                    "{most} of {} required registries have the same {}; retrying in 1 minute",
-                    quorum.wanted, wanted.name
+                    "{most} of {} required registries have the same {}; retrying in {} s",
+                    quorum.wanted,
+                    wanted.name,
+                    pause.as_secs()
                 ));
-                std::thread::sleep(self.network.within_deadline(left.min(QUORUM_RETRY_INTERVAL)));
+                std::thread::sleep(pause);
             }
             if left.is_zero() || self.network.check_deadline().is_err() {
                 let named = |artifact: &Artifact| {

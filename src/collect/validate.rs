@@ -19,7 +19,7 @@ use crate::util::text::escape;
 /// The result of the validation.
 pub(crate) type Validation = Result<Examined, UnpackError>;
 
-/// The content of a layer, and its oddities.
+/// The content of a layer, and the findings about it.
 pub(crate) struct Examined {
     pub(crate) contents: Contents,
     pub(crate) examination: Examination,

@@ -20,7 +20,7 @@ use crate::util::pipe::{PipeReader, pipe};
 const MAX_EXTENSION: u64 = 64 << 10;
 /// The limit for the padding after the last file in bytes. GNU tar pads to a multiple of 10 KiB.
 const MAX_PADDING: u64 = 64 << 10;
-/// The limit of headers, directories and extensions included.
+/// The limit of headers, including those of directories and extensions.
 const MAX_HEADERS: u64 = 400_000;
 
 /// Unpacks a layer of one of the three OCI artifacts into `sink`, and returns the description of its content.

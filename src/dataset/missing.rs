@@ -73,8 +73,9 @@ impl MissingItem {
         }
         match items.iter().find(is_bad) {
             Some(bad) => Err(format!(
-                "names a missing item with invalid lengths: {} bytes for the name, and {} for the reason",
+                "names a missing item with invalid lengths: {} bytes for the name, {} for the tag, and {} for the reason",
                 bad.name.len(),
+                bad.tag.as_ref().map_or(0, String::len),
                 bad.why.len()
             )),
             None => Ok(()),

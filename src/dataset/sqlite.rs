@@ -199,7 +199,7 @@ pub(super) mod tests {
         assert_eq!(check(&database(&["artifacts"]), 4096), Err("has no table indices".into()));
         assert_eq!(check(&database(&["artifact", "indices"]), 4096), Err("has no table artifacts".into()));
         assert_eq!(check(&[0; 4096], 4096), Err("is not a SQLite database".into()));
-        assert!(check(&good, 8192).unwrap_err().contains("truncated"));
+        assert!(check(&good, 8192).unwrap_err().contains("damaged"));
     }
 
     #[test]

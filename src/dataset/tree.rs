@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::content_digest::{ContentDigest, ContentHasher};
+use crate::util::text::format_count;
 
 /// A relative path in a layer or an archive that cannot escape its directory: no empty, `.` or `..` component, no
 /// backslash, no control character, at most 512 bytes.
@@ -136,16 +137,20 @@ impl Contents {
         }
         if self.files.len() != signed.files.len() {
             return Some(format!(
-                "it has {} files instead of the signed {}",
-                self.files.len(),
+                "it has {} instead of the signed {}",
+                format_count(self.files.len(), "file"),
                 signed.files.len()
             ));
         }
+        let files = |count: u64| format_count(usize::try_from(count).unwrap_or(usize::MAX), "file");
         match (&self.tree, &signed.tree) {
             (Some(found), Some(wanted)) if (found.files, found.size) != (wanted.files, wanted.size) => {
                 Some(format!(
-                    "it has {} files with {} bytes instead of the signed {} files with {} bytes",
-                    found.files, found.size, wanted.files, wanted.size
+                    "it has {} with {} bytes instead of the signed {} with {} bytes",
+                    files(found.files),
+                    found.size,
+                    files(wanted.files),
+                    wanted.size
                 ))
             }
             (found, wanted) if found != wanted => {

@@ -54,8 +54,8 @@ impl Exporter {
         self.run_with(&|| Ok(Box::new(signer)), progress)
     }
 
-    /// Does the same with a key that is not open yet. `open` is called after the options are checked and
-    /// before any source is contacted.
+    /// Does the same as [`Exporter::run`] with a key that is not open yet. `open` is called after the options
+    /// are checked and before any source is contacted.
     ///
     /// # Errors
     /// If `open` fails, or if no bundle was written, as in [`Exporter::run`].

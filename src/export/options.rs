@@ -40,8 +40,8 @@ pub struct ExportOptions {
     /// Items that the bundle must hold to be written; if empty, trivy-db. Other items are omitted if their
     /// source fails.
     pub require: Vec<Requirement>,
-    /// Datasets that are signed even if they have shrunk much since the last bundle, or if much of them is
-    /// unusable.
+    /// Datasets that are signed even if they are empty, if they lost 1/3 of their bytes or entries since the
+    /// stream's last bundle, or if Trivy cannot read 1/3 of their documents.
     pub accept: Vec<Name>,
     /// Rejects data that is older than this.
     pub max_age: Option<MaxAge>,

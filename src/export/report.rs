@@ -61,7 +61,7 @@ pub struct ExportReport {
 pub enum ExportResult {
     /// A complete bundle was written.
     Written,
-    /// A bundle was written, but items are missing in it.
+    /// A bundle was written, but items are missing from it.
     Incomplete,
     /// Nothing was written because upstream has nothing new.
     Unchanged,

@@ -431,7 +431,7 @@ impl ExportRun<'_> {
         Ok(contents)
     }
 
-    /// Records the bundle, copies it to the drop directory, and removes older ones. Errors go to the report,
+    /// Records the bundle, copies it to the drop directory, and removes older ones. Adds errors to the report,
     /// because the bundle is already written.
     fn conclude(
         &self,
@@ -503,7 +503,7 @@ impl ExportRun<'_> {
     }
 }
 
-/// Finds a large layer that is also another blob. It would be written as that blob, without validating it as
+/// Finds a large layer that is also another blob. It would be written as that blob, and not validated as
 /// a layer.
 fn shared_layer(collected: &[CollectedDataset]) -> Option<ExportFailure> {
     let mut seen: BTreeSet<Digest> = BTreeSet::new();

@@ -283,7 +283,7 @@ pub(crate) fn restore(
     for name in [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()] {
         slots.extend(cache.slot(&name, "").map(|slot| (slot.path().to_owned(), (name, slot))));
     }
-    // VEX repositories have the names of the scanner's configuration. Each is restored only once, because a second
+    // VEX repositories are named as in the scanner's configuration. Each is restored only once, because a second
     // restore would undo the first.
     let kept = cache.kept_vex()?;
     let known = host.vex.entries().iter().map(|entry| entry.name.as_str());

@@ -175,7 +175,7 @@ fn harbor_vex(options: &ImportOptions) -> String {
         None => HARBOR_CACHE.into(),
     };
     format!(
-        "For VEX, give the adapter (0.34.2 or later) SCANNER_TRIVY_VEX_SOURCE=repo, SCANNER_TRIVY_SKIP_VEX_REPO_UPDATE=true and XDG_DATA_HOME={home} in its environment: by an override file of Compose, or extraEnvVars of the chart."
+        "For VEX, give the adapter (0.34.2 or later) SCANNER_TRIVY_VEX_SOURCE=repo, SCANNER_TRIVY_SKIP_VEX_REPO_UPDATE=true and XDG_DATA_HOME={home} in its environment: with an override file of Compose, or extraEnvVars of the chart."
     )
 }
 

@@ -50,9 +50,9 @@ impl HeartbeatResult {
     }
 }
 
-/// Reads a heartbeat and records its content. A rejected heartbeat is in the result, and in the log with two
-/// exceptions: one that no trusted key signed is logged only if `write_down` is set, and one that was rejected before
-/// because of a clock (`again`) is logged only if the reason has changed.
+/// Reads a heartbeat and records its content. A rejected heartbeat is in the result, and in the log with three
+/// exceptions: one that no trusted key signed is logged only if `write_down` is set; one that was rejected before
+/// because of a clock (`again`) is logged only if the reason has changed; one that is older than the last is not logged.
 ///
 /// # Errors
 /// If the file, the keys or the state cannot be read, or the state or the log cannot be written.

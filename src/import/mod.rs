@@ -89,7 +89,7 @@ impl Importer {
                 Ok(report)
             }
             Err(error) if error.category() == Category::Incomplete => {
-                let hint = "Bring a medium with a missing volume, and run the same command with it: the volumes so far were copied.";
+                let hint = "Bring a medium with a missing volume, and run the same command with it: the volumes found so far were copied.";
                 let what = error.to_string();
                 Err(Error::Restated { what, hint: hint.into(), original: Box::new(error) })
             }

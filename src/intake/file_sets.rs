@@ -148,7 +148,7 @@ impl SkippedFiles {
 struct FileSet {
     /// The bundle, or its head.
     first: Vec<PathBuf>,
-    /// Volumes behind a head.
+    /// Volumes after a head.
     volumes: BTreeMap<VolumeNumber, Vec<PathBuf>>,
     parity: Vec<PathBuf>,
 }
@@ -561,7 +561,7 @@ impl Inputs {
         self.sets.iter().filter(|(_, set)| !set.parity.is_empty()).map(|(key, _)| key.as_str())
     }
 
-    /// Returns the volumes of a bundle behind the head.
+    /// Returns the volumes of a bundle after the head.
     pub(crate) fn volumes(&self, key: &str) -> impl Iterator<Item = (VolumeNumber, &Path)> {
         let volumes = self.sets.get(key).into_iter().flat_map(|set| &set.volumes);
         volumes.flat_map(|(number, paths)| paths.iter().map(|path| (*number, path.as_path())))
@@ -617,7 +617,7 @@ pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Describes a file whose name is that of a volume behind a head, or of a parity file.
+/// Describes a file whose name is that of a volume after a head, or of a parity file.
 fn part(path: &Path) -> Option<String> {
     let name = name_of(path);
     let volume = volumes::parse_name(&name).filter(|(_, number)| *number != VolumeNumber::HEAD);

@@ -228,8 +228,8 @@ impl<'r> MirrorTarget<'r> {
     /// Returns the date of a dataset's existing data; `None` if it is not a lower limit.
     ///
     /// The new date must be compared with the date of the existing content, not with that of its
-    /// manifest. If the new data was built at least [`TO_PUBLISH`] after the existing manifest, it
-    /// is newer in any case. Otherwise the date is read from the existing layer.
+    /// manifest. If the date of the new manifest is at least [`TO_PUBLISH`] after that of the
+    /// existing one, the new data is newer in any case. Otherwise the date is read from the existing layer.
     fn existing(
         &mut self,
         candidate: &MirrorCandidate<'_>,

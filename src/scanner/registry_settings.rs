@@ -121,7 +121,8 @@ fn advice(pulled: &PullLocations) -> Vec<String> {
         }
     }
     if lacks_checks(pulled) {
-        advice.push("The registry has no trivy-checks for this Trivy: it uses its built-in checks.".into());
+        advice
+            .push("The registry has no trivy-checks for this Trivy: Trivy uses its built-in checks.".into());
     }
     if pulled.insecure {
         advice.push(

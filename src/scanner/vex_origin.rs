@@ -23,7 +23,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Returns the comment for an entry of this text, without line end. The text has no indentation.
+    /// Returns the comment for an entry of this text, without a line ending. The text has no
+    /// indentation.
     pub(crate) fn comment(&self, entry: &str) -> String {
         let Origin { stream, bundle, keys } = self;
         format!("{BEGIN} stream={stream} bundle={bundle} keys={} entry={}", keys.join(","), digest(entry))

@@ -167,7 +167,7 @@ fn report_events(events: Receiver<ServerEvent>, lost: &AtomicU64, progress: &dyn
                 progress.info(&format!("{now} {client} - {}", escape(&why)))
             }
             ServerEvent::Ending(within) => progress.info(&format!(
-                "Stopping: running downloads have {} s to finish. Another signal stops at once.",
+                "Stopping: running downloads have {} s to finish. Another signal stops the server at once.",
                 within.as_secs()
             )),
         }

@@ -70,7 +70,7 @@ fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> 
             .find(|entry| entry.digest == digest)
             .ok_or_else(|| format!("none of its manifests has the digest {digest}"));
     }
-    // An exact match comes before a match of the end.
+    // An exact match takes precedence over a match of the end.
     let is = |entry: &&Descriptor| names(entry).any(|name| name == wanted);
     let ends = |entry: &&Descriptor| names(entry).any(|name| ends_with(name, wanted));
     let ends_alike = |entry: &&Descriptor| names(entry).any(|name| ends_with(wanted, name));

@@ -18,7 +18,7 @@ const ARCHIVE: &str = "oci-archive:";
 
 /// Splits the text after the prefix into a directory and the name of a manifest. Both may contain colons: the
 /// longest directory that exists is used; if none exists, the shortest one that is followed by a digest or a reference with
-/// a host; else the last colon divides.
+/// a host; else the text is split at the last colon.
 fn split_layout(rest: &str) -> Option<(&str, &str)> {
     if Path::new(rest).is_dir() {
         return None;

@@ -52,8 +52,10 @@ fn without_data(status: &StatusReport, target: &TargetStatus) -> Option<Error> {
         return None;
     }
     if let Some(reset) = target.floors_reset {
-        let what =
-            format!("its floors were reset on {}, and no bundle was accepted since", format_minute(reset));
+        let what = format!(
+            "its floors were reset on {}, and no bundle has been accepted since",
+            format_minute(reset)
+        );
         return Some(destination(target, what, "Import a bundle: it is treated as the first."));
     }
     let stream = escape(&target.stream);
@@ -77,7 +79,7 @@ fn unfit_row(
     let mut errors = Vec::new();
     let newer = match status.last_refused.contains_key(&target.stream) {
         true => format!("{REFUSED}; if it cannot be used, bring a newer bundle."),
-        false => "Bring a newer bundle: scans miss vulnerabilities that were found since.".into(),
+        false => "Bring a newer bundle: scans miss vulnerabilities found since.".into(),
     };
     let rejected = |rejection| target.rejected(rejection, &newer);
     // If several streams use a target, one of them is enough to report the error.

@@ -123,7 +123,7 @@ fn nothing_known(imports: &[(String, ImportState)]) -> Error {
         );
     }
     Error::usage(
-        "nothing was imported or exported here according to this user's state",
+        "nothing was imported or exported here, according to this user's state",
         "Name the state directory with --state-dir, or run the command as the user who imports.",
     )
 }

@@ -42,7 +42,7 @@ pub struct StatusReport {
     /// Whether registries were checked.
     #[serde(skip)]
     pub asked: bool,
-    /// The time of the last rejection in each stream in which nothing was accepted since.
+    /// The time of the last rejection in each stream in which nothing has been accepted since.
     #[serde(skip)]
     pub(crate) last_refused: BTreeMap<String, Timestamp>,
 }
@@ -71,11 +71,11 @@ pub struct TargetStatus {
     pub used: Option<Timestamp>,
     /// The failure of that run at this target, if it failed.
     pub failed: Option<Failure>,
-    /// When its floors were reset, if nothing was accepted since.
+    /// When its floors were reset, if nothing has been accepted since.
     pub floors_reset: Option<Timestamp>,
     /// Whether runs no longer use it. Old or missing data there is no error.
     pub retired: bool,
-    /// Whether other targets were used since, so that it may be retired.
+    /// Whether other targets have been used since, so that it may be retired.
     #[serde(skip)]
     pub lags: bool,
     /// Whether it has accepted anything.

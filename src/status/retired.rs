@@ -26,7 +26,7 @@ const HINT: SignedDuration = SignedDuration::from_hours(25);
 pub(crate) struct Usage {
     /// Whether runs no longer use it.
     pub(crate) retired: bool,
-    /// Whether other targets were used since, so that it may be retired.
+    /// Whether other targets have been used since, so that it may be retired.
     pub(crate) lags: bool,
 }
 

@@ -142,7 +142,7 @@ impl Hint for Rejection {
                 "To accept it, import with --stream {found}; mixing streams lets one exporter roll back another's data."
             ),
             Rejection::Rollback { .. } => {
-                "Use a newer bundle, or admit this one with --allow-rollback: scans then miss vulnerabilities that were found since."
+                "Use a newer bundle, or admit this one with --allow-rollback: scans then miss vulnerabilities found since."
                     .into()
             }
             Rejection::Equivocation { .. } => {
@@ -160,7 +160,7 @@ impl Hint for Rejection {
                 "Bring a newer bundle; --allow-expired hides this error, but scans still use data that is too old.".into()
             }
             Rejection::MissingAndOlder { .. } => {
-                "Import the newer bundle again, or admit the older data with --allow-rollback: scans then miss vulnerabilities that were found since."
+                "Import the newer bundle again, or admit the older data with --allow-rollback: scans then miss vulnerabilities found since."
                     .into()
             }
             Rejection::ForeignTag { .. } => {

@@ -388,8 +388,8 @@ impl Watch<'_> {
         kept.or_else(|error| self.inbox.put_back(&taken).and(Err(error)))
     }
 
-    /// Handles incomplete files that belong to a known bundle. Returns whether they do: files of an imported bundle are
-    /// removed, and a bundle in quarantine is put back into the inbox.
+    /// Handles incomplete files if they belong to a known bundle: removes files of an imported
+    /// bundle, and puts a bundle in quarantine back into the inbox. Returns whether it did either.
     fn is_late_or_back(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<bool, Error> {
         if self.done.has_all(there, key) {
             self.say(&format!("late         {}: removed files that are no longer needed", escape(key)));
@@ -419,7 +419,7 @@ impl Watch<'_> {
         }))
     }
 
-    /// Leaves a bundle that could not be imported in the inbox.
+    /// Leaves a bundle in the inbox if it could not be imported.
     fn wait_after(&mut self, there: &Inputs, key: &str, tried: ImportAttempt) {
         // An incomplete bundle may still become complete, so this is not a failure yet.
         let lacks = matches!(tried.category, Some(Category::Verification | Category::Incomplete));

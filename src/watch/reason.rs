@@ -67,7 +67,8 @@ pub(crate) struct Reason<'r> {
     pub(crate) exit_code: u8,
     pub(crate) at: Timestamp,
     pub(crate) errors: Vec<Value>,
-    /// Whether the files only had a bundle's name. They are not put back when more files of the bundle arrive.
+    /// Whether the files only had a bundle's name. Such files are not put back when more files of
+    /// the bundle arrive.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) stray: bool,
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! Whether the importer accepts a valid bundle, tested through the command line: rollback,
+//! Decisions of the importer about valid bundles, tested through the command line: rollback,
 //! equivocation, dates in the future, expiry, streams, gaps, ages, state and restore.
 //!
 //! The bundles are well formed and signed by a trusted key. Only their metadata differs.
@@ -71,12 +71,12 @@ fn an_older_bundle_needs_an_override_which_is_recorded() {
 }
 
 #[test]
-fn of_two_bundles_with_one_creation_time_only_the_first_is_accepted() {
+fn only_the_first_of_two_bundles_with_one_creation_time_is_accepted() {
     let host = Host::new();
     let created = days(-2);
     host.import(&host.bundle("one.tar", &bundle(created)), &[]).good();
     let before = host.snapshot();
-    let twin = bundle(created).with("producer", "somebody else");
+    let twin = bundle(created).with("producer", "another exporter");
     let path = host.bundle("twin.tar", &twin);
     host.import(&path, &[])
         .fails_with(5, &["twin.tar", "same creation time as the last", "--allow-rollback"]);
@@ -95,7 +95,7 @@ fn of_two_bundles_with_one_creation_time_only_the_first_is_accepted() {
 }
 
 #[test]
-fn the_future_is_rejected_and_raises_no_floor() {
+fn a_bundle_dated_in_the_future_is_rejected_and_raises_no_floor() {
     let host = Host::new();
     let future = bundle(hours(25));
     let path = host.bundle("future.tar", &future);
@@ -114,7 +114,7 @@ fn the_future_is_rejected_and_raises_no_floor() {
     // Neither the state nor the installed data of that import prevents an import of current data.
     host.import(&host.bundle("today.tar", &bundle(hours(-1))), &[]).good();
     assert_eq!(host.installed("cache", "db"), date(hours(-1)));
-    // Clocks may differ by less than a day.
+    // Clocks may differ by up to 24 h.
     host.import(&host.bundle("nearly.tar", &bundle(hours(23))), &[]).good();
 }
 
@@ -131,7 +131,7 @@ fn expired_bundles_are_rejected_and_the_expiry_of_installed_data_is_checked() {
     ran.good().prints("because of --allow-expired");
     host.verify(&path, &["--allow-expired"]).good();
     assert_eq!(host.state("default")["last"]["expires"], json!(hours(-1)));
-    // From now on every run reports it, with the same bundle and with no new data.
+    // Without the override, every later run fails, with the same bundle and with an older one.
     host.import(&path, &[]).fails_with(5, &["expired.tar", "--allow-expired"]);
     let older = bundle(days(-4)).with("sequence", 3);
     host.import(&host.bundle("older.tar", &older), &[]).fails_with(5, &["older.tar"]);
@@ -168,7 +168,7 @@ fn a_late_bundle_does_not_clear_the_expiry_of_installed_data() {
 }
 
 #[test]
-fn another_stream_is_rejected_by_name() {
+fn a_bundle_of_another_stream_is_rejected() {
     let host = Host::new();
     host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]).good();
     let before = host.snapshot();
@@ -183,7 +183,7 @@ fn another_stream_is_rejected_by_name() {
     host.import(&lab, &["--stream", "lab"]).good().prints("first import of this stream into this target");
     assert_eq!(host.state("lab")["seen"].as_array().unwrap().len(), 1);
     assert_eq!(host.state("default")["seen"].as_array().unwrap().len(), 1);
-    // Each bundle in a directory is judged, and the one of the right stream is imported.
+    // Other bundles in a directory are skipped, and the one of the right stream is imported.
     let other = Host::new();
     other.bundle("inbox/lab.tar", &bundle(days(-1)).with("stream", "lab"));
     other.bundle("inbox/mine.tar", &bundle(days(-2)));
@@ -193,7 +193,7 @@ fn another_stream_is_rejected_by_name() {
 }
 
 #[test]
-fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_warning() {
+fn a_gap_is_reported_and_a_late_bundle_that_fills_it_causes_no_warning() {
     let host = Host::new();
     host.import(&host.bundle("1.tar", &numbered(days(-8), 1)), &[]).good();
     let ran = host.import(&host.bundle("5.tar", &numbered(days(-4), 5)), &[]);
@@ -367,8 +367,8 @@ fn a_parent_of_the_state_that_is_writable_by_others_is_an_error_for_root_and_a_w
     let ran = host.run(&args);
     ran.good();
     assert!(!ran.out.contains("above the state directory"), "{ran:#?}");
-    // A user trusts a directory that their group shares, but root does not. Root is not in group
-    // 4242.
+    // trivy-ferry trusts a directory that a group of its user shares, but never if it runs as
+    // root. Root is not in group 4242.
     let group = rustix::process::geteuid().is_root().then_some(4242);
     std::os::unix::fs::chown(host.path("shared"), None, group).unwrap();
     mode(0o2775);
@@ -380,7 +380,7 @@ fn a_parent_of_the_state_that_is_writable_by_others_is_an_error_for_root_and_a_w
 }
 
 #[test]
-fn max_age_is_rejected_on_the_importing_side_by_dataset() {
+fn an_import_rejects_datasets_that_are_older_than_max_age() {
     let host = Host::new();
     let parts = [Part::db(days(-5)), Part::java_db(days(-20)), Part::checks("c")];
     let path = host.bundle("aged.tar", &Bundle::of(days(-1), &parts));
@@ -405,7 +405,7 @@ fn max_age_is_rejected_on_the_importing_side_by_dataset() {
     ran.good().warns("trivy-java-db is 20 d old");
 }
 
-/// Asserts that the parser rejected a flag: it has its own message form and exit code 2.
+/// Asserts that the argument parser rejected a flag, with its own form of message and exit code 2.
 #[track_caller]
 fn rejected_by_clap(run: &Run) {
     run.exits(2);
@@ -413,7 +413,7 @@ fn rejected_by_clap(run: &Run) {
 }
 
 #[test]
-fn max_age_is_rejected_on_the_exporting_side_before_anything_is_written() {
+fn an_export_rejects_data_that_is_older_than_max_age_before_it_writes_anything() {
     let host = Host::new();
     host.write_key();
     let packed = forge::db_layer(days(-5));
@@ -610,7 +610,7 @@ fn a_switch_in_the_environment_is_yes_or_no_and_nothing_else() {
     }
     import(clear, "yes", &new).good();
     assert!(!host.path("cache/fanal").exists());
-    // An override must not live on in an environment file.
+    // No environment variable can set an override, because it would apply to every later run.
     let old = host.bundle("old.tar", &bundle(days(-5)));
     assert_eq!(import("TRIVY_FERRY_ALLOW_ROLLBACK", "yes", &old).code, 5);
 }
@@ -708,7 +708,7 @@ fn only_and_skip_select_the_datasets() {
 }
 
 #[test]
-fn a_bundle_seen_before_is_applied_wherever_a_target_differs() {
+fn a_bundle_imported_before_is_applied_to_each_target_that_differs() {
     let host = Host::new();
     let path = host.bundle("one.tar", &bundle(days(-2)));
     host.import(&path, &[]).good();
@@ -855,8 +855,8 @@ fn nothing_is_imported_if_the_state_cannot_be_written_first() {
     let host = Host::new();
     let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
     host.import(&one, &[]).good();
-    // The state cannot be written. If the run was killed after the import, the command would be
-    // lost.
+    // The state cannot be written. If the run were killed after the import, the command would
+    // be lost.
     fs::create_dir_all(host.path("state/import-default.json.trivy-ferry.tmp/in-the-way")).unwrap();
     let ran = host.import(&two, &["--exec-after", "true"]);
     assert_eq!(ran.code, 2, "{ran:#?}");
@@ -891,7 +891,7 @@ fn each_dataset_expires_at_the_date_of_its_own_bundle() {
 }
 
 #[test]
-fn a_copy_in_the_same_directory_was_not_accepted_before() {
+fn a_copy_in_the_same_directory_does_not_count_as_an_earlier_import() {
     let host = Host::new();
     host.import(&host.bundle("old.tar", &bundle(days(-3))), &[]).good();
     for name in ["a.tar", "b.tar"] {
@@ -915,7 +915,7 @@ fn only_the_256_newest_bundles_of_a_directory_are_considered() {
 }
 
 #[test]
-fn the_command_after_an_import_finds_nothing_locked() {
+fn nothing_is_locked_while_the_command_after_an_import_runs() {
     let host = Host::new();
     let bundle = host.bundle("one.tar", &bundle(days(-3)));
     // A scan takes the lock in shared mode, and another import has another cache as its target.
@@ -990,7 +990,7 @@ fn vex_hub_is_found_under_any_configured_name() {
     let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
     ran.good().prints("vex-hub         restored");
     assert_ne!(index(), newer);
-    // A repository that cannot be restored is named.
+    // A warning names a repository that cannot be restored.
     fs::rename(
         host.path("cache/.trivy-ferry/previous/vex-hub"),
         host.path("cache/.trivy-ferry/previous/vex-Corp VEX"),

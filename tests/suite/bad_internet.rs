@@ -30,7 +30,7 @@ fn exporter() -> Host {
 }
 
 impl Host {
-    /// Returns an export into `out` without its sources.
+    /// Returns the command of an export into `out`, without the flags for its sources.
     fn export_from(&self) -> Command {
         let mut command = self.command();
         command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
@@ -45,7 +45,7 @@ impl Host {
         self.left().iter().filter(|name| name.ends_with(".tar")).count()
     }
 
-    /// Asserts that the directory contains only this number of valid bundles.
+    /// Asserts that the directory contains this number of valid bundles and nothing else.
     #[track_caller]
     fn holds_good_bundles(&self, count: usize) {
         assert_eq!(self.bundles(), count, "{:?}", self.left());
@@ -82,7 +82,7 @@ fn fault(dice: &mut Noise) -> Fault {
 
 /// The connection between an export and upstream.
 struct Route<'a> {
-    /// The authority of upstream's TLS certificate. Upstream requires a client certificate of it.
+    /// The authority of upstream's TLS certificate and of the client certificate that it requires.
     authority: Option<&'a Authority>,
     proxy: Option<&'a squid::Running>,
 }
@@ -166,13 +166,13 @@ fn schedule(seed: u64, route: &Route<'_>) -> &'static str {
 }
 
 #[test]
-fn under_any_faults_an_export_ends_with_a_good_bundle_or_a_reason() {
+fn an_export_under_any_faults_ends_with_a_good_bundle_or_a_reason() {
     bad_weather(&Routes { authority: Authority::new(), proxy: None });
 }
 
 #[test]
 #[ignore = "tools"]
-fn under_any_faults_an_export_through_a_proxy_ends_with_a_good_bundle_or_a_reason() {
+fn an_export_through_a_proxy_under_any_faults_ends_with_a_good_bundle_or_a_reason() {
     let proxy = Squid { login: true, ..Squid::default() }.start();
     bad_weather(&Routes { authority: Authority::new(), proxy: Some(proxy) });
 }
@@ -294,7 +294,7 @@ fn an_interruption_causes_little_additional_traffic() {
         let host = exporter();
         host.export(&upstream, &[]).good();
         host.holds_good_bundles(1);
-        assert!(cut.lock().unwrap().is_none(), "it was cut");
+        assert!(cut.lock().unwrap().is_none(), "the connection was not closed");
         let (sent, size) = (upstream.sent(), upstream.size());
         assert!(sent * 10 < size * 13, "{at}: {sent} bytes for {size}");
     }
@@ -335,8 +335,8 @@ fn an_export_that_failed_resumes_where_it_was() {
     assert!(sent * 10 < size * 13, "{sent} bytes for {size}");
 }
 
-/// Kills an export when its file has this size. The sent bytes are no measure for that, because up
-/// to 32 MiB of them may still be in the buffers of the system.
+/// Kills an export when its file has this size. The number of sent bytes does not show the size,
+/// because up to 32 MiB of them may still be in the buffers of the system.
 fn kill_at(host: &Host, upstream: &Upstream, bytes: u64) {
     let mut command = host.export_command(upstream, &[]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -349,7 +349,7 @@ fn kill_at(host: &Host, upstream: &Upstream, bytes: u64) {
     while !written() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+    assert!(child.try_wait().unwrap().is_none(), "the export ended before it was killed");
     child.kill().unwrap();
     child.wait().unwrap();
 }
@@ -409,7 +409,8 @@ fn leftover_files_of_a_killed_export_are_not_trusted() {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 40_000_000);
     let host = exporter();
-    // The cases are changed bytes, a wrong plan, an invalid plan, and no plan.
+    // The cases are changed bytes, changed bytes with a matching plan, an invalid plan, no plan,
+    // and an empty file.
     for change in 0..5u64 {
         kill_at(&host, &upstream, 16_000_000);
         let find =
@@ -656,7 +657,7 @@ fn a_second_run_does_not_touch_the_file_of_the_first() {
     let pid = Pid::from_child(&first);
     kill_process(pid, Signal::STOP).unwrap();
     forge::run(export("state2")).fails_with(7, &["b.tar"]);
-    assert!(first.try_wait().unwrap().is_none(), "it ended before the second began");
+    assert!(first.try_wait().unwrap().is_none(), "the first export ended before the second began");
     kill_process(pid, Signal::CONT).unwrap();
     assert!(ended(&mut first).success());
     host.holds_good_bundles(1);
@@ -748,10 +749,10 @@ fn a_mirror_is_tried_first_and_does_not_count_for_a_quorum() {
     assert!(out.err.contains("skipped 127.0.0.1:1/cache/db:1"), "{out:#?}");
 }
 
-/// A generation in minutes after 3 days ago. This one was published 1 h ago.
+/// The generation of data that was published 1 h ago: the minutes since 3 days ago.
 const FRESH: u64 = 3 * 24 * 60 - 60;
 
-/// Returns a function that gives this fault to all requests for large layers of trivy-db.
+/// Returns a function that returns this fault for all requests for large layers of trivy-db.
 fn large_gets(fault: Fault) -> impl Fn(u64, &str) -> Option<Fault> + Send + Sync {
     let small = Digest::of(b"{}").hex();
     move |_, path| (path.contains("/db/blobs/") && !path.ends_with(&small)).then(|| fault.clone())

@@ -78,8 +78,8 @@ fn the_data_is_read_back_from_the_medium_and_not_from_memory() {
     run(&["--verify-after-write"]).fails_with(7, &["the data read back from the medium differs"]);
 }
 
-/// Runs the program. The system call of this name and number fails if it is for a file in a
-/// directory. With a `+` after the number, all later calls fail as well.
+/// Runs the program, and makes one system call on these files fail, selected by name and number.
+/// With a `+` after the number, all later calls fail as well.
 fn with_fault(host: &Host, call: &str, error: &str, when: &str, files: &[&str], args: &[String]) -> Run {
     let mut command = Command::new("strace");
     command.current_dir(host.path(".")).args(["-f", "-qq", "-o", "/dev/null"]);
@@ -117,7 +117,7 @@ fn a_medium_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
             ran.fails_with(4, &["stick/b.tar could not be read", "Copy the file again"]);
             assert!(host.snapshot() == before, "read {when} failed, and something changed");
             fault += 1;
-            assert!(fault < 500, "it never ends");
+            assert!(fault < 500, "the import never succeeds");
         }
         assert!(fault > 20, "{fault} reads");
         assert_eq!(host.installed("cache", "db").unwrap(), days(-1).to_string());
@@ -155,7 +155,7 @@ fn a_medium_that_fails_at_any_write_has_no_incomplete_bundle() {
                 host.verify(&host.path("stick/b.tar"), &[]).good();
                 fs::remove_file(host.path("stick/b.tar")).unwrap();
             }
-            assert!(fault < 300, "it never ends");
+            assert!(fault < 300, "the export never succeeds");
         }
     }
     assert!(failed > 8, "{failed}");

@@ -305,7 +305,7 @@ fn a_thousand_files_are_staged() {
 /// Kills a process at every step. After each kill, the cache must have the old or the new data and
 /// be usable.
 #[test]
-fn a_killed_process_leaves_old_or_new() {
+fn a_killed_process_leaves_old_or_new_data() {
     let generations = [content("trivy-checks", 1), content("trivy-checks", 2)];
     // The killed process runs this same test.
     if let Some(dir) = std::env::var_os("TRIVY_FERRY_TEST_CACHE") {
@@ -321,7 +321,7 @@ fn a_killed_process_leaves_old_or_new() {
     let list = dir.path().with_extension("steps");
     let child = |variable: &str, value: &std::ffi::OsStr| {
         let mut child = Command::new(&exe);
-        child.args(["cache_filesystems::a_killed_process_leaves_old_or_new", "--exact"]);
+        child.args(["cache_filesystems::a_killed_process_leaves_old_or_new_data", "--exact"]);
         child.env("TRIVY_FERRY_TEST_CACHE", dir.path()).env(variable, value);
         child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         child.status().unwrap()
@@ -340,7 +340,7 @@ fn a_killed_process_leaves_old_or_new() {
         assert_eq!(leftovers(&dir.path().join(".trivy-ferry")), Vec::<String>::new());
     }
     let interrupted = interrupted.0.into_inner();
-    eprintln!("{interrupted} remarks on interrupted imports");
+    eprintln!("{interrupted} messages about interrupted imports");
     assert!(interrupted > 5, "too few kills interrupted an import: {interrupted}");
 }
 
@@ -414,7 +414,7 @@ fn a_slot_that_is_a_mount_point() {
     }
     let dir = mounts().join("cache");
     two_generations(&dir, &["trivy-db", "trivy-checks"], [Switch::PerFile; 2], true);
-    assert!(mounts().join("elsewhere/trivy.db").exists(), "it went into the mount");
+    assert!(mounts().join("elsewhere/trivy.db").exists(), "the data is not in the mount");
     let mut cache = Cache::open(CacheOptions { keep_previous: false, ..options(&dir) }, &Silent).unwrap();
     import(&mut cache, "trivy-db", &content("trivy-db", 3)).unwrap();
     let names: Vec<_> =

@@ -79,7 +79,7 @@ fn every_line_is_accepted_by_its_subcommand() {
     let lines = all(&dir.path().join("cache")).lines;
     assert_eq!(lines.len(), 10);
     for line in lines {
-        // Trivy rejects an unknown flag even with --help.
+        // Trivy rejects an unknown flag even with `--help`.
         run(Command::new(&trivy).args(line.subcommand.split(' ')).args(&line.flags).arg("--help"));
     }
     let wrong = Command::new(&trivy).args(["config", "--skip-db-update", "--help"]).output().unwrap();
@@ -117,7 +117,7 @@ fn trivy_reads_the_vex_configuration_that_was_merged() {
         let output = run(Command::new(&trivy).args(["vex", "repo", "list"]).env("XDG_DATA_HOME", home));
         String::from_utf8(output.stdout).unwrap()
     };
-    // This file was written by Trivy, and has one entry of trivy-ferry.
+    // Trivy writes this file, and trivy-ferry adds one entry.
     run(Command::new(&trivy).args(["vex", "repo", "init"]).env("XDG_DATA_HOME", dir.path()));
     let corp =
         CarriedRepository { name: "corp".into(), url: "https://vex.corp.example/a".into(), origin: None };

@@ -6,8 +6,8 @@
 //! new file begins with `stdout = ""`, `stderr = ""` and `status.code = 0`.
 
 /// The settings of the machine do not affect the commands: every case has `env.inherit = false`,
-/// and the width of the help texts is fixed here. The PATH has no programs, so that no `trivy` is
-/// asked for its version.
+/// and the width of the help texts is fixed here. `PATH` has no programs, so that trivy-ferry runs
+/// no `trivy` to read its version.
 #[test]
 fn output_is_as_pinned() {
     let home = tempfile::tempdir().unwrap();

@@ -22,7 +22,7 @@ fn bundle(host: &Host, made: jiff::Timestamp, number: u64) -> PathBuf {
 }
 
 #[test]
-fn data_is_not_new_because_the_clock_is_slow() {
+fn a_slow_clock_does_not_make_old_data_new() {
     // The last accepted bundle and the log are later than the clock, which was set back.
     let host = Host::new();
     host.import(&bundle(&host, hours(-1), 1), &[]).good();
@@ -63,7 +63,7 @@ fn a_bundle_that_is_rejected_because_of_a_slow_clock_is_reported() {
     status(&host, &["--max-age", "30d"]).good();
     host.import(&bundle(&host, hours(-1), 2), &[]).exits(5);
     status(&host, &["--max-age", "30d"]).exits(5).warns("the last signed file");
-    // The last bundle has an earlier date, as after the correction of a fast exporter's clock.
+    // The last bundle has an earlier date, as if the exporter's fast clock had been corrected.
     host.import(&bundle(&host, hours(-74), 3), &[]).good();
     status(&host, &["--max-age", "30d"]).good();
     // A heartbeat causes the same messages.
@@ -144,8 +144,8 @@ fn an_exporter_can_continue_after_its_clock_was_fast() {
     let importer = Host::with_key(&sender.key);
     let import = |more: &[&str]| importer.import(&sender.path("out"), more);
     import(&[]).good();
-    // Both clocks were fast, so the bundle was accepted. If only the exporter's clock was fast, it
-    // would be rejected.
+    // Both clocks were fast, so the bundle was accepted. If only the exporter's clock were fast,
+    // the bundle would be rejected.
     sender.wait(30 * DAY);
     importer.wait(30 * DAY);
     upstream.publish(2, 200_000);

@@ -68,9 +68,9 @@ fn bundle(host: &Host, run: &Run) -> std::path::PathBuf {
     host.path(report(run.exits(0))["bundle"]["path"].as_str().unwrap())
 }
 
-/// Documents as in rancher/vexhub's archive (its .gitattributes lists reports/rancher.openvex.json
-/// for Git LFS; harvester/harvester pull request 10676), and other documents that Trivy cannot
-/// read.
+/// Documents as in rancher/vexhub's archive (its `.gitattributes` lists
+/// `reports/rancher.openvex.json` for Git LFS; harvester/harvester pull request 10676), and other
+/// documents that Trivy cannot read.
 #[test]
 fn documents_that_trivy_cannot_read_are_counted_and_named() {
     let host = exporter();
@@ -118,22 +118,23 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
     );
     let run = export(&host, &csaf, &["--stream", "csaf"]);
     assert_eq!(report(run.exits(0))["warnings"], json!([]));
-    // With --accept, the operator can export it.
+    // With `--accept`, the operator can export it.
     let broken = repository(&host, "broken", &[("pkg/a.json", "", POINTER)], None);
     export(&host, &broken, &["--stream", "broken"]).fails_with(3, &["--accept vex-corp"]);
     let run = export(&host, &broken, &["--stream", "broken", "--accept", "vex-corp"]);
     host.import(&bundle(&host, &run), &["--stream", "broken", "--data-home", "home"]).exits(0);
 }
 
-/// The specification of VEX repositories (aquasecurity/vex-repo-spec) lets an index leave `updated_at` out, or say null.
+/// The specification of VEX repositories (aquasecurity/vex-repo-spec) allows an index without
+/// `updated_at`, or with null.
 #[test]
-fn a_repository_without_a_date_arrives_in_every_target() {
+fn a_repository_without_a_date_is_imported_into_every_target() {
     let host = exporter();
     fs::create_dir(host.path("web")).unwrap();
     let documents = [("pkg/a.json", "", OPENVEX)];
     let vex = repository(&host, "vex", &documents, None);
     for step in 0..2 {
-        // The file changes in the second of the export.
+        // The file changes in the same second as the export.
         fs::write(host.path("vex/pkg/a.json"), OPENVEX.replace("\"x\"", &format!("\"{step}\""))).unwrap();
         let run = export(&host, &vex, &[]);
         let bundle = bundle(&host, &run);
@@ -149,7 +150,7 @@ fn a_repository_without_a_date_arrives_in_every_target() {
     // The age of the repository is unknown, and a warning says so.
     let judged = report(&export(&host, &vex, &["--max-age", "vex-corp=1d"]));
     assert!(judged["warnings"].to_string().contains("it has no date"), "{judged:#}");
-    // The date is in the second of the export, and has a fraction.
+    // The date is in the same second as the export, and has a fraction.
     let now = jiff::Timestamp::now().to_string();
     let vex = repository(&host, "vex", &documents, Some(&now));
     let args = ["export", "--key", "exporter.key", "--output", "now.tar", "--only", "vex-corp", &vex];
@@ -245,8 +246,8 @@ fn a_smaller_database_causes_a_warning_and_a_much_smaller_one_is_rejected() {
     ] {
         publish(&upstream, 3, buckets, filler);
         export(&[]).fails_with(5, &[word, "--accept trivy-db"]);
-        // Without --require, the bundle is written without this database, because another source
-        // may have good data.
+        // If `--require` does not name this database, the bundle is written without it, because
+        // another source may have good data.
         let run = export(&["--require", "trivy-checks"]);
         let incomplete = report(run.exits(5));
         assert_eq!(
@@ -254,7 +255,7 @@ fn a_smaller_database_causes_a_warning_and_a_much_smaller_one_is_rejected() {
             (&json!("incomplete"), &json!("trivy-db"))
         );
     }
-    // With --accept, the smaller database is exported. Later databases are compared with it.
+    // With `--accept`, the smaller database is exported. Later databases are compared with it.
     publish(&upstream, 4, 30, 400_000);
     let accepted = report(export(&["--accept", "trivy-db"]).exits(0));
     assert!(accepted["warnings"][0].as_str().unwrap().contains("signed because of --accept"), "{accepted:#}");
@@ -327,7 +328,7 @@ fn a_pattern_in_a_location_is_resolved_in_the_web_root() {
 
 /// A database that was repacked on a Mac and pushed to a registry (trivy issue 6829).
 #[test]
-fn a_database_that_was_packed_on_a_mac_arrives() {
+fn a_database_that_was_packed_on_a_mac_is_exported_and_imported() {
     let host = exporter();
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(1, 1000);

@@ -1,4 +1,4 @@
-//! Runs the recipes in contrib/ unchanged.
+//! Runs the recipes in `contrib` unchanged.
 
 use std::fs;
 use std::path::Path;
@@ -51,7 +51,7 @@ fn in_container(host: &Host, upstream: &Upstream) -> Command {
     beside(command, upstream)
 }
 
-/// Adds the environment of export.env, or of the container.
+/// Adds the environment of `export.env`, or of the container.
 fn beside(mut command: Command, upstream: &Upstream) -> Command {
     command.env("TRIVY_FERRY_RETRIES", "4");
     for flag in upstream.flags() {
@@ -101,7 +101,7 @@ fn the_nightly_export_runs_for_weeks_while_upstream_changes() {
             upstream.publish(generation, 100_000);
         }
     }
-    assert!(written > 8 && written < nights, "{written} of {nights} nights had news");
+    assert!(written > 8 && written < nights, "{written} of {nights} nights had new data");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn the_units_of_the_importing_side_import() {
     as_systemd(&host, &of_importer(&host, "trivy-ferry-inbox.service", "ExecStart")).good();
     assert_eq!(host.installed("cache", "db").unwrap(), days(-3).to_string());
     assert!(!host.path("inbox/b.tar").exists());
-    // A medium, mounted in the same way as by the unit.
+    // The commands of the unit mount and unmount a medium.
     fs::create_dir(host.path("run")).unwrap();
     host.file("content/b.tar", of(&host, -2));
     // Some kernels do not support FAT.
@@ -198,5 +198,5 @@ fn the_units_of_the_importing_side_import() {
     );
     as_systemd(&host, &script).good();
     assert_eq!(host.installed("cache", "db").unwrap(), days(-2).to_string());
-    assert_eq!(fs::read_dir(host.path("run/stick")).unwrap().count(), 0, "it is unmounted");
+    assert_eq!(fs::read_dir(host.path("run/stick")).unwrap().count(), 0, "the medium is still mounted");
 }

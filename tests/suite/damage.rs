@@ -1,6 +1,6 @@
 //! Damaged and hostile bundles: every kind of damage to every member, invalid payloads with a valid
-//! signature, and files that are not bundles. Each is rejected with its exit code and two
-//! sentences, and the cache does not change.
+//! signature, and files that are not bundles. Each is rejected with its exit code and a
+//! message of two sentences, and the cache does not change.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -127,7 +127,7 @@ fn with_flips(file: &[u8], span: &Span, index: usize) -> Vec<Damaged> {
     for (at, bit) in places(index, span.start, span.content) {
         damaged.push((format!("header bit flipped at {}", at - span.start), flipped(file, at, bit)));
     }
-    // Of the envelope, only the payload and the signature are protected. The unsigned key hint may
+    // Only the payload and the signature in the envelope are protected. The unsigned key hint may
     // have any value.
     let content = if index == 0 {
         span.content + 20..span.content + 2000
@@ -187,12 +187,12 @@ fn resized(file: &[u8], span: &Span) -> Vec<Damaged> {
         let head = header(&span.name, size as u64, b'0');
         damaged.push((what.into(), [before, &head, &content, after].concat()));
     }
-    damaged.push(("said to be empty".into(), [before, &header(&span.name, 0, b'0'), after].concat()));
+    damaged.push(("with a size of 0".into(), [before, &header(&span.name, 0, b'0'), after].concat()));
     damaged
 }
 
-/// Runs every damage for every second member of the bundle. A second test runs the other half, so
-/// that both run in parallel.
+/// Tests every kind of damage to every second member of the bundle. A second test covers the other
+/// half, so that both run in parallel.
 fn every_damage(half: usize) {
     let host = host();
     let before = host.snapshot();
@@ -264,7 +264,7 @@ fn additional_and_missing_bytes_are_rejected() {
 fn a_manifest_that_is_too_large_is_never_read() {
     let host = host();
     let before = host.snapshot();
-    // The header has a size of 100 MB. The sparse file has that size, so that a read would be
+    // The size in the header is 100 MB. The sparse file has that size, so that a read would be
     // possible.
     let path = host.file("sparse.tar", header("manifest.dsse.json", 100_000_000, b'0'));
     fs::File::options().write(true).open(&path).unwrap().set_len(100_020_000).unwrap();
@@ -471,13 +471,13 @@ fn a_payload_with_invalid_datasets_is_rejected_despite_a_valid_signature() {
     refuses_lies(OF_DATASETS, 4);
 }
 
-/// Such a payload breaks no rule of the format.
+/// A payload with a late date breaks no rule of the format.
 #[test]
-fn a_payload_of_a_far_future_is_rejected_for_its_date() {
+fn a_payload_dated_far_in_the_future_is_rejected_for_its_date() {
     refuses_lies(&[("the latest time", |p| p["created"] = json!("9999-12-30T22:00:00Z"), "9999")], 5);
 }
 
-/// Wrong descriptions of a content: another file, another date, another size, fewer files.
+/// Wrong descriptions of contents: another file, another date, another size, fewer files.
 const UNTRUTHS: [(&str, Change); 10] = [
     ("another file", |p| {
         p["datasets"][0]["contents"]["files"][1]["digest"] = json!(ContentDigest::of(b"other"))
@@ -596,16 +596,16 @@ fn only_signatures_of_trusted_keys_count() {
     malleable["sig"] = json!("A".repeat(86) + "==");
     for (what, signatures, word) in [
         ("no signature", vec![], "no signature"),
-        ("a stranger's", vec![sign(&stranger)], "claims the key"),
-        ("a stranger's in our name", vec![claiming(sign(&stranger), mine)], "its signature is invalid"),
-        ("two strangers'", vec![sign(&stranger), sign(&successor)], "claims the keys"),
+        ("an unknown key", vec![sign(&stranger)], "claims the key"),
+        ("an unknown key with our ID", vec![claiming(sign(&stranger), mine)], "its signature is invalid"),
+        ("two unknown keys", vec![sign(&stranger), sign(&successor)], "claims the keys"),
         ("one of another payload", vec![other.signature(mine)], "its signature is invalid"),
         ("one of another kind of document", vec![elsewhere.signature(mine)], "its signature is invalid"),
         ("zeros", vec![malleable], "its signature is invalid"),
         ("nine", vec![sign(mine); 9], "more than 8 elements"),
         ("not base64", vec![json!({"keyid": "x", "sig": "@@@@"})], "base64"),
         (
-            "escapes for a name",
+            "escapes in a key ID",
             vec![json!({"keyid": "\u{1b}[31mx\u{202e}", "sig": ""})],
             "not signed by a trusted key",
         ),
@@ -619,11 +619,11 @@ fn only_signatures_of_trusted_keys_count() {
 
     // One signature by a trusted key among others is sufficient, whatever key ID it has.
     let good = [
-        ("a second by a stranger", vec![sign(&stranger), sign(mine)]),
-        ("in a stranger's name", vec![claiming(sign(mine), &stranger)]),
-        ("names swapped", vec![claiming(sign(mine), &stranger), claiming(sign(&stranger), mine)]),
+        ("a second by an unknown key", vec![sign(&stranger), sign(mine)]),
+        ("with the ID of an unknown key", vec![claiming(sign(mine), &stranger)]),
+        ("key IDs swapped", vec![claiming(sign(mine), &stranger), claiming(sign(&stranger), mine)]),
         ("eight", vec![sign(mine); 8]),
-        ("without a name", vec![json!({"sig": sign(mine)["sig"]})]),
+        ("without a key ID", vec![json!({"sig": sign(mine)["sig"]})]),
     ];
     for (what, signatures) in good {
         println!("{what}");
@@ -647,14 +647,14 @@ fn only_signatures_of_trusted_keys_count() {
 }
 
 #[test]
-fn without_a_usable_key_nothing_is_verified() {
+fn nothing_is_verified_without_a_usable_key() {
     let host = host();
     let before = host.snapshot();
     let path = host.file("bundle.tar", newer().signed(&host.key));
     let bundle = path.to_str().unwrap();
     let (cache, state) = (host.at("cache"), host.at("state"));
-    // No key is configured. Some hosts have keys for all users in /etc, and this part is skipped
-    // there.
+    // No key is configured. Some hosts have keys for all users in `/etc`, and this part is
+    // skipped there.
     if !Path::new("/etc/trivy-ferry/trusted").exists() {
         let ran = host.run(&["import", bundle, "--cache-dir", &cache, "--state-dir", &state]);
         ran.fails_with(2, &["no key is trusted", "trust add", "--trust"]);
@@ -690,7 +690,7 @@ fn database() -> trivy_ferry::dataset::Contents {
 }
 
 #[test]
-fn a_bomb_with_a_valid_signature_stops_at_the_signed_size() {
+fn unpacking_a_bomb_with_a_valid_signature_stops_at_the_signed_size() {
     let host = host();
     let before = host.snapshot();
     let database_size = forge::bolt().len() as u64;
@@ -712,7 +712,7 @@ fn a_bomb_with_a_valid_signature_stops_at_the_signed_size() {
             bomb(Archive::new().entry(b'0', "trivy.db", 32 * GIB, b"").open_end()),
         ),
         (
-            "a database of its size, and zeros behind it",
+            "a database of the signed size, and zeros after it",
             bomb(Archive::new().entry(b'0', "trivy.db", database_size, b"").open_end()),
         ),
         ("zeros after the end", bomb(db().pack())),
@@ -727,7 +727,7 @@ fn a_bomb_with_a_valid_signature_stops_at_the_signed_size() {
         rejected_bomb(&host, &before, what, &bundle);
     }
     // Checks and VEX are first written to a separate file and then unpacked. Other files in a VEX
-    // archive are skipped, and must not cost more.
+    // archive are skipped, which must not take more processor time.
     let checks = Part::checks("x").dataset.contents;
     let layer = bomb(Archive::new().entry(b'0', "policies/x.rego", 32 * GIB, b"").open_end());
     let bundle = Bundle::of(days(-1), &[Part::saying("trivy-checks", "2", layer, checks)]);
@@ -761,7 +761,7 @@ fn layers_with_entries_other_than_safe_files_are_rejected() {
     let contents = Part::checks("x").dataset.contents;
     let good = || Archive::new().file("policies/docker/lib/sample.rego", b"package lib.sample\n");
     for (what, layer, word) in [
-        ("a way out", good().file("../../../etc/x", b"x").pack(), "unsafe name"),
+        ("a path outside", good().file("../../../etc/x", b"x").pack(), "unsafe name"),
         ("an absolute name", good().file("/etc/x", b"x").pack(), "unsafe name"),
         ("a symbolic link", good().entry(b'2', "policies/x", 0, b"").pack(), "link"),
         ("a hard link", good().entry(b'1', "policies/x", 0, b"").pack(), "link"),
@@ -787,7 +787,8 @@ fn layers_with_entries_other_than_safe_files_are_rejected() {
     then_all_is_well(&host);
 }
 
-/// Creates files that are not bundles. Returns their names, and how each is rejected.
+/// Creates files that are not bundles. Returns the name, the exit code and a word of the error for
+/// each.
 fn no_bundles(host: &Host, directory: &str) -> Vec<(&'static str, i32, &'static str)> {
     let good = host.file("elsewhere.tar", newer().signed(&host.key));
     let at = |name: &str| host.path(directory).join(name);
@@ -862,7 +863,8 @@ fn other_files_in_a_directory_are_listed_and_the_good_bundle_is_imported() {
     host.file("inbox/stranger.tar", newer().signed(&stranger));
     host.import(&inbox, &[]).fails_with(4, &["stranger.tar", "trust add"]);
 
-    // Names from the second download of a browser, and with the upper case of a file manager.
+    // A browser added the number to this name, and a file manager changed the extension to upper
+    // case.
     host.file("inbox/default-20261121t091500z (1).TAR", newer().signed(&host.key));
     for ran in [host.verify(&inbox, &[]), host.import(&inbox, &[])] {
         ran.good().harmless();

@@ -1,5 +1,4 @@
-//! The golden bundles, which version 1 of the format created. Every later version must be able to
-//! read them.
+//! The golden bundles in version 1 of the format. Every later version must be able to read them.
 //!
 //! `fixtures/golden` has them with the public keys of the two key pairs that signed them. They are
 //! never recreated for the same version; a later version adds its own files. The last test compares
@@ -86,10 +85,10 @@ fn a_bundle_is_rejected_with_a_key_that_did_not_sign_it() {
     run.exits(4).warns("is not signed by a trusted key");
 }
 
-/// Runs the shell commands of the page unchanged.
+/// Runs the shell commands of `docs/security.md` unchanged.
 #[test]
 #[ignore = "tools"]
-fn the_commands_of_the_page_verify_a_bundle_without_trivy_ferry() {
+fn the_commands_of_the_documentation_verify_a_bundle_without_trivy_ferry() {
     let home = tempfile::tempdir().unwrap();
     let page = fs::read_to_string(fixture("../docs/security.md")).unwrap();
     let block = page.split("```sh\n").find(|text| text.contains("DSSEv1")).unwrap();
@@ -113,8 +112,8 @@ fn the_commands_of_the_page_verify_a_bundle_without_trivy_ferry() {
     assert!(!verify(&damaged, "one.pub").0, "one flipped bit");
 }
 
-/// Returns a private key of the pairs. These keys are public on purpose, so no other file may trust
-/// them.
+/// Returns the private key of a pair. These keys are public on purpose, so they must not be trusted
+/// anywhere else.
 fn key(seed: u8) -> SigningKey {
     use base64::Engine;
     let der =
@@ -188,7 +187,8 @@ fn sample_vex() -> Made {
     made("vex-hub", catalogue::VEX_SPEC, layers, contents)
 }
 
-/// Compares bytes with a golden file; with `TRIVY_FERRY_MAKE_GOLDEN=1`, writes a file that does not exist.
+/// Compares bytes with a golden file. With `TRIVY_FERRY_MAKE_GOLDEN=1`, first writes the file if it
+/// does not exist.
 #[track_caller]
 fn golden(name: &str, bytes: impl AsRef<[u8]>) {
     let path = fixture("golden").join(name);
@@ -197,8 +197,8 @@ fn golden(name: &str, bytes: impl AsRef<[u8]>) {
     }
     assert!(
         fs::read(path).unwrap() == bytes.as_ref(),
-        "{name} would be made otherwise now: the format has changed. Restore it, or give the new format a \
-         version and golden files of its own; this file is never made again"
+        "{name} differs from the output of the current code, so the format has changed. Restore the format, or \
+         add golden files for a new version, but never replace this file"
     );
 }
 

@@ -1,4 +1,5 @@
-//! State directories and inboxes of earlier versions, kept as files: this version continues with them.
+//! State directories and inboxes of earlier versions, kept as files. This version must be able to
+//! use them.
 //!
 //! `TRIVY_FERRY_MAKE_GOLDEN=NAME` writes `fixtures/state/NAME` with the program under test if it
 //! does not exist. It is never run again for that name. A version without `exports.jsonl`, without
@@ -112,7 +113,7 @@ fn status(host: &Host) -> Value {
 }
 
 #[test]
-fn the_state_of_an_earlier_version_is_continued() {
+fn the_state_of_an_earlier_version_is_still_used() {
     let wanted = std::env::var("TRIVY_FERRY_MAKE_GOLDEN").map(|name| golden(&name));
     if let Ok(wanted) = wanted
         && !wanted.exists()

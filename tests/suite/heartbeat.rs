@@ -99,7 +99,7 @@ impl Link {
 }
 
 #[test]
-fn a_heartbeat_shows_a_live_link_without_news_and_a_lost_bundle() {
+fn a_heartbeat_shows_a_working_link_without_new_data_and_a_lost_bundle() {
     let mut link = Link::new();
     link.publish();
     let report: Value = serde_json::from_str(&link.export().good().out).unwrap();
@@ -180,7 +180,7 @@ fn leftover_files_of_a_killed_export_are_removed() {
     assert_eq!(export(false), (0, others.len()));
     // An export that finds no new data also checks the directory.
     assert_eq!(export(false), (0, others.len()));
-    // Only --drop creates copies of bundles.
+    // Only `--drop` creates copies of bundles.
     link.host.wait(2);
     assert_eq!(export(true), (leftovers.len() - 1, others.len()));
 }
@@ -217,8 +217,8 @@ fn a_replayed_or_forged_heartbeat_is_rejected() {
     assert_eq!(link.heartbeat(), heard);
     let log = || fs::read_to_string(link.host.path("state/imports.jsonl")).unwrap();
     assert!(!log().contains("refused"), "a duplicate heartbeat is not a rejection: {}", log());
-    // One heartbeat has another key, and one is dated years ahead, which would hide a later
-    // silence.
+    // One heartbeat is signed by another key, one is dated years ahead and would hide a later
+    // silence, and two are invalid.
     let forger = SigningKey::generate().unwrap();
     let of = |key: &SigningKey, created: &str| {
         let created = created.parse().unwrap();
@@ -248,7 +248,7 @@ fn a_replayed_or_forged_heartbeat_is_rejected() {
     assert!(!link.host.path("inbox/y.heartbeat.json").exists());
 }
 
-/// The watch prints one line for such a heartbeat, with its name once.
+/// The watch prints one line for a heartbeat with a future date, with its name once.
 #[test]
 fn a_heartbeat_from_the_future_is_reported_once() {
     let link = Link::new();
@@ -306,8 +306,8 @@ fn a_renamed_heartbeat_is_received() {
     }
     let log = || fs::read_to_string(link.host.path("state/imports.jsonl")).unwrap();
     assert!(!log().contains("refused"), "{}", log());
-    // Renamed heartbeats of other keys are logged up to the same limit as others, and are reported
-    // until a good one arrives.
+    // Renamed heartbeats of other keys have the same limit in the log as other unsigned files, and
+    // are reported until a good one arrives.
     let forged = Heartbeat::new("default".parse().unwrap(), forge::hours(0), ExportOutcome::Failed, None);
     let forged = forged.signed(&SigningKey::generate().unwrap()).unwrap();
     (0..30).for_each(|n| drop(link.host.file(&format!("inbox/FORGED{n}.JSO"), &forged)));
@@ -317,7 +317,7 @@ fn a_renamed_heartbeat_is_received() {
     carried(&["DEFAULT2.JSO"]);
     link.watch();
     link.status(&[]).does_not_say("FORGED1.JSO");
-    // Files that are not complete heartbeats stay.
+    // Files that are not complete heartbeats are kept.
     let good = carried(&["DEFAULT3.JSO.filepart"]);
     let large = [&good[..], &vec![b' '; 64 << 10]].concat();
     link.host.file("inbox/large", large);

@@ -106,7 +106,7 @@ impl Serve {
         stream
     }
 
-    /// Connects with TLS. Only if `trusting` is true, the client trusts the certificate.
+    /// Connects with TLS. The client trusts the certificate only if `trusting` is true.
     fn connect_tls(&self, trusting: bool) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         if trusting {
@@ -122,7 +122,7 @@ impl Serve {
     /// Sends bytes, and returns the response until the server ends the connection.
     fn raw(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = self.connect();
-        // A server that has read enough may close before all of it is written.
+        // A server that has read enough may close the connection before all bytes are written.
         let _ = stream.write_all(bytes);
         received(stream)
     }
@@ -139,7 +139,7 @@ impl Serve {
     /// Asserts that other clients are still served.
     #[track_caller]
     fn serves(&mut self) {
-        assert!(self.child.try_wait().unwrap().is_none(), "it has ended:\n{}", self.log());
+        assert!(self.child.try_wait().unwrap().is_none(), "the server has ended:\n{}", self.log());
         let range = self.get(&BLOB, "Range: bytes=1000000-1000999\r\n");
         assert_eq!((range.status, &range.body[..]), (206, &LAYER[1_000_000..1_001_000]));
         assert!(self.peak() < MAX_MEMORY, "{} KiB", self.peak());
@@ -150,7 +150,7 @@ impl Serve {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
-    /// Returns its peak memory in KiB.
+    /// Returns the peak memory of the server in KiB.
     fn peak(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -219,8 +219,8 @@ fn no_byte_of_a_changed_chunk_is_sent() {
     let at = 300 * CHUNK;
     file.write_all_at(b"tampered", start + at + 5000).unwrap();
 
-    // The bytes before the changed chunk are good. Then the connection ends, although the length
-    // was larger.
+    // The bytes before the changed chunk are good. Then the connection ends, although
+    // `Content-Length` is larger.
     let torn = serve.get(&BLOB, "");
     assert_eq!((torn.status, torn.header("content-length").unwrap()), (200, "50331648"));
     let good = usize::try_from(at).unwrap();
@@ -349,9 +349,13 @@ fn content_that_is_not_served_cannot_be_reached_by_other_names() {
             "PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
             405,
         ),
-        ("a way out", "GET /v2/../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
         (
-            "a hidden way out",
+            "a path outside",
+            "GET /v2/../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            404,
+        ),
+        (
+            "an encoded path outside",
             "GET /vex-hub/%2e%2e%2f%2e%2e%2fetc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
             404,
         ),
@@ -418,7 +422,7 @@ fn a_location_contains_no_text_of_an_attacker() {
     ] {
         assert_eq!(location(&format!("Host: {junk}\r\n")), (200, Some(own.clone())), "{junk}");
     }
-    // A request with a second Host line, and the headers in which proxies describe the client.
+    // A request with a second `Host` line, and the headers in which proxies describe the client.
     assert_eq!(location("Host: x\r\nHost: evil.example\r\n"), (400, None));
     let forwarded = "X-Forwarded-Host: evil.example\r\nForwarded: host=evil.example\r\n";
     assert_eq!(location(&format!("Host: a\r\n{forwarded}")), (200, Some(format!("http://a/{archive}"))));
@@ -471,7 +475,10 @@ fn a_thousand_idle_clients_do_not_block_others() {
     for mut stream in idle.into_iter().chain(halves).chain(done) {
         let mut rest = Vec::new();
         let read = stream.read_to_end(&mut rest);
-        assert!(!read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "it is still open");
+        assert!(
+            !read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
+            "the connection is still open"
+        );
     }
     drop(slow);
 }
@@ -564,7 +571,7 @@ fn after_a_signal_the_server_finishes_running_pulls() {
     for stream in [&mut silent, &mut idle] {
         received(stream);
     }
-    assert!(serve.child.try_wait().unwrap().is_none(), "it ended before the pull did");
+    assert!(serve.child.try_wait().unwrap().is_none(), "the server ended before the pull");
     assert!(received(pull).ends_with(&LAYER[LAYER.len() - (1 << 20)..]));
     // An incomplete request does not delay the end up to the time limit for heads.
     let through = Instant::now();

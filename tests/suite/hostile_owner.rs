@@ -304,8 +304,8 @@ impl Newer {
     }
 }
 
-/// In a directory such as /tmp that several users can write to, only links of this user and root
-/// are followed.
+/// An import follows only links of this user and root in a directory such as `/tmp`, which several
+/// users can write to.
 #[test]
 #[ignore = "tools"]
 fn a_link_of_another_user_in_a_shared_directory_is_not_followed() {

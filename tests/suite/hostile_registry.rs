@@ -68,7 +68,7 @@ fn a_good_registry_gets_everything_once() {
     // A tag is pushed after everything that its manifest names.
     let seen = registry.seen();
     let last_blob = seen.iter().rposition(is_blob).unwrap();
-    assert!(seen.iter().position(is_manifest).unwrap() > last_blob, "tags come last");
+    assert!(seen.iter().position(is_manifest).unwrap() > last_blob, "tags are pushed last");
     push(&host, &bundle, &registry.host).good();
     assert_eq!(sent(&registry), first, "nothing is sent twice");
     // The blobs exist, but the tags were removed, so only the tags are pushed.
@@ -77,8 +77,8 @@ fn a_good_registry_gets_everything_once() {
     assert_eq!((sent(&registry), registry.tags().len()), (first, 3));
 }
 
-/// Returns the number of uploads into the repositories below `prefix`, and how many of them began
-/// as a mount.
+/// Returns the number of uploads into the repositories below `prefix`, and the number of those that
+/// began as a mount.
 fn uploads(registry: &Registry, prefix: &str) -> (usize, usize) {
     let below = format!("/v2/{prefix}/");
     let begun = registry.seen().into_iter().filter(|seen| is_upload(seen) && seen.path.starts_with(&below));
@@ -169,8 +169,8 @@ fn any_success_status_for_a_stored_manifest_is_accepted() {
     }
 }
 
-/// A registry behind a proxy that ends TLS, and that does not set X-Forwarded-Proto: the registry
-/// returns http:// URLs (issues 3933, 20530 and 3114 of goharbor/harbor).
+/// A registry behind a proxy that terminates TLS and does not set `X-Forwarded-Proto`: the registry
+/// returns `http://` URLs (issues 3933, 20530 and 3114 of goharbor/harbor).
 #[test]
 fn http_urls_of_a_registry_behind_a_tls_proxy_are_corrected() {
     let authority = Authority::new();
@@ -231,7 +231,8 @@ fn a_registry_may_return_a_stored_manifest_with_a_delay() {
         }
         let mut pushed = pushed.lock().unwrap();
         if is_manifest(seen) {
-            // The next two requests do not get it: it is first missing, and then the old one.
+            // The next two requests do not get it: the first gets status 404, and the second an old
+            // manifest.
             pushed.extend([seen.path.clone(), seen.path.clone()]);
             return None;
         }
@@ -271,8 +272,8 @@ fn each_rejection_has_a_hint() {
         assert_eq!(ran.code, 7, "{ran:#?}");
         assert!(ran.err.contains(what) && ran.err.contains(next), "{ran:#?}");
         assert!(registry.tags().is_empty(), "{:?}", registry.tags());
-        // The rejected bundle does not count as accepted, so another registry accepts the same
-        // bundle.
+        // The rejected bundle does not count as accepted, so it can be pushed into another
+        // registry.
         let good = Registry::new(|_| None);
         push(&host, &bundle, &good.host).good();
         assert_eq!(good.tags(), ALL);
@@ -914,7 +915,7 @@ fn bring(host: &Host, bundle: &Bundle, places: &str, more: &[&str]) -> Run {
     host.run(&[&line[..], &ONCE, more].concat())
 }
 
-/// Returns the state of a registry that was imported into.
+/// Returns the ledger of a registry.
 fn ledger(host: &Host, place: &str) -> serde_json::Value {
     let bytes = std::fs::read(host.path("state/import-default.json")).unwrap();
     let state: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
@@ -931,7 +932,10 @@ fn no_image_is_pushed_unless_it_is_requested() {
     ran.good().prints("evil.example/shop/app:prod   not requested").prints("trivy-db        pushed");
     assert_eq!(registry.tags(), ["shop/app:prod", "trivy-checks:2", "trivy-db:2"]);
     assert_eq!(registry.manifest("shop/app:prod"), SITES);
-    assert!(!registry.seen().iter().any(|seen| seen.path.contains("shop/app")), "it was not requested");
+    assert!(
+        !registry.seen().iter().any(|seen| seen.path.contains("shop/app")),
+        "the image was not requested"
+    );
     let ran = bring(&host, &bundle, &registry.host, &["--format", "json"]);
     let json: serde_json::Value = serde_json::from_str(&ran.good().out).unwrap();
     assert_eq!(json["targets"][0]["images"][0]["status"], "not-requested", "{json:#}");
@@ -1021,8 +1025,8 @@ fn a_strict_registry_gets_images_in_a_form_that_it_accepts() {
     let report: serde_json::Value = serde_json::from_str(&ran.good().out).unwrap();
     assert!(report.to_string().contains("in-place"), "{report:#}");
     assert!(!report.to_string().contains("differs"), "{report:#}");
-    // A newer image replaces it, because trivy-ferry set the tag. Without the flag, the image keeps
-    // upstream's own bytes.
+    // A newer image replaces it, because trivy-ferry set the tag. Without `--compat`, the image
+    // keeps upstream's own bytes.
     bring(&host, &with_images(hours_ago(20), "b", &[name]), &place, &flags).good().prints("bdu:1   pushed");
     bring(&host, &with_images(hours_ago(19), "c", &[name]), &place, &flags[..2]).good();
     assert_eq!(registry.manifest(at), image_of("c"));
@@ -1058,7 +1062,7 @@ fn a_foreign_tag_is_kept_unless_a_flag_replaces_it() {
     command.args(["--trust", "keys/exporter.pub"]).env("TRIVY_FERRY_REPLACE_IMAGE_TAGS", "true");
     kept(forge::run(command), SITES);
     assert_eq!(ledger(&host, &place)["overrides"], serde_json::Value::Null);
-    // The flag replaces it, and that is recorded.
+    // With the flag, the import replaces the tag, and the override is recorded.
     bring(&host, &first, &place, &["--image", name, "--replace-image-tags"])
         .exits(0)
         .prints("replaced image tags because of --replace-image-tags")
@@ -1110,7 +1114,7 @@ fn a_tag_that_an_interrupted_run_has_set_is_recognized() {
             *put = true;
             return None;
         }
-        // The manifest of the tag cannot be read, so the run does not know whether the tag was set.
+        // The manifest of the tag cannot be read, so the run cannot verify that the tag was set.
         (seen.path == at && *put).then(|| status(500))
     });
     let place = format!("{}/p", registry.host);
@@ -1218,7 +1222,7 @@ fn no_image_replaces_data_that_another_importer_put_there() {
         payload["images"][0]["blobs"][1]["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip".into();
     });
     bring(&other, &bundle, &format!("{}/sec", registry.host), &[]).good();
-    // The state of this importer does not mention it.
+    // The state of this importer does not contain that repository.
     let chosen = format!("x/trivy-db:2={}/sec/trivy-db:2", registry.host);
     let place = format!("{}/p", registry.host);
     bring(&host, &bundle, &place, &["--image", &chosen]).exits(5).warns("which trivy-ferry did not set");

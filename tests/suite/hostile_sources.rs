@@ -18,7 +18,7 @@ use trivy_ferry::oci;
 
 use crate::forge::{self, Archive, Host, days, metadata_json, sample, zeros};
 
-/// Starts a server that responds by the path alone.
+/// Starts a server whose responses depend only on the path.
 fn by_path(answer: impl Fn(&str) -> Response + Send + Sync + 'static) -> Server {
     Server::new(move |seen| answer(&seen.path))
 }
@@ -212,9 +212,9 @@ const NO_MANIFEST: [(&str, Answer, &str); 13] = [
     ("500", |_| status(500), "status 500"),
     ("204", |_| status(204), "status 204"),
     ("broken off", half, "broke after"),
-    ("round and round", |_| header(status(307), "location", "/v2/r/manifests/2"), "redirects"),
-    ("to nowhere", |_| header(status(307), "location", "http://127.0.0.1:1/x"), "refused"),
-    ("to a file", |_| header(status(307), "location", "file:///etc/passwd"), "status 307"),
+    ("a redirect loop", |_| header(status(307), "location", "/v2/r/manifests/2"), "redirects"),
+    ("a redirect to a closed port", |_| header(status(307), "location", "http://127.0.0.1:1/x"), "refused"),
+    ("a redirect to a file", |_| header(status(307), "location", "file:///etc/passwd"), "status 307"),
     (
         "words with escapes",
         |_| {
@@ -396,7 +396,7 @@ fn an_archive_that_is_damaged_or_hostile_is_never_signed() {
             ("a plain tar", forge::plain_tar("trivy.db", &bolt), "not a complete gzipped tar"),
             ("cut gzip", db()[..db().len() / 2].to_vec(), "not a complete gzipped tar"),
             ("a gzip without its end", db()[..db().len() - 4].to_vec(), "not a complete gzipped tar"),
-            ("a way out", Archive::new().file("../../etc/cron.d/x", b"x").pack(), "unsafe name"),
+            ("a path outside", Archive::new().file("../../etc/cron.d/x", b"x").pack(), "unsafe name"),
             ("an absolute name", Archive::new().file("/etc/cron.d/x", b"x").pack(), "unsafe name"),
             ("escapes in a name", Archive::new().file("\u{1b}[2Jx", b"x").pack(), "unsafe name"),
             ("a symbolic link", Archive::new().entry(b'2', "trivy.db", 0, b"").pack(), "link"),
@@ -452,7 +452,7 @@ fn checks_that_trivy_could_not_use_are_never_signed() {
         vec![
             ("no checks", Archive::new().file(library, b"package x").pack(), "no .rego file"),
             ("no libraries", Archive::new().file(rego, b"package x").pack(), "no libraries"),
-            ("a way out", Archive::new().file("policies/../../x.rego", b"x").pack(), "unsafe name"),
+            ("a path outside", Archive::new().file("policies/../../x.rego", b"x").pack(), "unsafe name"),
             ("a link", Archive::new().file(rego, b"").entry(b'2', library, 0, b"").pack(), "link"),
             ("an unknown entry", Archive::new().entry(b'S', rego, 0, b"").pack(), "entry of type"),
             ("an empty archive", Archive::new().pack(), "no .rego file"),
@@ -461,7 +461,7 @@ fn checks_that_trivy_could_not_use_are_never_signed() {
 }
 
 #[test]
-fn bombs_cost_little() {
+fn decompression_bombs_take_little_memory_and_processor_time() {
     let host = exporter();
     const GIB: u64 = 1 << 30;
     let bomb = |start: Vec<u8>, gibibytes: usize| [start, zeros(gibibytes)].concat();
@@ -565,20 +565,20 @@ fn a_vex_archive_must_have_its_repository_at_the_location_in_the_manifest() {
             "but index.json is at vexhub-main/0.1/index.json",
         ),
         ("a pattern for two", two_directories(), "//*", "several in the archive match"),
-        ("two of them, and neither is meant", two_directories(), "//c", "points to c,"),
+        ("two repositories, and the location of neither", two_directories(), "//c", "points to c,"),
         ("no index", Archive::new().file("x/readme", b"x").pack(), "//x", "contains no index.json"),
-        ("an index that is none", index("[]"), "//x", "index.json cannot be read"),
+        ("an index that is an array", index("[]"), "//x", "index.json cannot be read"),
         ("a page for an index", index(PAGE), "//x", "index.json cannot be read"),
         (
-            "documents that are not there",
+            "missing documents",
             index(r#"{"packages":[{"location":"pkg/x.json"}]}"#),
             "//x",
             "none of their documents",
         ),
-        ("a way out", Archive::new().file("x/../../y", b"x").pack(), "//x", "unsafe name"),
+        ("a path outside", Archive::new().file("x/../../y", b"x").pack(), "//x", "unsafe name"),
         ("a link for an index", Archive::new().entry(b'2', "x/index.json", 0, b"").pack(), "//x", "link"),
         ("a page", PAGE.into(), "//x", "not an archive"),
-        ("another form", b"PK\x03\x04zip".to_vec(), "//x", "another kind of archive"),
+        ("another archive format", b"PK\x03\x04zip".to_vec(), "//x", "a different kind of archive"),
         ("nothing", Vec::new(), "//x", "not an archive"),
         ("a directory outside the archive", archive("x"), "//../x", "plain relative path"),
         ("cut", archive("x")[..80].to_vec(), "//x", "not a complete gzipped tar"),
@@ -634,7 +634,7 @@ fn an_invalid_vex_repository_manifest_is_rejected() {
             vex_json("git::https://example.invalid/x.git"),
             "git::https addresses cannot be fetched",
         ),
-        ("nobody there", vex_json("http://127.0.0.1:1/x.tar.gz"), "127.0.0.1:1"),
+        ("a closed port", vex_json("http://127.0.0.1:1/x.tar.gz"), "127.0.0.1:1"),
         ("escapes", vex_json("\u{1b}[2Jx://y"), "cannot be used"),
         ("too long", format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20)), "larger than"),
     ];
@@ -705,7 +705,7 @@ fn a_directory_without_a_vex_repository_is_rejected() {
     host.export_vex(&host.at("tmp")).fails_with(3, &["it has no vex-repository.json"]);
 }
 
-/// Starts a proxy that responds for all hosts, by host and path.
+/// Starts a proxy for all hosts, whose responses depend on the host and the path.
 fn behind_a_proxy(answer: impl Fn(&str, &str) -> Option<Response> + Send + Sync + 'static) -> Server {
     Server::new(move |seen| {
         let host = seen.host.split(':').next().unwrap_or_default();
@@ -930,7 +930,7 @@ fn the_next_source_is_tried_if_one_fails_and_the_output_says_so() {
         let host_name = first.split('/').next().unwrap();
         let noted = ran.err.lines().any(|line| line.contains(host_name) && line.contains("skipped"));
         assert!(noted, "{ran:#?}");
-        assert!(ran.out.contains(&good.host), "which one it came from: {ran:#?}");
+        assert!(ran.out.contains(&good.host), "the output does not name the source: {ran:#?}");
     }
     // If all sources fail, the output ends with the error of the last one, and has the error of the
     // first one before it.
@@ -1029,8 +1029,8 @@ fn exports_of_one_second_do_not_collide() {
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), 4, "{numbers:?}");
-    // Two hosts share a directory and no state. One may have to fail, with an error. All bundles in
-    // the directory are complete.
+    // Three hosts share a directory and no state. Some exports may fail with an error. All bundles
+    // in the directory are complete.
     let other = exporter();
     let out = other.at("out");
     let states = ["a", "b", "c"].map(|name| other.at(name));
@@ -1064,8 +1064,8 @@ fn exports_of_one_second_do_not_collide() {
 #[test]
 fn an_unusable_key_is_an_error_before_any_download() {
     let host = exporter();
-    // No source is asked for data that cannot be signed.
-    let server = by_path(|path| panic!("asked for {path}"));
+    // trivy-ferry sends no request for data that it cannot sign.
+    let server = by_path(|path| panic!("unexpected request for {path}"));
     let export = |key: &str, more: &[&str]| {
         let key = host.at(key);
         host.export_args(

@@ -1,5 +1,4 @@
-//! The log for auditors: which bundles arrived, when, who signed them, and which rules were
-//! overridden.
+//! The log for auditors: the bundles, the times of their imports, their signers, and the overrides.
 
 use std::fs;
 

@@ -10,7 +10,8 @@ use test_kit::process::Run;
 
 use crate::stories::bare;
 
-/// Adds the paths of all fields below a value. The keys of maps, such as the names of datasets, are no fields.
+/// Adds the paths of all fields below a value. The keys of maps, such as the names of datasets, are
+/// not fields.
 fn fields(value: &Value, path: &[String], found: &mut BTreeSet<Vec<String>>) {
     match value {
         Value::Object(object) => {

@@ -37,7 +37,7 @@ fn import(host: &Host, bundle: &str, strace: &str) -> test_kit::process::Run {
 
 #[test]
 #[ignore = "tools"]
-fn without_locks_an_import_reports_this_and_continues() {
+fn an_import_reports_a_file_system_without_locks_and_continues() {
     for error in ["EBADF", "ENOLCK", "EOPNOTSUPP", "ENOSYS"] {
         let (host, bundle) = importer();
         let paths = locks(&host).map(|path| format!("-P {path}")).join(" ");

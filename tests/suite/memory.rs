@@ -49,8 +49,8 @@ fn envelope(payload: &str, signatures: &Value) -> String {
     json!({ "payloadType": PAYLOAD_TYPE.as_str(), "payload": payload, "signatures": signatures }).to_string()
 }
 
-/// Returns manifests without a trusted signature. Each costs memory or fills a terminal in another
-/// way.
+/// Returns manifests without a trusted signature. Each costs memory or fills a terminal in a
+/// different way.
 fn junk() -> Vec<Vec<u8>> {
     let signature = json!([{ "keyid": "0".repeat(64), "sig": STANDARD.encode([1; 64]) }]);
     let long = "\u{1b}\u{202e}x".repeat(70_000);
@@ -103,7 +103,7 @@ fn host_with_junk() -> Host {
     host
 }
 
-/// The maximum output in bytes, because errors of junk files are not worth more.
+/// The maximum output in bytes. Errors of junk files must not fill a terminal or a log.
 const MAX_SAID: usize = 256 << 10;
 
 #[track_caller]

@@ -1,5 +1,5 @@
-//! A failing source does not prevent the export of other data: the bundle is written without its
-//! data, both sides report this, and the operator can require datasets.
+//! A failing source does not prevent the export of other data: the bundle is written without the
+//! data of this source, both sides report this, and the operator can require datasets.
 
 use std::fs;
 use std::path::PathBuf;

@@ -168,14 +168,14 @@ impl Month {
         for bad in expected {
             assert!(
                 errors.iter().any(|error| is(error, bad)),
-                "day {}: {bad:?} is not said\n{text}",
+                "day {}: {bad:?} is not reported\n{text}",
                 self.day
             );
         }
         for error in errors {
             assert!(
                 expected.iter().any(|bad| is(error, bad)),
-                "day {}: is this true? {error:#}\n{text}",
+                "day {}: unexpected error: {error:#}\n{text}",
                 self.day
             );
         }

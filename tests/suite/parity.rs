@@ -139,8 +139,6 @@ fn every_lost_or_damaged_volume_is_rebuilt() {
             let ran = host.import_anew();
             ran.good();
             let name = named(&good, end);
-            // A head with additional bytes at its end, or the head of another bundle, is named
-            // differently.
             println!("{end}, {change}");
             ran.warns("rebuilt from parity").warns(&name);
             assert!(host.out() == *bad, "{end}, {change}");

@@ -57,7 +57,8 @@ fn is_sent(seen: &Seen) -> bool {
     [Method::PUT, Method::PATCH].contains(&seen.method) && seen.path.contains("/blobs/uploads/")
 }
 
-/// Starts a registry whose first responses to each of some requests are these.
+/// Starts a registry that fails selected requests. The first `times` responses to each of them are
+/// `answer`.
 fn failing(
     at: impl Fn(&Seen) -> bool + Send + Sync + 'static,
     times: u32,
@@ -140,7 +141,7 @@ fn a_push_to_an_unreachable_registry_ends_at_the_deadline() {
 
 /// The time for other targets, here a cache, counts as well.
 #[test]
-fn the_deadline_is_one_for_the_whole_run() {
+fn one_deadline_applies_to_the_whole_run() {
     let (host, bundle) = importer();
     let registry = Registry::new(|_| None);
     let flags = ["--cache-dir", "cache", "--data-home", "home", "--deadline", "1ms"];
@@ -428,9 +429,9 @@ fn a_mirror_fetches_data_again_that_a_registry_lost() {
     assert_eq!((bad.tags().len(), good.tags()), (0, vec!["p/trivy-db:2".to_owned()]));
 }
 
-/// Starts a proxy in front of a registry that closes the connection after some bytes of the first
-/// bodies. Returns its address. `heads` gets the first lines of the requests with a body, and their
-/// ranges.
+/// Starts a proxy in front of a registry. The proxy closes the connection after some bytes of the
+/// first bodies. Returns its address. `heads` gets the first lines of the requests with a body, and
+/// their ranges.
 fn breaks(registry: String, times: usize, after: u64, heads: Arc<Mutex<Vec<String>>>) -> String {
     each_connection(move |mut client| {
         let Some(head) = read_head(&mut client) else { return };

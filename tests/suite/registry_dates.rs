@@ -53,8 +53,8 @@ fn row(ran: &Run, dataset: &str) -> serde_json::Value {
 
 const JSON: [&str; 2] = ["--format", "json"];
 
-/// A manifest is newer than its content, and `oras push` sets it to the time of the push. Neither
-/// date is the date of the data.
+/// A manifest is newer than its content, and `oras push` sets its date to the time of the push.
+/// Neither date is the date of the data.
 #[test]
 fn newer_data_is_pushed_to_a_registry_that_another_tool_filled() {
     let (minutes, built) = (SignedDuration::from_mins(30), hours(-48));
@@ -125,7 +125,7 @@ fn data_that_cannot_be_read_is_replaced() {
         .warns("the date of its manifest is used instead");
 }
 
-/// Data must not be older than the same data under another tag.
+/// The same data must not count as older under another tag.
 #[test]
 fn the_dates_of_one_dataset_are_comparable() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
@@ -146,7 +146,8 @@ fn the_dates_of_one_dataset_are_comparable() {
     assert_eq!(reads(&registry), 0);
 }
 
-/// The date that `status` shows for data of another tool: its own date after an import has read it.
+/// For data of another tool, `status` shows the date of the manifest. After an import has read the
+/// data, `status` shows the date of the data.
 #[test]
 fn status_says_which_date_it_shows() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));

@@ -116,7 +116,7 @@ fn a_damaged_copy_is_no_longer_reported_after_the_bundle_was_imported() {
 
 /// A user who has run `repair` or `verify` must not be advised to run it.
 #[test]
-fn a_command_does_not_advise_to_run_itself() {
+fn a_command_does_not_advise_users_to_run_it() {
     let host = Host::new();
     let whole = Bundle::of(hours(-2), &Part::all(days(-2))).signed(&host.key);
     let cut = host.file("cut.tar", &whole[..whole.len() - 3000]);

@@ -67,7 +67,7 @@ fn one_import_fills_several_caches() {
         .fails_with(2, &["need different settings"]);
 }
 
-/// The adapter supports VEX since 0.34.2 (goharbor/harbor-scanner-trivy, pkg/etc/config.go and
+/// The adapter has supported VEX since 0.34.2 (goharbor/harbor-scanner-trivy, pkg/etc/config.go and
 /// pkg/trivy/wrapper.go: SCANNER_TRIVY_VEX_SOURCE; it passes its environment to Trivy).
 #[test]
 fn harbors_adapter_gets_vex_with_the_configuration_that_finds_it() {
@@ -139,8 +139,8 @@ fn settings_of_a_registry_and_a_web_root_are_printed_again() {
     again.good();
     assert_eq!(again.target(1)["commands"], first.target(1)["commands"]);
     assert_eq!(again.target(1)["environment"], first.target(1)["environment"]);
-    // There are no checks for this version of Trivy. Without the flag, Trivy would ask the internet
-    // at each scan.
+    // There are no checks for this version of Trivy. Without the flag, Trivy would try to download
+    // them at each scan.
     let ran = run(&host, &format!("settings {targets}"));
     ran.good().prints("--skip-check-update").prints("built-in checks").prints(&format!("{place}/trivy-db:2"));
     // The web server of another host, such as one that runs `serve`.

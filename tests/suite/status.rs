@@ -106,7 +106,7 @@ fn an_import_resolves_the_differences_of_a_restored_state() {
 }
 
 #[test]
-fn two_streams_into_one_cache_are_no_warning() {
+fn two_streams_into_one_cache_cause_no_warning() {
     let host = Host::new();
     for (stream, age) in [("lab", -3), ("default", -2)] {
         let bundle = Bundle::of(hours(age), &Part::all(days(age))).with("stream", stream);
@@ -261,7 +261,7 @@ pub fn with_images(mut bundle: Bundle) -> Bundle {
 }
 
 #[test]
-fn status_asks_registries_if_it_is_told_to() {
+fn status_checks_registries_only_on_request() {
     let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);

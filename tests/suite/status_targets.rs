@@ -174,7 +174,7 @@ fn an_unused_target_is_retired() {
     site.status(&[]).exits(7).prints("FAILED");
 }
 
-/// `status` advises to import the last bundle again only into the cache with missing data.
+/// `status` advises the user to import the last bundle again only into the cache with missing data.
 #[test]
 fn a_repair_of_one_target_retires_no_other() {
     let mut site = Site::new();
@@ -382,7 +382,7 @@ fn a_bundle_newer_than_the_last_heartbeat_counts_as_received_and_failures_are_re
 /// A bundle of another stream, because of a wrong medium or a missing `--stream`, creates no
 /// target, for imports and for `serve`.
 #[test]
-fn bundles_of_another_stream_make_no_target() {
+fn bundles_of_another_stream_create_no_target() {
     let lab = ["--stream", "lab"];
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);

@@ -184,7 +184,7 @@ impl ParityFile {
     }
 }
 
-/// Parses eight hex digits.
+/// Parses 8 hex digits.
 fn number(digits: &[u8]) -> Option<Checksum> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }

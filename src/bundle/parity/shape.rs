@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use reed_solomon_simd::ReedSolomonEncoder;
 
-/// The approximate number of shards of a bundle. A short damaged range loses one shard.
+/// The approximate number of shards of a bundle. A short damaged range makes one shard unusable.
 const SHARDS: u64 = 512;
 /// The smallest shard in bytes. The length of every shard is a multiple of it, because media fail in blocks.
 const BLOCK: u64 = 4096;
@@ -54,7 +54,7 @@ impl Shape {
     pub fn new(files: Vec<u64>, percent: Percent) -> Result<Self, String> {
         let longest = files.iter().copied().max().unwrap_or(0);
         let total: u64 = files.iter().fold(0, |sum, length| sum.saturating_add(*length));
-        // Shards divide the longest file evenly, so that a lost file loses as few shards as possible.
+        // Shards divide the longest file evenly, so that the loss of a file affects as few shards as possible.
         let in_longest = (SHARDS * longest / total.max(1)).max(1);
         let shard = longest.div_ceil(in_longest).next_multiple_of(BLOCK);
         let data: u64 = files.iter().map(|length| length.div_ceil(shard)).sum();
@@ -170,7 +170,7 @@ impl Shape {
         (0..self.parity).step_by(each).map(|first| first..self.parity.min(first + each)).collect()
     }
 
-    /// Returns the length of a parity file with this number of shards in bytes.
+    /// Returns the length in bytes of a parity file with this number of shards.
     pub fn parity_length(&self, shards: usize) -> u64 {
         self.header() + shards as u64 * self.shard
     }

@@ -33,7 +33,7 @@ pub struct ImportArgs {
     /// Verify the bundle and print the data to import; change nothing.
     #[arg(long, help_heading = RUN, conflicts_with_all = ["staging", "restore"])]
     pub dry_run: bool,
-    /// Go back to the data from before the last import, without a bundle.
+    /// Restore the data from before the last import, without a bundle.
     #[arg(long, help_heading = RUN, conflicts_with_all = ["bundle", "places", "web_root"])]
     pub restore: bool,
     /// Collect the volumes here first, if you insert one medium at a time.

@@ -70,7 +70,7 @@ impl StatusReport {
             writeln!(f, "  FAILED           every import since {}: {why}", format_minute(failed.since))?;
         }
         if let Some(reset) = target.floors_reset {
-            writeln!(f, "  floors reset     {}; nothing was accepted since", format_minute(reset))?;
+            writeln!(f, "  floors reset     {}; nothing has been accepted since", format_minute(reset))?;
         }
         if let Some(bundle) = &target.bundle {
             let number = numbered(bundle.sequence);

@@ -238,11 +238,15 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     let same = |key: &&TrustedKey| found.iter().any(|gone| gone.key.id() == key.key.id());
     let still: Vec<&TrustedKey> = keyring.iter().filter(|key| !is_found(key) && same(key)).collect();
     let warnings = still.iter().map(|key| {
-        format!("the same key is still trusted as {}: {}", escape(&key.name()), key.path.display())
+        format!(
+            "the same key is still trusted as {0}: {1}; remove it with `trivy-ferry trust remove {0}`",
+            escape(&key.name()),
+            key.path.display()
+        )
     });
     let mut warnings: Vec<String> = warnings.collect();
     if let Err(few) = Keyring::from_directories(&keyring::directories())?.requiring(None, None) {
-        warnings.push(format!("every bundle is rejected from now on: {few}"));
+        warnings.push(format!("every bundle is rejected from now on: {few}; add a key with `trivy-ferry trust add FILE`, or require fewer with `trivy-ferry trust require`"));
     }
     if reset_floors && floors.is_none() {
         warnings.push("no floors were reset, because this user has no state here; give its directory with `trust reset-floors --state-dir`".into());
@@ -275,7 +279,7 @@ fn not_removed(error: Error, wanted: &str) -> Error {
 fn reset_floors(state_dir: Option<&Path>) -> Result<CommandOutcome, Error> {
     let floors = OpenFloors::open(state_dir)?.ok_or_else(|| {
         Error::usage(
-            "nothing was imported here according to this user's state",
+            "nothing was imported here, according to this user's state",
             "Name the state directory with --state-dir, or run the command as the user who imports.",
         )
     })?;

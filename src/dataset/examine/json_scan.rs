@@ -468,8 +468,8 @@ mod tests {
         }
     }
 
-    /// Compares with serde_json whether a text is JSON, for random texts and for documents with changed bytes, and
-    /// compares the kind of unchanged documents.
+    /// Checks that the scan and serde_json agree on whether a text is JSON, for random texts and for documents with
+    /// changed bytes, and agree on the kind of unchanged documents.
     #[test]
     fn the_scan_agrees_with_a_parser() {
         let pieces = ["{", "}", "[", "]", ",", ":", "\"a\"", "\"\\u0041\"", "1", "true", " "];

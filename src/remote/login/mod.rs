@@ -190,7 +190,7 @@ pub(crate) fn netrc(variable: impl Fn(&str) -> Option<OsString>) -> (Netrc, Opti
         }
         Some(Err(error)) if is_absent(&error) => (Netrc::default(), None),
         Some(Err(error)) => {
-            (Netrc::default(), Some(format!("{shown} cannot be read; continuing without it: {error}")))
+            (Netrc::default(), Some(format!("{shown} cannot be read: {error}; continuing without it")))
         }
         None => {
             let seconds = TIME_LIMIT.as_secs();

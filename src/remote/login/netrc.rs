@@ -70,7 +70,7 @@ impl Netrc {
         (Netrc(machines), remark)
     }
 
-    /// Returns the login for a URL's host. An entry with the port comes before one without.
+    /// Returns the login for a URL's host. An entry with the port takes precedence over one without.
     pub(crate) fn find(&self, url: &Url) -> Option<Credentials> {
         let host = url.host_str()?;
         let with_port = format!("{host}:{}", url.port_or_known_default()?);

@@ -96,8 +96,8 @@ impl Route {
     fn may_lead_to(&self, place: AddressScope, is_named: bool) -> bool {
         match (place, self.place.get()) {
             (AddressScope::Elsewhere, _) => true,
-            // The user named this host, so its other ports are allowed. Link-local addresses are not: the
-            // metadata service of a cloud issues credentials there.
+            // The user named this host, so its other ports are allowed. Other hosts with link-local
+            // addresses are not: the metadata service of a cloud issues credentials there.
             (AddressScope::ThisHost, Some(AddressScope::ThisHost)) => true,
             (AddressScope::LinkLocal, Some(AddressScope::LinkLocal)) => is_named,
             _ => false,

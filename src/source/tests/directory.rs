@@ -175,7 +175,7 @@ fn the_next_location_is_tried_after_a_failure() {
 #[test]
 fn archives_must_match_their_extension_and_limit() {
     let error = fetch(&vex_server(&["/a.zip"], |_| ok(TAR_GZ))).err().unwrap().to_string();
-    assert!(error.contains("another kind"), "{error}");
+    assert!(error.contains("a different kind"), "{error}");
     let error = fetch(&vex_server(&["/main"], |_| ok(TAR_GZ))).err().unwrap().to_string();
     assert!(error.contains("does not have the extension"), "{error}");
     let server = vex_server(&["/a.tar.gz"], |_| ok(TAR_GZ));

@@ -145,7 +145,7 @@ struct Origin<'a> {
 
 impl Origin<'_> {
     /// Returns the login for an address in the manifest, if the user named its host. A manifest must not
-    /// choose which of the user's logins fetches data that is then signed.
+    /// choose which of the user's logins is used to fetch data that is then signed.
     fn login(&self, url: &Url) -> Option<HeaderValue> {
         let is_named = [self.named, &self.url].iter().any(|named| named.origin() == url.origin());
         self.remote.web_login(url).filter(|_| is_named)
@@ -255,7 +255,7 @@ pub(in crate::source) fn spool(
         }
         (_, None) => Err(unusable(format!("{subject} does not have the extension .tar.gz, .tgz or .zip"))),
         (None, _) => Err(unusable(format!("{subject} is not an archive"))),
-        _ => Err(unusable(format!("{subject} is another kind of archive than its extension says"))),
+        _ => Err(unusable(format!("{subject} is a different kind of archive than its extension indicates"))),
     }
 }
 

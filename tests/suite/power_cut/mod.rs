@@ -122,8 +122,8 @@ fn all(date: Timestamp) -> Vec<Part> {
     Part::all(date)
 }
 
-/// Returns only large datasets. They are staged differently from datasets of many files, whose
-/// syncs must not make them durable.
+/// Returns only large datasets. They are staged differently from datasets of many files, and the
+/// syncs of the latter must not make the large datasets durable.
 fn databases(date: Timestamp) -> Vec<Part> {
     Part::all(date).into_iter().filter(|part| part.dataset.name.kind().is_large()).collect()
 }

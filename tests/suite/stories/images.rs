@@ -59,7 +59,7 @@ fn carried(upstream: &Registry) -> String {
 
 #[test]
 #[ignore = "tools"]
-fn images_cross_with_the_datasets_and_keep_their_digests() {
+fn images_are_carried_with_the_datasets_and_keep_their_digests() {
     let tools = tools();
     let upstream = upstream(&tools);
     let laptop = equipped(&tools);

@@ -54,7 +54,7 @@ fn pushed_data_is_identical_to_the_data_of_upstream() {
             assert_eq!(fs::read(registry.publisher.at("blob")).unwrap(), artifact.layer);
         }
         assert_eq!(importer.ferry(&import).exits(0).statuses(), three("unchanged"));
-        // The registry's content decides what to push: another registry is empty, this one lost a tag.
+        // A push depends on the content of the registry: another one is empty, and this one lacks a tag.
         let fresh = make(&tools);
         let other = import.replace(&registry.address, &fresh.address);
         assert_eq!(importer.ferry(&other).exits(0).statuses(), three("pushed"));

@@ -13,7 +13,7 @@ fn bundles(host: &Host) -> Vec<String> {
 }
 
 #[test]
-fn a_night_without_news_writes_nothing() {
+fn an_export_without_new_data_writes_nothing() {
     let host = bare();
     let (key, _) = host.keygen();
     host.dir("out");

@@ -47,8 +47,8 @@ fn eight_days_later(cache: &str) {
     }
 }
 
-/// Asserts every kind of finding. Each needs another one of the four datasets. `trivy` returns the start of a command
-/// line for a subcommand.
+/// Asserts every kind of finding. Each needs a different one of the four datasets. `trivy` returns the start of a
+/// command line for a subcommand.
 #[track_caller]
 fn finds_everything(importer: &Host, trivy: impl Fn(&str) -> String) {
     let scan = |subcommand: &str, target: &str| {

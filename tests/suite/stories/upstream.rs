@@ -32,7 +32,7 @@ pub fn crosses(laptop: &Host, artifacts: &[Artifact; 3], flags: &str) {
 }
 
 #[test]
-fn every_form_that_upstream_has_published_crosses() {
+fn every_form_that_upstream_has_published_is_carried() {
     for form in FORMS {
         let laptop = bare();
         let upstream = laptop.dir("upstream");

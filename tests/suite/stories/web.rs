@@ -219,7 +219,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_even_after_changes() {
 
 #[test]
 #[ignore = "tools"]
-fn settings_stay_complete_when_a_bundle_brings_less_or_a_target_fails() {
+fn settings_stay_complete_if_a_bundle_has_less_data_or_a_target_fails() {
     let tools = tools();
     let (laptop, [first, _], public) = two_bundles();
     let flags = format!("{} --skip trivy-java-db,vex-hub", flags_of(&laptop.at("upstream")));
@@ -237,7 +237,7 @@ fn settings_stay_complete_when_a_bundle_brings_less_or_a_target_fails() {
     import(&first, &root, "").exits(0);
     let whole = text(importer.at("settings.env"));
     assert!(whole.contains("TRIVY_JAVA_DB_REPOSITORY=") && whole.contains("TRIVY_VEX=repo"), "{whole}");
-    // The data that this bundle lacks is there from the one before.
+    // The data that this bundle lacks is from an earlier bundle.
     import(&less, &root, "").exits(0).does_not_say("No trivy-java-db");
     assert_eq!(text(importer.at("settings.env")), whole);
     // A web root that is not mounted.

@@ -136,7 +136,7 @@ fn files_with_names_in_another_case_do_no_harm() {
     host.put(&late);
     host.watch(&[]);
     is_imported(&host, &date);
-    // A bundle with parity, which does not show which of the files is right.
+    // This bundle has parity, but parity does not show which of the files is right.
     let (files, date) = sender.export(VOLUMES);
     let volume = named(&files, ".tar.001");
     host.put(&files.clone().into_iter().filter(|(name, _)| *name != volume).collect());

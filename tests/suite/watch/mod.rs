@@ -75,7 +75,7 @@ impl Host {
             "--format",
             "json",
         ];
-        // A test with a file that is still being written sets the time itself.
+        // A test with a file that is still being written sets the settle time itself.
         let settle: &[&str] = if more.contains(&"--settle") { &[] } else { &["--settle", "1ms"] };
         fixed.iter().chain(settle).chain(more).map(|arg| (*arg).to_owned()).collect()
     }
@@ -658,7 +658,7 @@ impl Diode {
                 self.first = Some(bundle.into());
             }
             let rejected = row["exit_code"] == 5;
-            assert!(!rejected || Some(bundle) < self.first.as_deref(), "refused without a reason: {at}");
+            assert!(!rejected || Some(bundle) < self.first.as_deref(), "rejected without a reason: {at}");
             if self.told.get(bundle).is_none_or(|earlier| earlier != "processed") {
                 self.told.insert(bundle.into(), outcome.into());
             }
@@ -678,7 +678,7 @@ impl Diode {
         for bundle in &self.must {
             assert!(
                 self.is_processed(bundle),
-                "TRIVY_FERRY_SEED={seed}: {bundle} came whole, and is {:?}",
+                "TRIVY_FERRY_SEED={seed}: {bundle} arrived complete, and is {:?}",
                 self.told.get(bundle)
             );
         }

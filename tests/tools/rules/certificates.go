@@ -51,7 +51,8 @@ type description struct {
 
 type certificateCase struct {
 	Certificates []description `json:"certificates"`
-	// The names of the certificates that the server sends, its own first, and that the client trusts.
+	// The names of the certificates that the server sends, with its own first, and of those that the
+	// client trusts.
 	Sends  []string `json:"sends"`
 	Trusts []string `json:"trusts"`
 	Host   string   `json:"host"`
