@@ -22,7 +22,8 @@ use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 use crate::trust::state::OthersData;
 
-/// The retry limits for reads. They are short, because the user and the other registries wait for the answer.
+/// The retry limits for reads. They are short, because the user and the requests to other registries wait for the
+/// answer.
 const ASKING: RetryLimits =
     RetryLimits { retries: 2, deadline: None, stall: Duration::from_secs(20), pause: Duration::from_secs(5) };
 

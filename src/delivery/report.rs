@@ -52,7 +52,7 @@ pub enum DeliveryStatus {
     Rejected,
     /// The layout has no place for it.
     NoPlace,
-    /// The Trivy of this host needs another one.
+    /// The Trivy of this host needs another tag of it.
     NotWanted,
     /// No `--image` matches it.
     NotRequested,
@@ -306,7 +306,7 @@ pub struct TargetReport {
     /// A sentence that introduces the settings.
     #[serde(skip)]
     pub heading: String,
-    /// Whether the user requested the settings. They are shown then even if nothing has changed.
+    /// Whether the user requested the settings. If so, they are shown even if nothing has changed.
     #[serde(skip)]
     pub(crate) on_request: bool,
     /// Whether the text shows the settings of every subcommand and not only those of the first.

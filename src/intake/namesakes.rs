@@ -67,7 +67,7 @@ impl Digests {
             return Some(digest);
         }
         self.0.borrow_mut().reads += 1;
-        // Without a limit, reading would not end if the file grows at the same speed.
+        // Without a limit, reading would not end if the file grew at the same speed.
         let (digest, _) = digest_of(file.take(before.len())).ok()?;
         let after = file.metadata().ok()?;
         let mut known = self.0.borrow_mut();
@@ -215,7 +215,7 @@ enum Rank {
     Likely,
     /// It is sparse.
     Hollow,
-    /// Its digest is known and is another one.
+    /// Its digest is known and is not that of the volume.
     Another,
 }
 

@@ -18,7 +18,7 @@ use crate::trust::keyring::Keyring;
 use crate::util::fs::tempdir_in;
 use crate::util::text::{escape, format_count};
 
-/// The limit of bundles, because each is an open file. The newest are kept. The limit is higher
+/// The limit of bundles, each of which is an open file. The newest are kept. The limit is higher
 /// than 4 years of weekly bundles.
 const MAX_BUNDLES: usize = 256;
 

@@ -56,7 +56,7 @@ pub fn sign(
             path: bundle.into(),
             what: format!("the signature could not be added: {error}"),
             hint:
-                "The bundle is unchanged. Check that the medium is connected and writable, then sign again."
+                "Check that the medium is connected and writable, then sign again; the bundle is unchanged."
                     .into(),
         },
     })?;

@@ -76,7 +76,7 @@ fn server(pulled: &PullLocations) -> Option<String> {
     let beginning = beginning(&[
         "a Trivy server pulls trivy-db from this registry.",
         "helm upgrade --install trivy CHART -f YOURS.yaml -f trivy-server-values.yaml",
-        "The keys are those of chart 0.25.0. The clients pull trivy-java-db and trivy-checks: see trivy.yaml.",
+        "The keys are those of chart 0.25.0. Clients pull trivy-java-db and trivy-checks: see trivy.yaml.",
         "Put a login into your own values: trivy.registryUsername and .registryPassword.",
     ]);
     Some(format!(

@@ -65,7 +65,7 @@ impl Compat {
     /// `None` if every registry accepts the document unchanged.
     ///
     /// # Errors
-    /// If the bytes are neither. The text is the reason.
+    /// If the document is neither a manifest nor an index, or is larger than 1 MiB. The text is the reason.
     pub fn of_image(
         document: &[u8],
         known: &BTreeMap<Digest, (Digest, u64)>,

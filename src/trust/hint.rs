@@ -121,7 +121,7 @@ fn hint_of_time(rejection: &Rejection) -> Option<String> {
                 escape(stream)
             ),
             Rejection::NotHere { .. } => {
-                "Send its files in the exporter's output directory again, the head volume last.".into()
+                "Send its files from the exporter's output directory again, the head volume last.".into()
             }
             Rejection::Silent { stream, .. } => format!(
                 "Check that the diode or the gateway works, and that the exporter runs with --heartbeat; if nothing sends this stream any more, retire its targets with `trivy-ferry forget TARGET --stream {}`.",

@@ -18,7 +18,7 @@ const PAE: &str = "TRIVY_FERRY_PAE";
 
 /// A signer: a key in memory, a command, or another program's own implementation, such as for an HSM.
 pub trait Signer {
-    /// Returns the key that verifies what it signs.
+    /// Returns the key that verifies its signatures.
     fn public(&self) -> PublicKey;
 
     /// Returns the Ed25519 signature of [`Message::as_bytes`], without hashing them first. The signature is verified

@@ -85,7 +85,7 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file to overwrite parts of it. A link is not followed. The caller checks what kind of file it is.
+/// Opens a file to overwrite parts of it. A link is not followed. The caller checks the kind of the file.
 ///
 /// # Errors
 /// If it cannot be opened.
@@ -96,7 +96,7 @@ pub(crate) fn open_to_write(path: &Path) -> io::Result<File> {
 /// Opens a regular file with one name to read and write it.
 ///
 /// # Errors
-/// If it is a link, not a regular file or has further hard links, or cannot be opened.
+/// If it is a link, is not a regular file, has further hard links, or cannot be opened.
 pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
     let file: File = rustix::fs::open(path, OPEN | OFlags::RDWR | OFlags::NOFOLLOW, Mode::empty())?.into();
     let metadata = file.metadata()?;

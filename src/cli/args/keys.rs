@@ -52,8 +52,8 @@ pub enum TrustCommand {
     /// Require signatures of this many trusted keys on each bundle.
     ///
     /// For a two-person rule: one person exports, another adds a signature with `sign`. The number is stored beside the
-    /// keys; --trust FILE uses neither the number nor these keys. Heartbeats have one signature, and
-    /// the number does not apply to them.
+    /// keys; --trust FILE uses neither the number nor these keys. Heartbeats have one signature,
+    /// and the number does not apply to them.
     Require {
         /// The number of keys; 1 is the default.
         #[arg(value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_SIGNERS)))]

@@ -389,7 +389,7 @@ impl Registry<'_> {
                 self.remote.registries.is_at(repository, &url) && url.path().starts_with(&uploads);
             if is_upload { self.send_to(repository, method, &url, subject).ok() } else { None }
         };
-        // distribution has another URL for each state of an upload, and cancels only at the latest one.
+        // distribution has a different URL for each state of an upload, and cancels only at the latest one.
         let last = ask(Method::GET, location.clone()).and_then(|answer| self.location(&answer).ok());
         ask(Method::DELETE, last.unwrap_or(location));
     }

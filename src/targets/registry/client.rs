@@ -390,7 +390,7 @@ impl Read for BlobBody {
 /// # Errors
 /// [`TargetError::Remote`] if the registry cannot be reached or rejects the manifest;
 /// [`TargetError::ReadBack`] if a tag then refers to another manifest. The tags before the failed
-/// one are pushed, those after it are not.
+/// one are pushed; those after it are not.
 pub(crate) fn push_under(
     registry: &Registry<'_>,
     reference: &Repository,

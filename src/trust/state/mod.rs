@@ -416,7 +416,7 @@ pub(crate) fn waits_for(state: &Path) -> String {
 /// Takes the lock of one side, waiting up to 60 s.
 fn lock(place: &Place, side: Side, waits: &dyn Fn(&Path)) -> io::Result<File> {
     const TRIES: u32 = 600;
-    // NFS requires a file open for writing for an exclusive lock.
+    // For an exclusive lock, NFS requires a file that is open for writing.
     let (file, _) = place.dir.append(side.lock(), place.mode())?;
     for attempt in 0..TRIES {
         match file.try_lock() {

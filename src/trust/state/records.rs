@@ -23,7 +23,7 @@ pub struct TargetState {
     /// The sequence numbers that were never received.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<u64>,
-    /// The newest date accepted of each dataset, by reference name.
+    /// The newest accepted date of each dataset, by reference name.
     #[serde(default)]
     pub floors: BTreeMap<String, Timestamp>,
     /// The origins of the items in place, by reference name; empty if an older program wrote this.
@@ -225,7 +225,7 @@ pub struct ExportState {
     pub created: Timestamp,
     /// Its number.
     pub sequence: u64,
-    /// The newest date signed of each dataset, by reference name.
+    /// The newest signed date of each dataset, by reference name.
     pub floors: BTreeMap<String, Timestamp>,
     /// The manifests of its items, by reference name; empty if an older program wrote this.
     #[serde(default)]

@@ -44,8 +44,8 @@ impl DirEntry {
         self.kind == FileType::Directory
     }
 
-    /// Whether it is a directory that a group shares: it has the setgid bit and is writable by the group, such as a
-    /// Kubernetes volume. The members of the group are not considered.
+    /// Whether it is a directory that a group shares, such as a Kubernetes volume: it has the setgid bit and is
+    /// writable by the group. The members of the group are not considered.
     pub fn is_shared(&self) -> bool {
         const SETGID_AND_GROUP_WRITE: u32 = 0o2020;
         self.is_dir() && self.mode & SETGID_AND_GROUP_WRITE == SETGID_AND_GROUP_WRITE
