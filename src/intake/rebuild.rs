@@ -188,7 +188,7 @@ impl<'a> Remains<'a> {
             }
             // An unsigned parity file that claims too much is a fault of the parity, not of the disk.
             RebuildError::Io(error) if !self.is_trusted && error.kind() == io::ErrorKind::StorageFull => {
-                let why = "its parity claims more bytes than are free on the disk".into();
+                let why = "its parity claims more bytes than the disk has room for".into();
                 BundleError::BeyondParity { path, why }.into()
             }
             RebuildError::Io(error) => {

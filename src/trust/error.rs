@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::util::text::{escape, format_distinct, format_minute, format_second, format_size};
+use crate::util::text::{escape, format_count, format_distinct, format_minute, format_second, format_size};
 
 /// The reason why a key, a trust directory or the state cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +98,7 @@ pub enum TrustError {
         looked_in: Vec<PathBuf>,
     },
     /// More signatures are required than keys are trusted.
-    #[error("{wanted} different keys must sign, and {}", trusted_here(*.have, .stream.as_deref(), .limited))]
+    #[error("{} must sign, and {}", format_count(*.wanted as usize, "different key"), trusted_here(*.have, .stream.as_deref(), .limited))]
     FewKeys {
         /// The number of keys that must sign.
         wanted: u32,

@@ -50,6 +50,7 @@ impl Hint for TrustError {
                 "Trust another key for the stream with `trivy-ferry trust add FILE --stream NAME` (a key of other streams works too), or require fewer with `trivy-ferry trust require`."
                     .into()
             }
+            TrustError::FewKeys { wanted: 1, .. } => "Add a key with `trivy-ferry trust add FILE`.".into(),
             TrustError::FewKeys { .. } => {
                 "Add the other keys with `trivy-ferry trust add FILE`, or require fewer with `trivy-ferry trust require`."
                     .into()

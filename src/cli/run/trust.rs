@@ -246,7 +246,7 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     });
     let mut warnings: Vec<String> = warnings.collect();
     if let Err(few) = Keyring::from_directories(&keyring::directories())?.requiring(None, None) {
-        warnings.push(format!("every bundle is rejected from now on: {few}; add a key with `trivy-ferry trust add FILE`, or require fewer with `trivy-ferry trust require`"));
+        warnings.push(format!("every bundle is rejected from now on: {few}. {}", few.hint()));
     }
     if reset_floors && floors.is_none() {
         warnings.push("no floors were reset, because this user has no state here; give its directory with `trust reset-floors --state-dir`".into());
