@@ -1,5 +1,5 @@
-//! How fast parity is made: `cargo run --release --example parity -- FILE [PERCENT]` reads the file as a
-//! bundle in volumes of 64 MiB, writes its parity beside it, and says how long one core took.
+//! Measures the speed of parity: `cargo run --release --example parity -- FILE [PERCENT]` reads the file as a
+//! bundle in volumes of 64 MiB, writes its parity beside it, and prints the time of one core.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let percent = args.next().as_deref().unwrap_or("10%").parse()?;
     let file = File::open(&path)?;
     let length = file.metadata()?.len();
-    // The same bytes for every volume do for measuring.
+    // All volumes have the same bytes, which is sufficient for a measurement.
     let count = length / VOLUME;
     let shape = Shape::new(vec![VOLUME; usize::try_from(count)?], percent)?;
     let data = vec![&file; usize::try_from(count)?];

@@ -1,10 +1,10 @@
 //! A TCP relay: a link of known speed, length and quality on one machine, for `benches/full-size` and
 //! `benches/long-way`.
 //!
-//! `relay LISTEN TARGET MEGABYTES_PER_SECOND [ROUND_TRIP_MS [CUTS EVERY_MEGABYTES]]`. The rate holds for
-//! what the target sends. Without a round trip all connections share it; with one each has it to itself,
-//! and its bytes arrive after half of it, each way. So many times, each after so many megabytes, the
-//! connection that brings them is reset.
+//! `relay LISTEN TARGET MEGABYTES_PER_SECOND [ROUND_TRIP_MS [CUTS EVERY_MEGABYTES]]`. The rate limits the
+//! data from the target. With ROUND_TRIP_MS, each connection has the full rate, and bytes are delayed by half
+//! of this time in each direction. Without it, all connections share the rate. CUTS times, each after
+//! EVERY_MEGABYTES, the connection that transfers the last byte is reset.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,10 +14,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// What may pass at once after a pause.
+/// The maximum burst after a pause, as the time in which the link transfers its data.
 const BURST: Duration = Duration::from_millis(2);
 
-/// A link: the moment from which it is free again.
+/// A link with a limited rate, and the time when it is free again.
 struct Link {
     nanos_per_byte: f64,
     free: Mutex<Instant>,
@@ -40,7 +40,7 @@ impl Link {
     }
 }
 
-/// Where connections are cut.
+/// The positions at which connections are reset.
 struct Cuts {
     every: u64,
     left: AtomicU64,
@@ -48,7 +48,7 @@ struct Cuts {
 }
 
 impl Cuts {
-    /// Whether the connection that brings these bytes is to be cut.
+    /// Whether the connection that transfers these bytes must be reset.
     fn strikes(&self, bytes: usize) -> bool {
         let before = self.passed.fetch_add(bytes as u64, Ordering::Relaxed);
         let crosses = self.every > 0 && before / self.every != (before + bytes as u64) / self.every;
@@ -59,7 +59,7 @@ impl Cuts {
 
 type Delayed = (Instant, Vec<u8>);
 
-/// Reads at the link's speed, and hands on what arrives after the delay.
+/// Reads at the link's speed, and passes on the data with the time after the delay.
 fn take(mut from: TcpStream, to: &Sender<Delayed>, link: Option<&Link>, delay: Duration) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -120,7 +120,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (client_too, server_too) = (client.try_clone()?, server.try_clone()?);
         let cuts = cuts.clone();
         thread::spawn(move || {
-            // What it takes to connect.
+            // The time of the handshake.
             thread::sleep(delay * 2);
             one_way(client, server, None, delay, None);
             one_way(server_too, client_too, Some(link), delay, Some(cuts));

@@ -1,7 +1,7 @@
 //! A sha256 digest, which identifies packed data.
 //!
-//! This module parses, prints, computes and compares digests. It knows nothing of files or networks. Unpacked files
-//! have another type of digest ([`crate::content_digest`]).
+//! This module parses, prints, computes and compares digests. It does not depend on files or
+//! networks. Unpacked files have another type of digest ([`crate::content_digest`]).
 
 use std::fmt;
 use std::io::{self, Read};

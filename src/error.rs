@@ -15,14 +15,14 @@ use crate::targets::TargetError;
 use crate::trust::{Rejection, TrustError};
 use crate::util::text::escape_line;
 
-/// Why a command failed.
+/// The error of a command.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An unexpected error of the operating system.
     #[error("{doing}: {error}")]
     Unexpected {
-        /// What the program was doing, with the name of the file.
+        /// The operation that failed, with the name of the file.
         doing: String,
         /// The error of the system.
         error: std::io::Error,
@@ -30,9 +30,9 @@ pub enum Error {
     /// The command line or the setup is wrong, such as two flags that exclude each other or an invalid name.
     #[error("{what}")]
     Usage {
-        /// What is wrong.
+        /// The problem.
         what: String,
-        /// What to do about it.
+        /// The hint.
         hint: String,
     },
     /// A key or the state cannot be used.
@@ -48,7 +48,7 @@ pub enum Error {
         dataset: String,
         /// The source.
         source_name: String,
-        /// What is wrong with the content.
+        /// The problem with the content.
         why: String,
     },
     /// A bundle is damaged, or not signed by a trusted key.
@@ -69,9 +69,9 @@ pub enum Error {
     /// An error with a changed text.
     #[error("{what}")]
     Restated {
-        /// What failed.
+        /// The changed text.
         what: String,
-        /// What to do about it.
+        /// The hint.
         hint: String,
         /// The error itself.
         original: Box<Error>,
@@ -79,13 +79,13 @@ pub enum Error {
     /// The command that the operator configured failed.
     #[error("{done}, but `{command}` failed: {what}")]
     Hook {
-        /// What the program did before.
+        /// The step that ended before the command.
         done: &'static str,
         /// Whether the next run runs the command again.
         retried: bool,
         /// The command.
         command: String,
-        /// How it failed.
+        /// The failure.
         what: String,
     },
     /// The destination of an export failed.
@@ -93,9 +93,9 @@ pub enum Error {
     Destination {
         /// The file or directory.
         path: std::path::PathBuf,
-        /// What failed.
+        /// The problem.
         what: String,
-        /// What to do about it.
+        /// The hint.
         hint: String,
     },
 }
@@ -296,7 +296,7 @@ impl Hint for Error {
     }
 }
 
-/// Converts the panic of a thread that did this.
+/// Returns a function that converts the panic of a thread. `doing` is the work of the thread.
 pub(crate) fn panicked(doing: &'static str) -> impl Fn(Box<dyn Any + Send>) -> Error {
     move |_| Error::unexpected(doing)(io::Error::other("a thread panicked"))
 }

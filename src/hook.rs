@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::error::Error;
 
-/// Runs the operator's command with these environment variables. Its output goes to stderr.
+/// Runs the operator's command with these environment variables. Redirects its output to stderr.
 ///
 /// # Errors
 /// [`Error::Hook`] if it cannot be started or fails.

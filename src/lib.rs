@@ -45,14 +45,15 @@
 //!
 //! # The layers
 //!
-//! [`cli`] turns flags into options and reports into text. The modules below it do the work and know neither.
-//! A module imports modules of lower layers only; `tests/architecture.rs` reads this table and checks that.
+//! [`cli`] turns flags into options and reports into text. The modules below it do the work. They
+//! depend neither on flags nor on a terminal. A module imports modules of lower layers only;
+//! `tests/architecture.rs` reads this table and checks that.
 //!
 //! | layer | modules | purpose |
 //! |---|---|---|
 //! | 0 | `digest`, `hint`, `progress`, `util` | general helpers |
 //! | 1 | `content_digest`, `oci` | digests and manifests |
-//! | 2 | `dataset`, `remote`, `serve/http` | Trivy's datasets; the HTTP client; an HTTP server that knows no bundle |
+//! | 2 | `dataset`, `remote`, `serve/http` | Trivy's datasets; the HTTP client; an HTTP server that does not depend on bundles |
 //! | 3 | `source`, `trust`, `targets` | sources of data; keys, acceptance and state; targets of data |
 //! | 4 | `bundle`, `scanner` | the format that `bundle-format.md` specifies; scanner settings |
 //! | 5 | `error` | the error of a command |
@@ -65,10 +66,10 @@
 //! | 12 | `main` | the program |
 //!
 //! Terms in the code: a *stream* is the sequence of bundles of one exporter. A *head volume* holds the signed
-//! manifest, and a *parity file* rebuilds volumes. The *ledger* records what a host accepted before, by target, and
-//! a *floor* in it is the date that data must not be older than. An *admission* accepts a bundle, and a *decision*
-//! accepts or rejects a dataset of it. A *slot* is the place of a dataset in Trivy's cache, and a *switch* puts data
-//! there.
+//! manifest, and a *parity file* rebuilds volumes. The *ledger* records the earlier imports of a
+//! host, by target, and a *floor* in it is the date that data must not be older than. An
+//! *admission* accepts a bundle, and a *decision* accepts or rejects a dataset of it. A *slot* is
+//! the place of a dataset in Trivy's cache, and a *switch* puts data there.
 //!
 //! `export` is dataset + source → bundle; `import` is bundle + trust → target. `mirror` is dataset + source →
 //! target, for a host that reaches both sides.

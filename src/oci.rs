@@ -51,7 +51,7 @@ pub struct Descriptor {
     pub digest: Digest,
     /// The length of the blob in bytes.
     pub size: u64,
-    /// Its annotations that trivy-ferry knows, such as [`TITLE`].
+    /// Its annotations that trivy-ferry reads, such as [`TITLE`].
     #[serde(default, deserialize_with = "known", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -97,7 +97,7 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers with the content.
     pub layers: Vec<Descriptor>,
-    /// Its annotations that trivy-ferry knows, such as [`VERSION`].
+    /// Its annotations that trivy-ferry reads, such as [`VERSION`].
     #[serde(default, deserialize_with = "known", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
@@ -106,8 +106,9 @@ impl Manifest {
     /// Parses the bytes of a manifest.
     ///
     /// # Errors
-    /// If the bytes are not JSON, are an index or a list of platforms, or have another schema version. The text is a
-    /// description without the name of the source, which the caller adds.
+    /// If there are more than 1 MiB of bytes, or if they are not JSON, are an index or a list of
+    /// platforms, or have another schema version. The text is a description without the name of the
+    /// source, which the caller adds.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -333,7 +334,7 @@ mod tests {
     const BLOB: &str = r#"{"mediaType":"x","size":2,"digest":"sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}"#;
 
     #[test]
-    fn the_four_forms_of_today_are_known_by_their_own_word_first() {
+    fn the_media_type_in_a_document_takes_precedence() {
         let manifest = |own: &str| format!(r#"{{"schemaVersion":2{own},"config":{BLOB},"layers":[{BLOB}]}}"#);
         let index = |own: &str| {
             format!(
@@ -355,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_rejected_by_name() {
+    fn other_forms_are_rejected_with_the_reason() {
         let both = format!(r#"{{"schemaVersion":2,"config":{BLOB},"layers":[],"manifests":[]}}"#);
         let foreign = format!(
             r#"{{"schemaVersion":2,"config":{BLOB},"layers":[{{"urls":["https://x/"],{}]}}"#,
@@ -385,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_platform_without_a_variant_is_any_of_them() {
+    fn a_platform_without_a_variant_covers_all_variants() {
         let platform = |text: &str| text.parse::<Platform>().unwrap();
         assert!(platform("linux/arm").covers(&platform("linux/arm/v7")));
         assert!(!platform("linux/arm/v6").covers(&platform("linux/arm/v7")));

@@ -1,4 +1,4 @@
-//! Progress: what the library reports while it works. It does not know how this is shown.
+//! The interface through which the library reports progress. The caller decides how it is shown.
 
 use std::io::{self, Read};
 

@@ -1,7 +1,7 @@
 //! The whole trip through the public API alone: a key, an export, its import into two targets of which one fails, and
 //! bundles that are rejected. Everything is read from typed reports and errors.
 //!
-//! Names nothing of `trivy_ferry` but what its root exports.
+//! This test uses only items that the root of `trivy_ferry` exports.
 
 #![allow(clippy::unwrap_used)]
 
@@ -75,7 +75,7 @@ impl Trip {
     }
 }
 
-/// A registry that nobody listens for.
+/// Returns the address of a registry at which no server listens.
 fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
@@ -129,7 +129,7 @@ fn a_target_that_fails_does_not_keep_the_other_from_its_data() {
     assert_eq!(failed.status, DeliveryStatus::Failed);
     assert_eq!(registry.errors[0].category(), Category::Target);
     assert!(!registry.errors[0].hint().is_empty());
-    assert!(registry.errors[0].is_transient(), "nobody has to do anything but try again later");
+    assert!(registry.errors[0].is_transient(), "a retry is sufficient");
     assert_eq!(report.gravest(), Some(Category::Target));
 }
 
@@ -161,7 +161,7 @@ fn a_bundle_of_an_unknown_key_is_rejected() {
     assert_eq!(error.category(), Category::Verification, "{error}");
     assert!(!inspect(from_ref(&bundle), &options.trust).unwrap().bundles[0].verified);
 
-    // A second signature, by a key that knows the first one's, makes it acceptable.
+    // A second signature, by a signer who trusts the first key, makes it acceptable.
     let keyring = Keyring::load(&[trip.path("ferry.pub")]).unwrap();
     let signed = sign(&bundle, &keyring, &stranger, &Silent).unwrap();
     assert_eq!(signed.fingerprint, stranger.public().id().fingerprint());
@@ -184,7 +184,7 @@ fn an_older_bundle_is_rejected_after_a_newer_one() {
     assert_eq!(report.targets[0].bundles[0].overrides, ["--allow-rollback"]);
     let db = report.targets[0].datasets.iter().find(|dataset| dataset.name.as_str() == "trivy-db").unwrap();
     assert_eq!(db.status, DeliveryStatus::Installed);
-    assert!(db.was > db.updated_at, "it went back");
+    assert!(db.was > db.updated_at, "the data is older than before");
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn a_lost_volume_is_rebuilt() {
     assert_eq!(fs::read(lost).unwrap(), content);
 }
 
-/// A way to a key in an HSM that signs something else than the message.
+/// A signer, such as one for a key in an HSM, that signs something other than the message.
 struct Confused(SigningKey);
 
 impl Signer for Confused {
@@ -217,7 +217,7 @@ impl Signer for Confused {
 }
 
 #[test]
-fn a_signer_that_signs_something_else_makes_no_bundle() {
+fn with_a_signer_that_signs_something_else_no_bundle_is_written() {
     let trip = Trip::new();
     let error = Exporter::new(trip.export(&Artifact::db()))
         .run(&Confused(SigningKey::generate().unwrap()), &Silent)
@@ -266,9 +266,9 @@ fn a_server_answers_until_it_is_dropped() {
     assert!(TcpStream::connect(address).is_err(), "the port is free again");
 }
 
-/// Of two repositories that speak of one product, Trivy believes the first of its configuration.
+/// If two repositories have statements about one product, Trivy uses the first repository of its configuration.
 #[test]
-fn the_order_of_vex_repositories_does_not_depend_on_what_was_there() {
+fn the_order_of_vex_repositories_does_not_depend_on_earlier_imports() {
     let trip = Trip::new();
     let export = |repositories: &[&str]| {
         let mut options = trip.export(&Artifact::db());
@@ -283,7 +283,7 @@ fn the_order_of_vex_repositories_does_not_depend_on_what_was_there() {
         let names = text.lines().filter_map(|line| line.trim().strip_prefix("- name: "));
         names.map(str::to_owned).collect::<Vec<_>>()
     };
-    // One is there already, and comes with the other: neither way changes the order.
+    // The order is the same if one repository is there already, and if both are new.
     let first = export(&["default"]);
     let both = export(&["security", "default"]);
     assert_eq!(trip.imported(&first).unwrap().gravest(), None);

@@ -89,7 +89,7 @@ impl Crate {
         found
     }
 
-    /// Records what a module defines and imports.
+    /// Records the items that a module defines and imports.
     fn declare(&mut self, file: &str, module: &Names, items: &[syn::Item]) {
         let mut this = Module { file: file.into(), ..Module::default() };
         for item in items.iter().filter(|item| !is_for_tests(attributes(item))) {
@@ -240,7 +240,7 @@ fn leaves(tree: &syn::UseTree, path: &mut Names, tell: &mut dyn FnMut(Names, Opt
     }
 }
 
-/// Collects what a file mentions.
+/// Collects the items that a file mentions.
 struct Reader<'a> {
     within: &'a BTreeMap<Names, Module>,
     module: Names,
@@ -372,7 +372,7 @@ fn attributes(item: &syn::Item) -> &[syn::Attribute] {
         syn::Item::Trait(item) => &item.attrs,
         syn::Item::Type(item) => &item.attrs,
         syn::Item::Use(item) => &item.attrs,
-        other => panic!("line {}: an item that this test does not know", other.span().start().line),
+        other => panic!("line {}: an item that this test does not support", other.span().start().line),
     }
 }
 
@@ -474,9 +474,9 @@ fn modules_import_lower_layers_only() {
     assert!(violations.is_empty(), "{} violations:\n{}", violations.len(), violations.join("\n"));
 }
 
-/// Only `cli` knows the command line and the terminal.
+/// Only `cli` uses the command line and the terminal.
 #[test]
-fn the_library_knows_no_terminal() {
+fn the_library_does_not_use_the_terminal() {
     let outside = |file: &String| !file.starts_with("cli/");
     for (file, text) in sources().iter().filter(|(file, _)| outside(file)) {
         for (number, line) in text.lines().enumerate() {
@@ -536,7 +536,7 @@ mod of_this_test {
     }
 
     #[test]
-    fn what_is_allowed_is_not_reported() {
+    fn allowed_imports_are_not_reported() {
         let found = violations(&[
             ("lib.rs", LIB),
             ("low.rs", "#[cfg(test)] mod tests { use crate::high::Thing; } use std::fs; pub struct Base;"),

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Checks a bundle without trivy-ferry: who signed it, and that every file in it
-# is what was signed. Needs tar, sha256sum, base64, sed, grep, cut and openssl 3.
+# Verifies the signature of a bundle and the digest of every file in it, without
+# trivy-ferry. Needs tar, sha256sum, base64, sed, grep, cut and openssl 3.
 #
 #   verify-with-openssl.sh BUNDLE PUBLIC-KEY
 #
-# The fingerprint of the key has to be compared over another channel, as ever.
+# Compare the fingerprint of the key over another channel first.
 set -eu
 bundle=$(realpath "$1")
 key=$(realpath "$2")
@@ -19,13 +19,13 @@ type=$(field payloadType envelope)
 test "$type" = application/vnd.trivy-ferry.bundle.v1+json
 field payload envelope | base64 -d >payload.json
 
-# 2. What is signed is DSSE's encoding of type and payload, not the payload alone.
+# 2. The signature covers DSSE's encoding of type and payload, not the payload alone.
 {
     printf 'DSSEv1 %s %s %s ' "${#type}" "$type" "$(wc -c <payload.json)"
     cat payload.json
 } >signed
 
-# 3. One good signature by this key is enough. openssl wants regular files.
+# 3. One good signature by this key is enough. openssl requires regular files.
 good=no
 grep -o '"sig":"[^"]*"' envelope | cut -d '"' -f 4 >signatures
 while read -r line; do
@@ -35,30 +35,30 @@ while read -r line; do
     fi
 done <signatures
 if [ $good = no ]; then
-    echo "NOT signed by $key" >&2
+    echo "$bundle is NOT signed by $key. Compare the fingerprint of the key, or copy the bundle again." >&2
     exit 1
 fi
 echo "signature good: $(field created payload.json), stream $(field stream payload.json)"
 
-# 4. The signed payload names the digest of SHA256SUMS, and SHA256SUMS that of every file.
+# 4. The signed payload lists the digest of SHA256SUMS. SHA256SUMS lists the digest of every file.
 mkdir files
 tar xf "$bundle" -C files
 cd files
 sums=$(sha256sum <SHA256SUMS)
 grep -q "\"path\":\"SHA256SUMS\",\"size\":[0-9]*,\"digest\":\"sha256:${sums%% *}\"" ../payload.json || {
-    echo "SHA256SUMS is not the one that was signed" >&2
+    echo "SHA256SUMS in $bundle does not match the signed digest. Copy the bundle again." >&2
     exit 1
 }
 sha256sum --strict --quiet -c SHA256SUMS
 
-# 5. Nothing stands behind the end, and nothing is cut off.
+# 5. The file has the signed length: it has no additional data and is not truncated.
 length=$(sed -n 's/.*"length":\([0-9]*\).*/\1/p' ../payload.json)
 if [ "$(wc -c <"$bundle")" -ne "$length" ]; then
-    echo "the file has another length than the signed $length bytes" >&2
+    echo "$bundle does not have the signed length of $length bytes. Copy the bundle again." >&2
     exit 1
 fi
 
-# 6. Nothing else is in there.
+# 6. The bundle contains no other files.
 {
     echo ./SHA256SUMS
     echo ./manifest.dsse.json

@@ -28,7 +28,7 @@ pub(super) fn check_length(
         let why = format!("its members take {wanted} bytes, but its length is {}", payload.length);
         return Err(BundleError::Payload { path: path.into(), why: why.into() });
     }
-    // The head holds what is not in the other volumes.
+    // The head holds the bytes that are not in the other volumes.
     let head = payload.head_length();
     if head < header::footprint(capacity) {
         let why = "its volumes leave no room for the manifest";
@@ -123,7 +123,7 @@ pub(crate) fn gather(
     faults.error(head, payload).map_or(Ok(()), Err)
 }
 
-/// Reads all volumes behind the head and names those that do not have their signed digest.
+/// Reads all volumes after the head and names those that do not have their signed digest.
 pub(crate) fn damaged(head: &Path, content: &Content, payload: &Payload) -> Option<BundleError> {
     let mut faults = Faults::default();
     for (index, path) in content.volumes_in(0..content.length()) {

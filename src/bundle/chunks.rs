@@ -16,8 +16,8 @@ use crate::content_digest::ContentDigest;
 use crate::digest::Digest;
 use crate::progress::Progress;
 
-/// The length of a chunk in bytes. A reader needs the memory of one or two chunks, and a hundred may read at
-/// once, so chunks are small. The digests of 1 GiB take 512 KiB.
+/// The length of a chunk in bytes. A reader needs the memory of 1 or 2 chunks, and 100 may read at once, so
+/// chunks are small. The digests of 1 GiB take 512 KiB.
 pub const CHUNK: u64 = 64 << 10;
 
 /// Blobs of one bundle that match their signed digests.
@@ -49,7 +49,7 @@ impl VerifiedBundle {
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read or opened a second time. [`BundleError::Member`] or
-    /// [`BundleError::Volumes`] if the bytes differ from what was signed.
+    /// [`BundleError::Volumes`] if the bytes differ from the signed ones.
     pub fn verify_in_chunks(
         &self,
         wanted: &BTreeSet<Digest>,

@@ -1,5 +1,5 @@
-//! Reads the bytes of a bundle at any offset, from one file or from its volumes in order. It knows neither
-//! members nor signatures.
+//! Reads the bytes of a bundle at any offset, from one file or from its volumes in order. It interprets
+//! neither members nor signatures.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +25,7 @@ pub(super) struct Content {
     open: Mutex<Vec<(usize, Arc<File>)>>,
 }
 
-/// A volume behind the head, and its range of the bundle.
+/// A volume after the head, and its range of the bundle.
 #[derive(Debug)]
 struct Volume {
     path: PathBuf,
@@ -55,7 +55,7 @@ impl Content {
         &self.head
     }
 
-    /// Returns the numbers and paths of the volumes behind the head that hold some of these bytes.
+    /// Returns the numbers and paths of the volumes after the head that hold some of these bytes.
     pub(super) fn volumes_in(&self, range: std::ops::Range<u64>) -> impl Iterator<Item = (usize, &Path)> {
         let holds =
             move |volume: &Volume| volume.start < range.end && range.start < volume.start + volume.length;
@@ -63,7 +63,8 @@ impl Content {
         all.filter(move |(_, volume)| holds(volume)).map(|(index, volume)| (index, volume.path.as_path()))
     }
 
-    /// Reads some bytes, and 0 at the end. A volume that became shorter reads as the end of the bundle.
+    /// Reads some bytes and returns their number, which is 0 at the end. If a volume became shorter, its new
+    /// end counts as the end of the bundle.
     ///
     /// # Errors
     /// If a volume cannot be opened, or the system cannot read the file.
@@ -118,7 +119,7 @@ impl Content {
     /// Returns a second handle to the same bytes.
     ///
     /// # Errors
-    /// If the system gives no further file descriptor.
+    /// If the system has no further file descriptor.
     pub(super) fn try_clone(&self) -> io::Result<Self> {
         let volume = |v: &Volume| Volume { path: v.path.clone(), start: v.start, length: v.length };
         Ok(Content {

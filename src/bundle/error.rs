@@ -128,7 +128,7 @@ pub enum BundleError {
         /// Its signers, with the streams for which they are trusted.
         others: Vec<String>,
     },
-    /// More is lost than the parity can restore.
+    /// More is lost than the parity can rebuild.
     #[error("{} cannot be rebuilt: {why}", path.display())]
     BeyondParity {
         /// The bundle, or the first of its files that was found.

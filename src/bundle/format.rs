@@ -14,8 +14,8 @@ pub const PAYLOAD_TYPE: PayloadType = PayloadType::new("application/vnd.trivy-fe
 /// The version of the format that is written and read.
 pub const FORMAT: u32 = 1;
 
-/// The largest envelope that is read, in bytes. Four datasets need 8 KiB.
+/// The largest envelope that is read, in bytes. Four datasets need 10 KiB.
 pub const MAX_MANIFEST: u64 = 1 << 20;
 
-/// The largest member, in bytes: what the size field of a ustar header can hold.
+/// The largest member, in bytes: the largest number that the size field of a ustar header can hold.
 pub const MAX_MEMBER: u64 = (8 << 30) - 1;

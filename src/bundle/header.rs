@@ -4,7 +4,7 @@
 
 /// The length of a header and of a block, in bytes (POSIX.1-2001, "ustar Interchange Format").
 pub(super) const BLOCK: u64 = 512;
-/// The modification time of every member: 1980-01-01, the first that FAT can hold.
+/// The modification time of every member: 1980-01-01, the first date that FAT can store.
 const MTIME: u64 = 315_532_800;
 
 /// Returns the header of a regular file. `None` if the name or the size does not fit ustar.
@@ -29,7 +29,7 @@ pub(super) fn padding(size: u64) -> u64 {
     size.next_multiple_of(BLOCK) - size
 }
 
-/// Returns the bytes that a member takes in the file: header, content and padding.
+/// Returns the number of bytes that a member takes in the file: header, content and padding.
 pub(super) fn footprint(size: u64) -> u64 {
     BLOCK + size + padding(size)
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_is_fixed_for_ever() {
+    fn a_header_never_changes() {
         let digest = crate::digest::Digest::of(&header("blobs/sha256/00", 513).unwrap());
         // Bundles of this version must stay readable: this value never changes.
         assert_eq!(digest.hex(), "b61156dc7cf7a27fd7fb3baf7343ab88fbe33aae65b7e805fc3a226df896e0a5");
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_has_no_header() {
+    fn a_name_or_size_that_does_not_fit_has_no_header() {
         assert!(header(&"x".repeat(101), 1).is_none());
         assert!(header("x", crate::bundle::format::MAX_MEMBER).is_some());
         assert!(header("x", crate::bundle::format::MAX_MEMBER + 1).is_none());

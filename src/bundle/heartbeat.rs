@@ -38,7 +38,7 @@ pub struct Heartbeat {
     pub format: u32,
     /// The stream.
     pub stream: Stream,
-    /// When it was created.
+    /// The creation time.
     pub created: Timestamp,
     /// The outcome of the export that created it.
     pub export: ExportOutcome,
@@ -68,14 +68,14 @@ pub enum ExportOutcome {
 pub struct NewestBundle {
     /// The sha256 of its signed payload.
     pub identity: Digest,
-    /// When it was created.
+    /// Its creation time.
     pub created: Timestamp,
     /// Its number in the stream.
     pub sequence: u64,
 }
 
 impl Heartbeat {
-    /// Says this of a stream.
+    /// Creates the heartbeat of a stream.
     pub fn new(
         stream: Stream,
         created: Timestamp,
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_known_by_how_it_begins() {
+    fn it_is_recognized_by_its_first_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("DEFAULT1.JSO");
         let begins = |bytes: &[u8]| {
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_elses_is_believed_and_no_bundles_signature() {
+    fn other_keys_and_signatures_of_bundles_are_rejected() {
         let (key, other) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let bytes = heartbeat().signed(&other).unwrap();
         assert!(matches!(read(&bytes, &key), Err(BundleError::Untrusted { .. })));
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_no_heartbeat_though_it_is_signed() {
+    fn a_signed_array_is_rejected() {
         let key = SigningKey::generate().unwrap();
         let good: serde_json::Value = serde_json::to_value(heartbeat()).unwrap();
         let fields = ["format", "stream", "created", "export", "newest"].map(|field| good[field].clone());

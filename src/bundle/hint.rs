@@ -31,14 +31,14 @@ impl Hint for BundleError {
             | BundleError::Read { .. }
             | BundleError::Short { .. } => {
                 let repair = REPAIR_ADVICE[0];
-                format!("Nothing of it was used. Copy the file again and eject the medium before you unplug it{repair}.")
+                format!("No data from the file was used. Copy it again and eject the medium before you unplug it{repair}.")
             }
             BundleError::Heartbeat { .. } => "You need not do anything: the next export sends another heartbeat.".into(),
             BundleError::Parity { .. } => {
                 "Copy it again. It is needed only if other files of the bundle are lost or damaged.".into()
             }
             BundleError::NeverComplete { .. } => {
-                "Send the missing files again. If the link loses much, export with more --parity."
+                "Send the missing files again. If the link often loses files, export with more --parity."
                     .into()
             }
             BundleError::BeyondParity { .. } => {
@@ -47,7 +47,7 @@ impl Hint for BundleError {
             }
             BundleError::NoHead { .. } => {
                 let repair = REPAIR_ADVICE[1];
-                format!("Copy it into the directory of the others (an export writes it last){repair}.")
+                format!("Copy it into the directory of the others{repair}. An export writes the head volume last.")
             }
             BundleError::Volumes { .. } => {
                 let (verify, repair) = (VERIFY_ADVICE[0], REPAIR_ADVICE[2]);
@@ -55,7 +55,7 @@ impl Hint for BundleError {
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::InvalidSignature { .. } => {
                 let repair = REPAIR_ADVICE[0];
-                format!("Nothing of it was used. Copy the file again and, if that does not help, export again{repair}.")
+                format!("No data from the file was used. Copy it again and, if that does not help, export again{repair}.")
             }
             BundleError::Untrusted { .. } => {
                 "Compare the fingerprint with the exporter's over another channel, then run `trivy-ferry trust add FILE` or use --trust FILE."

@@ -1,7 +1,7 @@
 //! The bundle format: one signed tar file, or the same file split into volumes. `bundle-format.md` specifies it.
 //!
 //! This module reads, writes, signs and verifies bundles, encodes their parity and rebuilds them from it. It
-//! knows nothing of networks, sources or targets.
+//! accesses no networks, sources or targets.
 
 mod assemble;
 pub mod chunks;

@@ -1,5 +1,5 @@
-//! The payload: the part of a bundle that its signature covers. This module knows its JSON form and the rules
-//! that it can break by itself, and reads no members.
+//! The payload: the part of a bundle that its signature covers. This module defines its JSON form, checks the
+//! rules that a payload can break by itself, and reads no members.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -91,7 +91,7 @@ pub struct Payload {
     pub producer: String,
     /// The stream that it belongs to.
     pub stream: Stream,
-    /// When it was created, in whole seconds.
+    /// The creation time, in whole seconds.
     pub created: Timestamp,
     /// The time after which it must not be used, if the exporter set one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,7 +111,7 @@ pub struct Payload {
     /// The images in the bundle.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<Image>,
-    /// The volumes behind the head, if the bundle is split.
+    /// The volumes after the head, if the bundle is split.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
     /// The items that the exporter should have carried but could not get.
@@ -266,13 +266,14 @@ impl Dataset {
     }
 
     /// Checks that its manifest names the blobs that the payload lists, so that a registry serves exactly the
-    /// signed content by that manifest.
+    /// signed content for that manifest.
     ///
     /// # Errors
     /// If the bytes are not a manifest, or name other blobs than the payload lists. The text is a clause about the
     /// dataset.
     pub fn agrees_with(&self, manifest: &[u8]) -> Result<(), String> {
-        let manifest = oci::Manifest::parse(manifest).map_err(|why| format!("its manifest is {why}"))?;
+        let manifest =
+            oci::Manifest::parse(manifest).map_err(|why| format!("cannot use its manifest: {why}"))?;
         let named = manifest.blobs().map(|blob| (blob.digest, blob.size));
         let listed = std::iter::once(&self.config).chain(&self.layers).map(|blob| (blob.digest, blob.size));
         match named.eq(listed) {
@@ -307,7 +308,8 @@ impl Dataset {
         Ok(())
     }
 
-    /// Returns the bytes that a reader keeps in memory: the manifests of the dataset and of a VEX repository.
+    /// Returns the number of bytes that a reader keeps in memory: the manifests of the dataset and of a VEX
+    /// repository.
     fn described(&self) -> u64 {
         let own = self.layers.iter().filter(|layer| layer.media_type == catalogue::VEX_MANIFEST_LAYER);
         own.map(|layer| layer.size).fold(self.manifest.size, u64::saturating_add)
@@ -389,7 +391,8 @@ impl Payload {
         MissingItem::check(&self.missing).map_err(|why| format!("it {why}"))?;
         let (datasets, images) = (self.datasets.len(), self.images.len());
         if datasets + images == 0 || datasets > MAX_DATASETS || images > MAX_IMAGES {
-            return Err(format!("it lists {datasets} datasets and {images} images"));
+            let limits = format!("limits: {MAX_DATASETS} and {MAX_IMAGES}, and at least one item");
+            return Err(format!("it lists {datasets} datasets and {images} images ({limits})"));
         }
         let described = self.datasets.iter().map(Dataset::described).fold(0, u64::saturating_add);
         let manifests =
@@ -438,12 +441,12 @@ impl Payload {
         if self.volumes.is_empty() == self.requires.iter().any(|feature| feature == volumes::FEATURE) {
             return Err(format!("it lists {} volumes, but requires {:?}", self.volumes.len(), self.requires));
         }
-        if self.volumes.len() > volumes::MAX_VOLUMES || self.volumes.iter().any(|volume| volume.size == 0) {
-            return Err(format!(
-                "it lists {} volumes (limit: {}), or an empty one",
-                self.volumes.len(),
-                volumes::MAX_VOLUMES
-            ));
+        if self.volumes.len() > volumes::MAX_VOLUMES {
+            let most = volumes::MAX_VOLUMES;
+            return Err(format!("it lists {} volumes (limit: {most})", self.volumes.len()));
+        }
+        if self.volumes.iter().any(|volume| volume.size == 0) {
+            return Err("it lists a volume of 0 bytes".into());
         }
         Ok(())
     }
@@ -477,7 +480,7 @@ impl Payload {
             }
         }
         if members[SUMS].digest != Digest::of(sums(&self.members).as_bytes()) {
-            return Err(format!("{SUMS} does not list its members"));
+            return Err(format!("{SUMS} does not match the list of members"));
         }
         Ok(members)
     }
@@ -487,7 +490,7 @@ impl Payload {
         let good_tag = (1..=64).contains(&tag.len())
             && tag.bytes().all(|c| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-'));
         if !good_tag {
-            return Err(format!("has the tag {tag:?}"));
+            return Err(format!("has the tag {tag:?}, which is not valid"));
         }
         for blob in dataset.blobs() {
             let path = blob.path();
@@ -518,12 +521,16 @@ impl Payload {
             return Err("does not describe its content as its kind requires".into());
         }
         if contents.unpacked_size() > kind.max_unpacked() {
-            return Err(format!("unpacks to {} bytes", contents.unpacked_size()));
+            return Err(format!(
+                "unpacks to {} bytes (limit: {})",
+                contents.unpacked_size(),
+                kind.max_unpacked()
+            ));
         }
         // A date after that of the bundle would make the importer reject genuine data later.
         let ahead = |date: Timestamp| date.duration_since(self.created) > SignedDuration::from_hours(24);
         if contents.updated_at.is_some_and(ahead) {
-            return Err("is dated after the bundle".into());
+            return Err("is dated more than 24 hours after the bundle".into());
         }
         Ok(())
     }
@@ -534,7 +541,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn streams_are_names_that_every_file_system_takes() {
+    fn streams_are_names_that_every_file_system_accepts() {
         for good in ["default", "a", "site-7.lab_x"] {
             assert!(good.parse::<Stream>().is_ok(), "{good}");
         }
@@ -572,7 +579,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_named_wholly_and_made_of_members() {
+    fn an_image_has_its_full_name_and_consists_of_members() {
         assert_eq!(with_image(|_| {}).unwrap().images.len(), 1);
         let pinned = |digest: &str| {
             let name = format!("r.example:5000/a:1@{digest}");
@@ -599,7 +606,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_names_what_was_signed() {
+    fn a_manifest_names_the_signed_blobs() {
         let payload = with_image(|_| {}).unwrap();
         let dataset = &payload.datasets[0];
         let named = |digest: Digest, size: u64| {

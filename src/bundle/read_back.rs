@@ -18,7 +18,7 @@ use crate::trust::keyring::Keyring;
 use crate::util::fs::{self, Links};
 
 /// Reads a synced bundle completely and checks that this key signed it and that it has this identity. `files`
-/// are the only file, or the head and its volumes; `parity` are the parity files.
+/// holds the only file, or the head and its volumes; `parity` holds the parity files.
 ///
 /// # Errors
 /// If a file cannot be opened or read, the bundle has another signature, identity or content than was

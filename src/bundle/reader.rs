@@ -99,7 +99,7 @@ impl UnverifiedBundle {
         Ok(UnverifiedBundle { path: path.into(), file, length, capacity, envelope })
     }
 
-    /// Returns the unverified payload, for showing only.
+    /// Returns the unverified payload, for display only.
     ///
     /// # Errors
     /// [`BundleError::Unknown`] if the payload needs a newer version of trivy-ferry;
@@ -161,7 +161,7 @@ impl UnverifiedBundle {
         Ok(signed)
     }
 
-    /// Does what [`UnverifiedBundle::signed`] does, but accepts one trusted key, and returns the verified bytes too.
+    /// Verifies like [`UnverifiedBundle::signed`], but accepts one trusted key, and returns the verified bytes.
     pub(super) fn signed_and_payload(
         self,
         keyring: &Keyring,
@@ -228,7 +228,7 @@ pub(super) fn verified(
     let path = path.to_path_buf();
     let mut claimed: Vec<Unverified> = envelope.claimed_keyids().cloned().collect();
     let known: Vec<String> = keyring.public_keys().map(|key| key.id().hex()).collect();
-    // A file that names a trusted key without its valid signature is damaged or forged: this is an error of its own.
+    // A file that names a trusted key without its valid signature is damaged or forged, which is a separate error.
     let is_known = |id: &Unverified| known.iter().any(|known| known == id.raw());
     if claimed.iter().any(is_known) {
         claimed.retain(is_known);
@@ -321,7 +321,7 @@ impl VerifiedBundle {
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
-    /// if bytes differ from what was signed.
+    /// if bytes differ from the signed ones.
     pub fn check<F: Fn(u64)>(&self, mut begin: impl FnMut(&Member) -> F) -> Result<(), BundleError> {
         let mut buffer = vec![0; CHUNK];
         let mut members = self.members();
@@ -341,7 +341,7 @@ impl VerifiedBundle {
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
-    /// if a header before the blob differs from what was signed; [`BundleError::Payload`] if there is no
+    /// if a header before the blob differs from the signed one; [`BundleError::Payload`] if there is no
     /// such blob.
     pub fn blob(&self, digest: Digest) -> Result<MemberReader<'_>, BundleError> {
         let mut members = self.members();
@@ -362,7 +362,7 @@ impl VerifiedBundle {
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
-    /// if a member differs from what was signed; [`BundleError::Payload`] if a member is larger than `most`
+    /// if a member differs from the signed one; [`BundleError::Payload`] if a member is larger than `most`
     /// bytes.
     pub fn small_members(
         &self,
@@ -406,7 +406,7 @@ impl<'b> Members<'b> {
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
-    /// if the header, or the end of the bundle, differs from what was signed.
+    /// if the header, or the end of the bundle, does not match the signed manifest.
     #[allow(clippy::should_implement_trait)] // The items of an iterator cannot borrow from it.
     pub fn next(&mut self) -> Result<Option<MemberReader<'b>>, BundleError> {
         let Some(member) = self.payload.members.get(self.next) else {
@@ -434,14 +434,14 @@ impl<'b> Members<'b> {
 
     fn end(&self) -> Result<(), BundleError> {
         let mut zeros = [1; 2 * BLOCK as usize];
-        self.exactly(&mut zeros, "the end")?;
+        self.exactly(&mut zeros, "the end of the archive")?;
         if zeros.iter().any(|byte| *byte != 0) {
-            return Err(self.bad("the end", "is not two blocks of zeros"));
+            return Err(self.bad("the end of the archive", "is not two blocks of zeros"));
         }
         let mut more = [0];
         match self.content.read_at(&mut more, self.at + zeros.len() as u64) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(self.bad("the end", "is followed by further bytes")),
+            Ok(_) => Err(self.bad("the end of the archive", "is followed by further bytes")),
             Err(error) => Err(BundleError::Read { path: self.path.into(), error }),
         }
     }
@@ -498,7 +498,7 @@ impl<'b> MemberReader<'b> {
     ///
     /// # Errors
     /// [`BundleError::Read`] if a file cannot be read; [`BundleError::Member`] or [`BundleError::Volumes`]
-    /// if the bytes differ from what was signed.
+    /// if the bytes differ from the signed ones.
     pub fn check(mut self) -> Result<(), BundleError> {
         io::copy(&mut self, &mut io::sink()).map(|_| ()).map_err(|e| BundleError::from_io(self.path, e))
     }
@@ -553,8 +553,8 @@ impl BundleError {
 }
 
 impl SignedBundle {
-    /// Reads all volumes behind the head and returns an error that names each missing or damaged one. `None` if all
-    /// are good. `find` returns the path of a volume.
+    /// Reads all volumes after the head and returns an error that names each missing or damaged one. `None`
+    /// if all are good. `find` returns the path of a volume.
     pub fn bad_volumes(&self, find: &dyn Fn(VolumeNumber) -> Option<PathBuf>) -> Option<BundleError> {
         let mut faults = Faults::default();
         for (index, volume) in self.payload().volumes.iter().enumerate() {
@@ -601,7 +601,7 @@ mod tests {
         Ok(count)
     }
 
-    /// Does the same for a bundle in volumes. An empty one is not written.
+    /// Does the same for a bundle in volumes. An empty volume is not written.
     fn read_volumes(volumes: &[Vec<u8>]) -> Result<usize, BundleError> {
         let dir = crate::util::fs::tempdir().unwrap();
         let path = |number: usize| dir.path().join(format!("b.tar.{number:03}"));
@@ -620,7 +620,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_bad_of_volumes_is_named() {
+    fn missing_and_damaged_volumes_are_named() {
         let good = split();
         assert_eq!(read_volumes(&good).unwrap(), 10);
         let named = |volumes: &[Vec<u8>]| match read_volumes(volumes).unwrap_err() {
@@ -662,7 +662,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_read_is_skipped() {
+    fn unread_bytes_are_skipped() {
         let dir = crate::util::fs::tempdir().unwrap();
         let path = dir.path().join("b.tar");
         std::fs::write(&path, writer::bundle()).unwrap();

@@ -17,7 +17,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::signer::Signer;
 use crate::util::fs;
 
-/// Why a signature could not be added.
+/// The reason why a signature could not be added.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
     /// The bundle changed after it was verified.
@@ -94,8 +94,8 @@ impl Signable {
         Ok(true)
     }
 
-    /// Opens the file again for writing. If something else has its name by now, such as a link or a FIFO, it is not
-    /// followed, waited for or written to.
+    /// Opens the file again for writing. If something else has replaced it, such as a link or a FIFO, it
+    /// returns an error: it follows no link, waits for no FIFO, and writes nothing.
     fn open_for_writing(&self) -> io::Result<File> {
         let file = fs::open_to_write(self.bundle.path())?;
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));
@@ -128,7 +128,7 @@ mod tests {
         (path, bundle.signable(&Keyring::of(&key.public())).unwrap())
     }
 
-    /// Replaces the envelope in a file, as a medium does that returns other bytes later.
+    /// Replaces the envelope in a file, like a medium that returns other bytes later.
     fn exchange(path: &PathBuf, signable: &Signable, payload_type: PayloadType, payload: &[u8]) {
         let other = SigningKey::generate().unwrap();
         let envelope = Envelope::signed(payload_type, payload.to_vec(), &other).unwrap();
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_medium_shows_later_is_not_signed() {
+    fn bytes_that_the_medium_returns_later_are_not_signed() {
         let signer = SigningKey::generate().unwrap();
         let in_toto = PayloadType::new("application/vnd.in-toto+json");
         for payload_type in [in_toto, HEARTBEAT_TYPE, PAYLOAD_TYPE] {
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_while_it_is_signed_is_no_success_and_has_no_signature() {
+    fn a_bundle_that_changes_while_it_is_signed_is_an_error_and_gets_no_signature() {
         let dir = tempfile::tempdir().unwrap();
         let (path, signable) = verified(&dir);
         let signer = Meddler { key: SigningKey::generate().unwrap(), path: &path, signable: &signable };

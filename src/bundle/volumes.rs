@@ -1,7 +1,7 @@
 //! Volumes: a bundle split into several files, for media that are small or cannot hold large files.
 //!
 //! The head volume `NAME.tar.000` begins with the manifest; `NAME.tar.001` and so on follow. Concatenated, they
-//! are the bundle. This module knows the names of volumes and their place in a payload, and reads no files.
+//! are the bundle. This module handles the names of volumes and their place in a payload, and reads no files.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::digest::Digest;
 
 /// The feature in `requires` that a reader of volumes must support.
 pub(super) const FEATURE: &str = "volumes";
-/// The most volumes behind a head: their numbers have three digits.
+/// The highest number of volumes after a head: their numbers have 3 digits.
 pub const MAX_VOLUMES: usize = 999;
 
-/// A volume behind the head, as the payload lists it.
+/// A volume after the head, as the payload lists it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
     /// Its length in bytes.

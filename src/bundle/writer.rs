@@ -26,7 +26,7 @@ use crate::trust::signer::Signer;
 pub struct BundleInfo {
     /// The stream that it belongs to.
     pub stream: Stream,
-    /// When it was created, in whole seconds.
+    /// The creation time, in whole seconds.
     pub created: Timestamp,
     /// The time after which it must not be used.
     pub expires: Option<Timestamp>,
@@ -117,7 +117,8 @@ impl BundlePlan {
         Ok(plan)
     }
 
-    /// Returns the bytes that the members before the first large one take, and the bytes of the others.
+    /// Returns the number of bytes that the members before the first large one take, and that of the
+    /// others.
     fn footprints(&self) -> (u64, u64) {
         let Payload { members, datasets, images, .. } = &self.payload;
         let of_datasets = datasets.iter().flat_map(Dataset::blobs).filter(|blob| blob.is_large());
@@ -148,7 +149,7 @@ impl BundlePlan {
             let fewest = behind.div_ceil(volumes::MAX_VOLUMES as u64);
             return Err(match large {
                 0 => {
-                    format!("all its members belong into the head volume, which is larger than {most} bytes")
+                    format!("all its members belong in the head volume, which is larger than {most} bytes")
                 }
                 _ => format!("it would take {count} volumes; use a volume size of at least {fewest} bytes"),
             });
@@ -165,7 +166,7 @@ impl BundlePlan {
         self.payload.length
     }
 
-    /// Returns the lengths of its files in bytes: the only file, or the head and the volumes behind it.
+    /// Returns the lengths of its files in bytes: the only file, or the head and the volumes after it.
     pub fn files(&self) -> Vec<u64> {
         let volumes = self.payload.volumes.iter().map(|volume| volume.size);
         [self.payload.head_length()].into_iter().chain(volumes).collect()
@@ -218,7 +219,7 @@ fn members(
     let mut blobs: Vec<&Blob> = planned.iter().flat_map(|planned| planned.dataset.blobs()).collect();
     // Small blobs in the order of the datasets, then large ones by size.
     blobs.sort_by_key(|blob| if blob.is_large() { (true, blob.size) } else { (false, 0) });
-    // Images come last, because no scanner cache waits for them.
+    // Images come last, because scanner caches do not use them.
     let of_images = images.iter().flat_map(|planned| planned.image.all());
     for blob in blobs.into_iter().chain(of_images) {
         if !members.iter().any(|member| member.digest == blob.digest && member.path == blob.path()) {
@@ -338,7 +339,7 @@ pub struct BundleWriter<W> {
     next: usize,
 }
 
-/// Computes the digest of each volume behind the head while its bytes are written.
+/// Computes the digest of each volume after the head while its bytes are written.
 struct VolumeWriter<W> {
     out: W,
     /// The remaining bytes of the head.
@@ -459,7 +460,8 @@ impl<W: Write + Seek> BundleWriter<W> {
         }
     }
 
-    /// Fills in the contents of the large datasets, by reference, and signs. Returns the destination for syncing.
+    /// Fills in the contents of the large datasets, which are keyed by reference name, and signs the bundle.
+    /// Returns the payload, its digest, and the destination for syncing.
     ///
     /// # Errors
     /// [`WriteError::Rules`] if members or contents are missing, or the payload would break the rules of
@@ -478,7 +480,7 @@ impl<W: Write + Seek> BundleWriter<W> {
             let reference = dataset.reference();
             dataset.contents = contents
                 .remove(&reference)
-                .ok_or_else(|| WriteError::Rules(format!("{reference} was not checked")))?;
+                .ok_or_else(|| WriteError::Rules(format!("{reference} was not validated")))?;
         }
         self.out.write_all(&[0; 2 * header::BLOCK as usize]).map_err(WriteError::Destination)?;
         if self.out.done.len() != payload.volumes.len() {
@@ -626,13 +628,13 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn volumes_hold_what_the_head_does_not() {
+    fn volumes_hold_the_bytes_that_the_head_does_not_hold() {
         let head_length = |size| volumes(size)[0].len();
         // 512 bytes of header, 3072 of content and 1024 zeros.
         let behind = |size| volumes(size)[1..].iter().map(Vec::len).collect::<Vec<_>>();
         let large = head_length(20_000) as u64;
         assert_eq!(behind(large), [4608]);
-        assert_eq!(volumes(1 << 20).len(), 1, "what fits into one file is one file");
+        assert_eq!(volumes(1 << 20).len(), 1, "a bundle that fits into one file is not split");
         let plan = |size| {
             let planned = made().into_iter().map(|(planned, _)| planned).collect();
             BundlePlan::new(BundleInfo { volume_size: Some(size), ..head() }, planned, Vec::new())

@@ -1,4 +1,4 @@
-//! The debug log of `--debug`: what the library logs through the crate `log`, on stderr.
+//! The log of `--debug` on stderr: the records that the library writes through the crate `log`.
 
 use std::io::Write;
 

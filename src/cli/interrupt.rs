@@ -8,8 +8,9 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The exit code of a program that SIGINT ended, by the convention of shells.
 const INTERRUPTED: i32 = 130;
 
-/// Prints this line when an interrupt ends the program, from now on. Does nothing if the process ignores interrupts, as
-/// background jobs of a shell do. If the handler cannot be installed, an interrupt ends the program without the line.
+/// Installs a handler that prints this line when an interrupt ends the program. Does nothing if the
+/// process ignores interrupts, as background jobs of a shell do. If the handler cannot be
+/// installed, an interrupt ends the program without the line.
 pub(crate) fn says(line: &'static str) {
     if is_ignored() {
         return;

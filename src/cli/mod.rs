@@ -1,6 +1,6 @@
 //! The command line: parses the arguments, runs the command, and prints the result.
 //!
-//! Only this module knows clap, the standard streams and the terminal.
+//! Only this module uses clap, the standard streams and the terminal.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
             let printed = print(&args, &outcome);
             match then.map(|then| then.run(&*progress)) {
                 Some(Err(error)) => (error.exit_code(), terminal::say_error(args.log_format, &error)),
-                // Errors at the start were printed then. The server itself ended normally.
+                // The errors of the start are already printed. The server itself ended normally.
                 Some(Ok(())) => (0, printed),
                 None => (outcome.exit_code(), printed),
             }

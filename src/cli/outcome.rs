@@ -14,7 +14,7 @@ pub struct CommandOutcome {
     pub text: String,
     /// The report as JSON.
     pub json: serde_json::Value,
-    /// The warnings, which go to stderr with the text. The JSON contains them already.
+    /// The warnings, which are printed on stderr with the text. The JSON contains them already.
     pub warnings: Vec<String>,
     /// The errors that did not end the run, such as one damaged bundle of several.
     pub errors: Vec<Error>,
@@ -64,7 +64,8 @@ impl CommandOutcome {
         }
     }
 
-    /// Returns the exit code. The most severe error decides: a failed target before damage, damage before rejections.
+    /// Returns the exit code of the most severe error: a failed target outranks damage, and damage
+    /// outranks rejections.
     pub fn exit_code(&self) -> u8 {
         gravest(&self.errors).map_or(0, Category::exit_code)
     }

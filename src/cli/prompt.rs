@@ -25,7 +25,8 @@ const MAX_PASSPHRASE: usize = 4096;
 /// Reads a passphrase from the first line of a file.
 ///
 /// # Errors
-/// If the file cannot be opened or read, if others can change it, or if its first line is empty.
+/// If the file cannot be opened or read, if it is writable by others, or if its first line is
+/// empty.
 pub(crate) fn from_file(path: &Path) -> Result<Zeroizing<String>, Error> {
     let failed = |error| TrustError::File { path: path.into(), error };
     let file = trusted::open(path).map_err(|failed| not_opened(path, "a file with a passphrase", failed))?;
@@ -134,7 +135,7 @@ fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey
     let file = trusted::open(path).map_err(|error| match error {
         TrustedFileError::Io(error) if error.kind() == std::io::ErrorKind::NotFound => Error::usage(
             format!("there is no private key at {}", path.display()),
-            "Give the path of yours with --key; only for the very first export, make a pair with `trivy-ferry keygen`.",
+            "Give the path of your key with --key; only for the very first export, make a pair with `trivy-ferry keygen`.",
         ),
         error => not_opened(path, PRIVATE, error).into(),
     })?;
@@ -165,7 +166,7 @@ fn signing_key(path: &Path, passphrase_file: Option<&Path>) -> Result<SigningKey
 
 /// Reads a password from the first line of standard input.
 fn password() -> Result<String, Error> {
-    /// Longer than any password or token.
+    /// The maximum length in bytes; longer than any password or token.
     const MAX: u64 = 64 << 10;
     let mut text = String::new();
     let read = std::io::stdin().lock().take(MAX).read_to_string(&mut text);

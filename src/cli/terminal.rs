@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_fits_80_columns_and_says_how_long_it_takes() {
+    fn a_bar_fits_80_columns_and_shows_the_remaining_time() {
         let source = "mirror.gcr.io/aquasec/trivy-java-db:1 and more that no terminal of this width shows";
         for (name, shown, total) in [
             ("trivy-java-db", "trivy-java-db ", 1023 << 30),

@@ -51,7 +51,7 @@ pub(crate) struct CollectedDataset {
 
 impl CollectedDataset {
     /// Unpacks the small content layer as an importer does, and compares the result with the description to
-    /// sign. This finds data that importers would reject before it is carried. A large layer is not checked
+    /// sign. Data that importers would reject is thus found before it is carried. A large layer is not checked
     /// here: its description comes from unpacking it.
     ///
     /// # Errors
@@ -81,6 +81,12 @@ impl CollectedDataset {
 /// Returns the creation date in a manifest. It is not trusted.
 pub(crate) fn announced(artifact: &Artifact) -> Option<Timestamp> {
     artifact.manifest.annotations.get(oci::CREATED).and_then(|date| date.parse().ok())
+}
+
+/// Explains that a layer or a configuration has more bytes than its limit.
+fn too_large(is_layer: bool, size: u64, most: u64) -> String {
+    let what = if is_layer { "layer" } else { "configuration" };
+    format!("its {what} is too large ({size} bytes; limit: {most})")
 }
 
 /// Fetches and validates the small blobs of an artifact.
@@ -114,7 +120,7 @@ pub(crate) fn fetch_small_blobs(
             continue;
         }
         if descriptor.size > kind.max_packed() {
-            return Err(bad(format!("its configuration is too large ({} bytes)", descriptor.size)));
+            return Err(bad(too_large(is_layer, descriptor.size, kind.max_packed())));
         }
         let mut spool = fetch(network, source, descriptor)?;
         if is_layer {
@@ -157,7 +163,7 @@ pub(crate) fn fetch_small_blobs(
 }
 
 /// Returns the major version of a checks bundle, which Trivy requests as a tag. The version in the manifest
-/// comes before the requested tag.
+/// takes precedence over the requested tag.
 pub(crate) fn checks_major(version: Option<&str>, source: &ArtifactSource, asked: &str) -> String {
     let major = |text: &str| {
         let digits: String = text.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
@@ -226,7 +232,8 @@ pub(crate) fn vex_repository(
 
 /// Reads the archive of a VEX repository and returns its contents. Resolves the directory in its location.
 ///
-/// The date is that of its index, or none: importers, which have only the content, find no other.
+/// The date is that of its index. If the index has no date, the contents have none either, because importers
+/// read only the content.
 fn vex_contents(name: &Name, repository: &mut VexRepository) -> Result<(Contents, Examination), Error> {
     let VexRepository { format, archive, subdir, source, .. } = repository;
     let bad = |error: UnpackError| Error::Content {
@@ -300,6 +307,6 @@ pub(crate) fn empty() -> Contents {
 pub struct SkippedSource {
     /// The source.
     pub source: String,
-    /// Why it was skipped.
+    /// The reason.
     pub why: String,
 }

@@ -24,7 +24,7 @@ use crate::trust::acceptance::believable;
 use crate::util::clock;
 use crate::util::text::format_distinct;
 
-/// Data of this age needs no comparison: trivy-db is built four times a day.
+/// Data that is younger than this needs no comparison: trivy-db is built 4 times a day.
 const FRESH: SignedDuration = SignedDuration::from_hours(24);
 
 /// The number of rejected layers at which a run fails.
@@ -115,7 +115,7 @@ impl<'a> BestSource<'a> {
         BestSource { network, floors, quorum, rejected, now, unreachable, progress }
     }
 
-    /// Excludes a layer of some sources from now on.
+    /// Excludes a layer for the rest of the run, for the sources that it is rejected from.
     ///
     /// # Errors
     /// If there is no other source, or if too many layers were rejected: the error of the layer.
@@ -230,7 +230,7 @@ impl<'a> BestSource<'a> {
                 quorum.votes(same.map(|other| &other.source))
             };
             let enough = candidates.iter().filter(|one| votes(one) >= quorum.wanted);
-            // Of several groups that agree, the newest is used, and of those the first.
+            // If several groups agree, the newest group is used; of equally new groups, the first.
             let date = |one: &Artifact| believable(announced(one), self.now);
             if let Some(best) = enough.rev().max_by_key(|one| date(one)) {
                 let claim = claim_of(best);
@@ -245,11 +245,14 @@ impl<'a> BestSource<'a> {
             let most = candidates.iter().map(votes).max().unwrap_or(0);
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
+                let pause = self.network.within_deadline(left.min(QUORUM_RETRY_INTERVAL));
                 self.progress.info(&format!(
-                    "{most} of {} required registries have the same {}; retrying in 1 minute",
-                    quorum.wanted, wanted.name
+                    "{most} of {} required registries have the same {}; retrying in {} s",
+                    quorum.wanted,
+                    wanted.name,
+                    pause.as_secs()
                 ));
-                std::thread::sleep(self.network.within_deadline(left.min(QUORUM_RETRY_INTERVAL)));
+                std::thread::sleep(pause);
             }
             if left.is_zero() || self.network.check_deadline().is_err() {
                 let named = |artifact: &Artifact| {
@@ -342,7 +345,7 @@ impl<'a> BestSource<'a> {
                 (Some(date), _, Some(floor)) if date < floor => {
                     let (date, floor) = format_distinct(date, floor);
                     Some(format!(
-                        "its data is from {date}, and this stream has already signed data from {floor}"
+                        "its data is from {date}, and this stream already has signed data from {floor}"
                     ))
                 }
                 // The same data with another manifest is not older.

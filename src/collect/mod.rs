@@ -1,7 +1,7 @@
-//! Collects from the sources: which datasets an export or a mirror selects, from where, and everything about
-//! them that is known before the large layers are read.
+//! Collects datasets from their sources: those that an export or a mirror selects, with everything that is
+//! known about them before the large layers are read.
 //!
-//! This module knows sources and datasets. It writes no bundle, and does not know where the data goes.
+//! This module handles sources and datasets. It writes no bundle, and does not depend on the destination.
 
 pub(crate) mod artifact;
 pub(crate) mod best_source;

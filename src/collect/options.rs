@@ -4,8 +4,8 @@ use crate::collect::registry_mirror::RegistryMirror;
 use crate::dataset::Selection;
 use crate::dataset::catalogue::TrivyVersion;
 
-/// Which of Trivy's datasets are fetched, and from where. An empty list of repositories means those built
-/// into Trivy; of several, the first that answers is used.
+/// The datasets of Trivy to fetch, and their sources. An empty list of repositories means those built into
+/// Trivy. If a list has several, they are tried in order, and the newest data of the current ones is used.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct SourceOptions {

@@ -44,7 +44,7 @@ impl Quorum<'_> {
         let Some(host) = source.host() else { return ("a layout".into(), "a layout".into()) };
         let host = canonical(host);
         let mirrored = self.mirrors.iter().filter_map(|mirror| mirror.origin(source));
-        // Of two mirrors on one host, the one with the longer prefix applies.
+        // If two mirrors are on one host, the one with the longer prefix applies.
         let mirrored = mirrored.max_by_key(|(_, prefix)| *prefix).map(|(origin, _)| canonical(origin));
         let origin = mirrored.unwrap_or_else(|| match host.as_str() {
             // A pull-through cache of Docker Hub.

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_has_what_its_registry_has_below_its_prefix() {
+    fn a_mirror_has_the_repositories_of_its_registry_below_its_prefix() {
         let mirror: RegistryMirror = "ghcr.io=harbor.example:8443/ghcr".parse().unwrap();
         let upstream = source("ghcr.io/aquasecurity/trivy-db");
         let mirrored = source("harbor.example:8443/ghcr/aquasecurity/trivy-db");
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_registries_is_rejected() {
+    fn text_that_names_no_registries_is_rejected() {
         for bad in
             ["", "ghcr.io", "ghcr.io=", "=harbor.example", "a b=harbor.example", "ghcr.io=h/UPPER", "x=h/a:1"]
         {

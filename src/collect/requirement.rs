@@ -65,7 +65,7 @@ impl<'r> Requirements<'r> {
         match required.chain(accepted).find(|(_, name)| !is_wanted(name)) {
             Some((flag, name)) => Err(Error::usage(
                 format!("{flag} names {name}, which this export does not carry"),
-                "Correct the name, add its source, or change --only and --skip, which select what is carried.",
+                "Correct the name, add its source, or change --only and --skip, which select the datasets.",
             )),
             None => Ok(Requirements(given)),
         }

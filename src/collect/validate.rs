@@ -1,7 +1,8 @@
 //! Validates a large layer while it is read. The caller's thread passes the bytes on; another thread
 //! decompresses and validates them. Nothing is stored.
 //!
-//! `dataset` knows what valid content is. This module does not know where the bytes come from or go.
+//! `dataset` defines valid content. This module does not depend on the source or the destination of the
+//! bytes.
 
 use std::io::{self, Read, Write};
 
@@ -18,7 +19,7 @@ use crate::util::text::escape;
 /// The result of the validation.
 pub(crate) type Validation = Result<Examined, UnpackError>;
 
-/// The content of a layer, and its oddities.
+/// The content of a layer, and the findings about it.
 pub(crate) struct Examined {
     pub(crate) contents: Contents,
     pub(crate) examination: Examination,
@@ -52,7 +53,7 @@ pub(crate) fn validate_while<R: Read, T>(
         let taken = take(ValidatingReader { source, copy: Some(copy), step });
         (taken, validator.join())
     });
-    Ok((taken, validated.map_err(panicked("checking"))?))
+    Ok((taken, validated.map_err(panicked("validating a layer"))?))
 }
 
 /// Explains why reading a layer failed. A failed read also fails the validation, so the error of the reader

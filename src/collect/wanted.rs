@@ -1,4 +1,4 @@
-//! Which datasets an export or a mirror selects, and from which sources.
+//! The datasets that an export or a mirror selects, and their sources.
 
 use std::collections::BTreeSet;
 

@@ -81,7 +81,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_database_is_known_by_its_meta_pages() {
+    fn a_database_is_recognized_by_its_meta_pages() {
         let good = database(4);
         assert_eq!(check(&good, good.len() as u64), Ok(()));
         assert_eq!(check(b"SQLite format 3\0", 16), Err("is not a bbolt database".into()));
@@ -89,7 +89,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn one_torn_meta_page_is_survived_and_two_are_not() {
+    fn one_torn_meta_page_is_accepted_and_two_are_rejected() {
         let mut torn = database(4);
         torn[PAGE_HEADER + 50] ^= 1;
         assert_eq!(check(&torn, torn.len() as u64), Ok(()));
@@ -98,7 +98,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn no_head_makes_it_panic() {
+    fn a_truncated_head_never_panics() {
         let good = database(2);
         for length in 0..good.len() {
             let _ = check(&good[..length], good.len() as u64);

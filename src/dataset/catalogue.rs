@@ -1,5 +1,5 @@
-//! The catalogue: the names of datasets in registries, and the datasets that a version of Trivy uses. It makes no
-//! requests.
+//! The names of datasets in registries, and the datasets that a version of Trivy uses. This module makes
+//! no requests.
 
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +97,8 @@ impl Kind {
         }
     }
 
-    /// Whether it is one of the two databases, whose layers are large and last in a bundle.
+    /// Whether it is one of the two databases, whose layers are large and follow the other blobs of datasets in a
+    /// bundle.
     pub fn is_large(self) -> bool {
         matches!(self, Kind::TrivyDb | Kind::TrivyJavaDb)
     }
@@ -147,7 +148,7 @@ pub enum InvalidVersion {
     #[error("not a Trivy version: write it as 0.74 or 0.74.0")]
     Syntax,
     /// Older than the artifacts that trivy-ferry carries.
-    #[error("Trivy before 0.56 loads its checks from repositories that are no longer published")]
+    #[error("the check repositories of Trivy before 0.56 are no longer published: use Trivy 0.56 or later")]
     TooOld,
 }
 

@@ -73,13 +73,13 @@ impl UnpackLimits {
 
 /// The number of bytes at the beginning of a database that are kept: the largest page of bbolt and SQLite.
 const HEAD: usize = 64 << 10;
-/// The limit for a metadata.json or an index.json in bytes.
+/// The limit for a `metadata.json` or an `index.json` in bytes.
 const MAX_JSON: usize = 16 << 20;
 /// The limit in bytes for all paths of the files of a dataset. They stay in memory until the digest of the tree is
 /// known. VEX Hub has 13 KB, and 100,000 files with names of its average length have 6.4 MB.
 pub const MAX_NAMES: u64 = 8 << 20;
 
-/// The metadata.json of both databases (trivy-db, pkg/metadata; trivy-java-db, pkg/db).
+/// The `metadata.json` of both databases (trivy-db, pkg/metadata; trivy-java-db, pkg/db).
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Metadata {
@@ -189,13 +189,13 @@ impl<'a> Checker<'a> {
     }
 
     /// Whether a file is an AppleDouble file, `._NAME`, which macOS adds to an archive for extended attributes. In the
-    /// archive of a database such files are skipped, as by Trivy. In a tree they are files like any other.
+    /// archive of a database, trivy-ferry skips such files, as Trivy does. In a tree, they are ordinary files.
     pub(super) fn is_appledouble(&self, path: &RelPath) -> bool {
         let is = |name: &str| name.starts_with("._") && name.len() > 2;
         self.kind.is_large() && path.components().last().is_some_and(is)
     }
 
-    /// Skips an AppleDouble file, and tells the sink.
+    /// Skips an AppleDouble file, and reports it to the sink.
     pub(super) fn skip_appledouble(&mut self, path: &RelPath, size: u64) -> Result<(), UnpackError> {
         self.sink.skipped(path);
         self.skip(path, size)
@@ -241,7 +241,7 @@ impl<'a> Checker<'a> {
         current.left = current
             .left
             .checked_sub(bytes.len() as u64)
-            .ok_or_else(|| bad(format!("{} is longer than it claims", current.path)))?;
+            .ok_or_else(|| bad(format!("{} is longer than the archive states", current.path)))?;
         current.hasher.update(bytes);
         match current.keep {
             Keep::Nothing => {}
@@ -260,7 +260,7 @@ impl<'a> Checker<'a> {
             return Err(bad("a file ends before it begins"));
         };
         if current.left != 0 {
-            return Err(bad(format!("{} is shorter than it claims", current.path)));
+            return Err(bad(format!("{} is shorter than the archive states", current.path)));
         }
         self.files.push(File { path: current.path, size: current.size, digest: current.hasher.finish() });
         self.sink.end().map_err(UnpackError::Sink)
@@ -310,8 +310,8 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// Requires checks and their libraries. When Trivy uses a bundle, it disables its embedded checks and libraries, and
-    /// silently drops a check whose library is missing (seen with Trivy v0.74.0).
+    /// Requires checks and their libraries. When Trivy uses downloaded checks, it disables its embedded checks
+    /// and libraries, and silently drops a check whose library is missing (seen with Trivy v0.74.0).
     fn checks(self) -> Result<Contents, UnpackError> {
         let rego = |file: &&File| {
             file.path.as_str().starts_with("policies/") && file.path.as_str().ends_with(".rego")

@@ -20,7 +20,7 @@ use crate::util::pipe::{PipeReader, pipe};
 const MAX_EXTENSION: u64 = 64 << 10;
 /// The limit for the padding after the last file in bytes. GNU tar pads to a multiple of 10 KiB.
 const MAX_PADDING: u64 = 64 << 10;
-/// The limit of headers, directories and extensions included.
+/// The limit of headers, including those of directories and extensions.
 const MAX_HEADERS: u64 = 400_000;
 
 /// Unpacks a layer of one of the three OCI artifacts into `sink`, and returns the description of its content.
@@ -139,7 +139,7 @@ fn copy(file: &mut impl Read, buffer: &mut [u8], checker: &mut Checker<'_>) -> R
     }
 }
 
-/// Converts the error of a reader: damage is an error of the content, anything else is a read error.
+/// Converts the error of a reader: damage is an error of the content, and anything else is a read error.
 fn broken(error: io::Error) -> UnpackError {
     match error.kind() {
         // The inflater and the tar reader report damage with these kinds. A wrapped error of the source keeps its
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_exactly_its_two_files() {
+    fn a_database_has_exactly_two_files() {
         rejected(Kind::TrivyDb, &db().file("more", b"x").pack(), "contains the unexpected file");
         rejected(Kind::TrivyDb, &db().file("metadata.json", b"{}").pack(), "twice");
         rejected(
@@ -282,7 +282,7 @@ mod tests {
     /// bsdtar of macOS writes a file `._NAME` before each file with extended attributes, and pax records. `tar -t` on
     /// macOS does not list them (Osmantic/ODS pull requests 5765 and 6159, libarchive issue 900).
     #[test]
-    fn what_macos_adds_to_an_archive_is_skipped_and_said() {
+    fn files_that_macos_adds_to_an_archive_are_skipped_and_reported() {
         struct Skipped(Vec<String>);
         impl Sink for Skipped {
             fn begin(&mut self, _: &RelPath, _: u64) -> io::Result<()> {
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_files_with_plain_names_come_through() {
+    fn only_plain_files_with_plain_names_are_accepted() {
         for name in [&b"../trivy.db"[..], b"/trivy.db", b"a/../../b", b"a\\b", b"a\x1b[2J", b"\xff"] {
             rejected(
                 Kind::TrivyChecks,
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_stops_at_its_limit() {
+    fn unpacking_a_bomb_stops_at_the_limit() {
         let packed = db().pack();
         let limits = UnpackLimits { unpacked: 1000, files: 2, directories: 0 };
         let error = unpack(Kind::TrivyDb, &packed[..], limits, &mut Discard).unwrap_err();
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_trailing_byte_is_noticed() {
+    fn every_truncation_and_every_trailing_byte_is_rejected() {
         let packed = db().pack();
         for length in 0..packed.len() {
             assert!(check(Kind::TrivyDb, &packed[..length]).is_err(), "cut to {length}");
@@ -421,13 +421,13 @@ mod tests {
     proptest! {
         #![proptest_config(crate::util::seed::cases(256))]
         #[test]
-        fn damage_never_panics_and_never_passes(at in 0usize..4096, bit in 0u8..8) {
+        fn damage_never_panics_and_never_changes_the_content(at in 0usize..4096, bit in 0u8..8) {
             let good = db().pack();
             let mut packed = good.clone();
             let at = at % packed.len();
             packed[at] ^= 1 << bit;
             // Some bits have no effect: the time in the header, or the distance of a match within zeros. An
-            // archive that passes must have the same content.
+            // archive that is accepted must have the same content.
             let result = check(Kind::TrivyDb, &packed);
             prop_assert!(result.is_err() || result == check(Kind::TrivyDb, &good));
         }

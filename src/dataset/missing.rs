@@ -1,5 +1,5 @@
-//! Missing items: what an exporter should have carried but could not get. The list is in the signed payload and in
-//! the heartbeat, so that the importer can report why a dataset is old.
+//! Missing items: datasets and images that an exporter should have carried but could not get. The list is in
+//! the signed payload and in the heartbeat, so that the importer can report why a dataset is old.
 
 use serde::{Deserialize, Serialize};
 
@@ -73,8 +73,9 @@ impl MissingItem {
         }
         match items.iter().find(is_bad) {
             Some(bad) => Err(format!(
-                "names a missing item with invalid text lengths: {} and {} bytes",
+                "names a missing item with invalid lengths: {} bytes for the name, {} for the tag, and {} for the reason",
                 bad.name.len(),
+                bad.tag.as_ref().map_or(0, String::len),
                 bad.why.len()
             )),
             None => Ok(()),
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_are_short_and_plain_whatever_a_server_says() {
+    fn reasons_from_servers_are_shortened_and_escaped() {
         let dataset: DatasetRef = "vex-corp-0.1".parse().unwrap();
         for (why, most) in [("no\u{1b}[2J", 40), (&"é".repeat(4000), 410)] {
             let item = MissingItem::dataset(&dataset, why);

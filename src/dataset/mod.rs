@@ -1,7 +1,7 @@
 //! Datasets: the data that Trivy downloads, and the rules for valid content.
 //!
-//! This module knows names, media types, default sources and the form of valid content. It opens neither files nor
-//! connections: content comes from a reader and goes to a [`Sink`].
+//! This module defines names, media types, default sources and the form of valid content. It opens
+//! neither files nor connections: it reads content from a reader and passes it to a [`Sink`].
 
 mod bolt;
 pub mod catalogue;
@@ -42,7 +42,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_with_its_tag_comes_back_from_its_text() {
+    fn a_dataset_with_its_tag_is_parsed_from_its_text() {
         for (text, name, tag) in [("trivy-db-2", "trivy-db", "2"), ("vex-hub-0.1", "vex-hub", "0.1")] {
             let dataset: DatasetRef = text.parse().unwrap();
             assert_eq!((dataset.name.as_str(), dataset.tag.as_str()), (name, tag));
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_cannot_leave_their_place() {
+    fn paths_cannot_escape_their_directory() {
         for good in ["trivy.db", "policies/kubernetes/x y.rego", "a/b/c"] {
             assert!(good.parse::<RelPath>().is_ok(), "{good}");
         }

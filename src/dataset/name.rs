@@ -19,7 +19,8 @@ pub struct Name(String);
 pub struct InvalidName;
 
 impl Name {
-    /// Returns the name of the VEX repository that is `repository` in Trivy's configuration. `default` is VEX Hub.
+    /// Returns the dataset name of the VEX repository that Trivy's configuration calls `repository`. `default` is
+    /// VEX Hub.
     ///
     /// # Errors
     /// If the name is not `[a-z0-9][a-z0-9._-]*` with at most 32 characters, or is `hub`, which would be confused with

@@ -31,7 +31,7 @@ pub(super) fn check(head: &[u8], size: u64) -> Result<(), String> {
     }
     let pages = u64::from(u32::from_be_bytes([head[28], head[29], head[30], head[31]]));
     if pages == 0 || pages * page_size != size {
-        return Err(format!("is truncated: its header names {} bytes, but it has {size}", pages * page_size));
+        return Err(format!("is damaged: its header names {} bytes, but it has {size}", pages * page_size));
     }
     let page = &head[..head.len().min(page_size as usize)];
     match page.get(HEADER) {
@@ -170,7 +170,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn cells_that_overlap_name_no_more_than_a_page_holds() {
+    fn overlapping_cells_with_more_bytes_than_the_page_are_rejected() {
         let mut page = database(&[&"x".repeat(100)]);
         let cell = [page[108], page[109]];
         page[103..105].copy_from_slice(&1000u16.to_be_bytes());
@@ -181,29 +181,29 @@ pub(super) mod tests {
     /// If the schema does not fit the first page, the database is not rejected, because Trivy may still be able to read
     /// it.
     #[test]
-    fn a_schema_on_other_pages_is_not_judged_by_the_first() {
+    fn a_schema_that_continues_on_other_pages_is_not_rejected() {
         let mut inner = database(&[]);
         inner[HEADER] = TABLE_INNER;
         assert_eq!(check(&inner, 4096), Ok(()));
         let mut odd = database(&["artifacts", "indices"]);
         odd[HEADER + 8] = 0xff;
-        assert_eq!(check(&odd, 4096), Ok(()), "a cell that leads nowhere");
+        assert_eq!(check(&odd, 4096), Ok(()), "a cell outside of the page");
         odd[HEADER] = 0x0a;
-        assert!(check(&odd, 4096).unwrap_err().contains("schema"), "no page of a table at all");
+        assert!(check(&odd, 4096).unwrap_err().contains("schema"), "not a page of a table");
     }
 
     #[test]
-    fn both_tables_are_wanted() {
+    fn both_tables_are_required() {
         let good = database(&["artifacts", "indices"]);
         assert_eq!(check(&good, 4096), Ok(()));
         assert_eq!(check(&database(&["artifacts"]), 4096), Err("has no table indices".into()));
         assert_eq!(check(&database(&["artifact", "indices"]), 4096), Err("has no table artifacts".into()));
         assert_eq!(check(&[0; 4096], 4096), Err("is not a SQLite database".into()));
-        assert!(check(&good, 8192).unwrap_err().contains("truncated"));
+        assert!(check(&good, 8192).unwrap_err().contains("damaged"));
     }
 
     #[test]
-    fn no_page_makes_it_panic() {
+    fn damaged_and_truncated_pages_never_panic() {
         let good = database(&["artifacts", "indices"]);
         for at in 0..good.len() {
             let mut bad = good.clone();

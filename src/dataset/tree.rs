@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::content_digest::{ContentDigest, ContentHasher};
+use crate::util::text::format_count;
 
 /// A relative path in a layer or an archive that cannot escape its directory: no empty, `.` or `..` component, no
 /// backslash, no control character, at most 512 bytes.
@@ -31,8 +32,8 @@ impl RelPath {
         self.0.split('/')
     }
 
-    /// Returns the path relative to the directory `prefix`, or `None` if it is not below it. An empty prefix is the
-    /// top.
+    /// Returns the path relative to the directory `prefix`, or `None` if the path is not below that directory. An
+    /// empty prefix is the top.
     pub fn below(&self, prefix: &str) -> Option<RelPath> {
         let rest = match prefix {
             "" => self.0.as_str(),
@@ -77,7 +78,8 @@ impl fmt::Display for RelPath {
 /// An import computes it again from the installed bytes and compares the two.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents {
-    /// The schema version of the database (`Version` in metadata.json): 2 for trivy-db, 1 for trivy-java-db.
+    /// The schema version of the database (`Version` in `metadata.json`): 2 for trivy-db, 1 for
+    /// trivy-java-db.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<u32>,
     /// The build time of the data, as stated in the data.
@@ -135,16 +137,20 @@ impl Contents {
         }
         if self.files.len() != signed.files.len() {
             return Some(format!(
-                "it has {} files instead of the signed {}",
-                self.files.len(),
+                "it has {} instead of the signed {}",
+                format_count(self.files.len(), "file"),
                 signed.files.len()
             ));
         }
+        let files = |count: u64| format_count(usize::try_from(count).unwrap_or(usize::MAX), "file");
         match (&self.tree, &signed.tree) {
             (Some(found), Some(wanted)) if (found.files, found.size) != (wanted.files, wanted.size) => {
                 Some(format!(
-                    "it has {} files with {} bytes instead of the signed {} files with {} bytes",
-                    found.files, found.size, wanted.files, wanted.size
+                    "it has {} with {} bytes instead of the signed {} with {} bytes",
+                    files(found.files),
+                    found.size,
+                    files(wanted.files),
+                    wanted.size
                 ))
             }
             (found, wanted) if found != wanted => {

@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zip_gives_the_same_tree() {
+    fn a_zip_archive_has_the_same_tree() {
         let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
         let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(ARCHIVE));
         for entry in tar.entries().unwrap() {

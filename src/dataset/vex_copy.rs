@@ -27,7 +27,7 @@ const RECORD: &str = "trivy_ferry";
 pub struct Record {
     /// The digest of the archive.
     pub archive: Digest,
-    /// The date of the content, which tells whether another copy is newer.
+    /// The date of the content, by which copies are compared.
     pub updated_at: Timestamp,
 }
 
@@ -59,8 +59,8 @@ pub fn archive_at(location: &str) -> &str {
     archive.rsplit('/').next().unwrap_or_default()
 }
 
-/// Returns the `vex-repository.json` of a copy: the fields of upstream's for the version that Trivy reads, with one
-/// location.
+/// Returns the `vex-repository.json` of a copy: upstream's fields for the version that Trivy reads,
+/// with one location.
 ///
 /// It is written from scratch, because Go also accepts similar names of fields (`verſions`), which could otherwise
 /// make Trivy follow upstream's location.
@@ -91,8 +91,8 @@ pub fn point_at(upstream: &[u8], location: &str, record: &Record) -> Result<Vec<
     Ok(bytes)
 }
 
-/// Returns the update interval of scanners: upstream's, but at most one day, so that scanners find newer data in the
-/// copy.
+/// Returns the update interval of scanners: upstream's, but at most 24 hours, so that scanners find
+/// newer data in the copy.
 fn interval(version: &Value) -> &str {
     let given = version.get("update_interval").and_then(Value::as_str).unwrap_or_default();
     let most = |unit| match unit {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_leads_to_its_archive() {
+    fn a_location_contains_the_name_of_its_archive() {
         for subdir in ["", "vexhub-main", "a/b"] {
             let location = location("https://vex.corp.example/v/vex-hub/repository.zip", subdir).unwrap();
             assert_eq!(archive_at(&location), "repository.zip", "{location}");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn names_stay_while_the_directory_stays() {
+    fn the_name_of_the_archive_depends_on_the_directory_and_the_format() {
         assert_eq!(archive_name(ArchiveFormat::TarGzip, "vexhub-main"), "repository-vexhub-main.tar.gz");
         assert_eq!(archive_name(ArchiveFormat::Zip, ""), "repository.zip");
         assert_eq!(archive_name(ArchiveFormat::Zip, "a/../b c"), "repository-a-..-b-c.zip");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_copy_is_named_and_the_rest_stays() {
+    fn the_manifest_of_a_copy_has_its_own_location() {
         let bytes = point_at(UPSTREAM, "https://h/vex-hub/x.tar.gz//main", &a_record()).unwrap();
         let (before, after): (Value, Value) =
             (serde_json::from_slice(UPSTREAM).unwrap(), serde_json::from_slice(&bytes).unwrap());
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_go_takes_for_a_field_is_taken_over() {
+    fn fields_with_similar_names_are_not_copied() {
         let upstream = "{\"versions\":[{\"spec_version\":\"0.1\",\"update_interval\":\"87600h\",\"locationſ\":[{\"url\":\"http://evil/\"}]}],\"verſions\":[],\"Versions\":[],\"x\":\"http://evil/\"}";
         let bytes = point_at(upstream.as_bytes(), "http://h/", &a_record()).unwrap();
         let text = String::from_utf8(bytes).unwrap();
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn other_versions_point_nowhere_here_and_are_skipped() {
+    fn versions_that_trivy_does_not_read_are_skipped() {
         let two = br#"{"versions":[{"spec_version":"0.2","locations":[{"url":"https://x/"}]},{"spec_version":"0.1"}]}"#;
         let after: Value = serde_json::from_slice(&point_at(two, "u", &a_record()).unwrap()).unwrap();
         assert_eq!(after["versions"].as_array().unwrap().len(), 1);

@@ -36,7 +36,8 @@ impl VexIndex {
     }
 }
 
-/// Returns the next key of an object as the wanted key that Go would match; empty if it is none of them.
+/// Reads the next key of an object, and returns the wanted key that Go would match with it; empty if there is no
+/// such key, and `None` at the end of the object.
 fn next_key<'de, A: MapAccess<'de>>(
     map: &mut A,
     wanted: [&'static str; 2],
@@ -139,7 +140,7 @@ impl<'de> Visitor<'de> for PackageVisitor<'_> {
     }
 }
 
-/// Normalizes a location as the file system does, in which Trivy opens it.
+/// Normalizes a location as the file system does when Trivy opens it.
 fn clean(location: &str) -> Cow<'_, str> {
     let is_plain = !location.split('/').any(|part| matches!(part, "" | "."));
     if is_plain {
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_format_goes_with_the_location_in_whatever_order() {
+    fn the_location_and_the_format_are_read_in_any_order() {
         let json = r#"{"packages":[{"format":"csaf","location":"a"},{"location":"b","format":"x"},{"location":"c"}]}"#;
         let seen = std::cell::RefCell::new(Vec::new());
         let note = |location: &str, format: &str| {

@@ -4,7 +4,7 @@
 //! Layout from APPNOTE.TXT 6.3.10, read like Go's archive/zip, which Trivy v0.74.0 uses through go-getter. Go accepts
 //! some archives that can be read in two ways. They are rejected here, so that both readers see the same files:
 //!
-//! - The last end record counts. Its comment must end with the file.
+//! - The last end record is used. Its comment must end with the file.
 //! - The directory must end at the beginning of the end records, and have the number of entries that they state. No
 //!   bytes may precede the archive.
 //! - A ZIP64 end record must equal the plain one, except for values that do not fit there.
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tools_write_is_read() {
+    fn archives_of_common_tools_are_read() {
         let wanted = [
             ("top/".to_owned(), EntryKind::Directory, Vec::new()),
             ("top/a.json".to_owned(), EntryKind::File, b"{}".to_vec()),
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_no_files() {
+    fn links_are_not_files() {
         let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
         zip.add_symlink("link", "/etc/passwd", options()).unwrap();
         let found = read(&zip.finish().unwrap().into_inner()).unwrap();
@@ -589,7 +589,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_files_share_are_no_archive() {
+    fn an_archive_whose_files_share_bytes_is_rejected() {
         // Two entries have the same name and bytes.
         let mut bytes = good();
         let (entry, end) = (last(&bytes, ENTRY.0), last(&bytes, END.0));
@@ -603,7 +603,7 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_noticed_and_makes_nothing_panic() {
+    fn damage_never_changes_content_and_never_panics() {
         let good = good();
         let wanted = read(&good).unwrap();
         for length in 0..good.len() {

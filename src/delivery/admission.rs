@@ -1,4 +1,4 @@
-//! Admission: which bundles a target accepts by the options, the ledger and the clock.
+//! Admission: decides which bundles a target accepts by the options, the ledger and the clock.
 
 use crate::bundle::VerifiedBundle;
 use crate::delivery::admitted::AdmittedBundle;
@@ -55,7 +55,7 @@ pub(crate) fn admit_all(
         let surpassed = newest.is_some_and(|newest| bundle.payload().created < newest);
         match rejection {
             Rejection::Rollback { .. } | Rejection::Expired { .. } if surpassed => {
-                let why = format!("{rejection}; a newer bundle is here");
+                let why = format!("{rejection}; a newer bundle was found");
                 report.ignored.push(SkippedFile { name: bundle.name(), why });
             }
             rejection => {
@@ -77,7 +77,7 @@ pub(crate) fn conclude(ledger: TargetLedger<'_>, context: &DeliveryContext, repo
     report.warn_of_old(context.host.now, NEWER_BUNDLE);
 }
 
-/// Reports an error if installed data has expired and no newer bundle came.
+/// Reports an error if installed data has expired and no newer bundle was accepted.
 pub(crate) fn watch_expiry(state: &TargetState, context: &DeliveryContext, report: &mut TargetReport) {
     let last = state.last.as_ref().and_then(|last| last.expires);
     let expires = state.expires.values().copied().chain(last).min();

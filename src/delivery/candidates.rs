@@ -47,8 +47,8 @@ pub(crate) fn candidates(
     candidates
 }
 
-/// Returns the newest candidate for each place, in the order of the places' names. Of candidates with the same
-/// date, the last one is returned. Each place has a name and the caller's own data.
+/// Returns the newest candidate for each place, in the order of the places' names. If candidates have the same
+/// date, returns the last one. Each place has a name and the caller's own data.
 pub(crate) fn newest<P>(
     placed: impl IntoIterator<Item = (String, P, DatasetCandidate)>,
 ) -> Vec<(P, DatasetCandidate)> {

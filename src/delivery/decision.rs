@@ -1,6 +1,6 @@
-//! The decision on one dataset at one target: accepted, or rejected and why.
+//! The decision on one dataset at one target: accepted, or rejected with a reason.
 //!
-//! The rules are the same for every kind of target. The caller looks up what the target has.
+//! The rules are the same for every kind of target. The caller looks up the data of the target.
 
 use jiff::Timestamp;
 
@@ -28,7 +28,7 @@ pub(crate) struct DecisionInput<'d> {
     pub(crate) vacant: bool,
     /// Whether a newer bundle was accepted before this one. If so, older data in it needs no warning.
     pub(crate) late: bool,
-    /// The words for a dataset that is too old: `left alone`, `not pushed`.
+    /// The words for a dataset that is too old: `skipped`, `not pushed`.
     pub(crate) otherwise: &'static str,
     /// Upstream's version of the target's data. It decides on checks, which have no date, if the ledger has no
     /// floor for them or another program put them there.
@@ -37,7 +37,7 @@ pub(crate) struct DecisionInput<'d> {
     pub(crate) foreign: bool,
 }
 
-/// How a dataset is accepted.
+/// The acceptance of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AcceptedDataset {
     /// Whether the dataset was accepted here before.
@@ -47,7 +47,8 @@ pub(crate) struct AcceptedDataset {
 }
 
 /// Decides on a dataset and adds it to the report. Returns `None` if the dataset is not to be installed. `same`
-/// tells whether the target already has the dataset. It is called only if needed, because it may be slow.
+/// returns whether the target already has the dataset. It is called only if needed, because it may
+/// be slow.
 ///
 /// # Errors
 /// If `same` cannot read the target.
@@ -168,7 +169,7 @@ pub(crate) fn older_data_warning(
 ) -> String {
     let (date, floor) = format_distinct(date, floor);
     format!(
-        "{dataset} of {date} was {otherwise}, because the target has {floor}; --allow-rollback accepts the older data, and newer vulnerabilities go unseen"
+        "{dataset} of {date} was {otherwise}, because the target has data of {floor}; --allow-rollback accepts the older data, but scans then miss newer vulnerabilities"
     )
 }
 

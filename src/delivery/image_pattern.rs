@@ -1,5 +1,5 @@
-//! `--image` of `import`, `watch` and `serve`: which images of a bundle to import, and the place of each image if
-//! the operator chooses it.
+//! `--image` of `import`, `watch` and `serve`: the images to import from a bundle, and the place of
+//! each image if the operator chooses one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -82,7 +82,7 @@ impl FromStr for ImagePattern {
     }
 }
 
-/// Returns the host and the repository as names of images in a bundle have them. The default host is Docker Hub's.
+/// Returns the host and the repository in the form of the image names in a bundle. The default host is Docker Hub's.
 fn canonical(name: &str) -> Result<String, String> {
     if !name.contains('*') {
         if !name.is_empty() && !name.contains('/') {
@@ -107,7 +107,7 @@ fn canonical(name: &str) -> Result<String, String> {
     })
 }
 
-/// Whether a text matches a pattern in which `*` stands for any number of any characters.
+/// Whether a text matches a pattern in which `*` matches any number of any characters.
 fn fits(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
     let first = parts.next().unwrap_or_default();
@@ -243,7 +243,7 @@ pub(crate) fn unmatched<'p>(
             continue;
         }
         let hint = match held.join(", ") {
-            names if names.is_empty() => "The bundles hold no images. Export the image with --image.".into(),
+            names if names.is_empty() => "Export the image with --image: the bundles hold no images.".into(),
             names => format!("The bundles hold {names}."),
         };
         errors.push(Error::usage(what, hint));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_is_about_the_full_name() {
+    fn a_pattern_matches_the_full_name() {
         let digest = Digest::of(b"x");
         let pinned = format!("ghcr.io/a/b@{digest}");
         for (pattern, image, wanted) in [
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn stars_stand_for_any_text() {
+    fn stars_match_any_text() {
         for (pattern, text, wanted) in [
             ("a*a", "a", false),
             ("a*a", "aa", true),
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_says_why() {
+    fn an_invalid_pattern_is_rejected_with_a_reason() {
         for (text, why) in [
             ("trivy", "write library/trivy"),
             ("", "no repository after the host"),

@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hosts_name_becomes_a_component_that_registries_take() {
+    fn a_hosts_name_becomes_a_component_that_registries_accept() {
         for (image, path) in [
             ("ghcr.io/aquasecurity/trivy-operator:0.1", "ghcr.io/aquasecurity/trivy-operator"),
             ("docker.io/library/alpine:3", "docker.io/library/alpine"),
@@ -67,7 +67,7 @@ mod tests {
         ] {
             let image = Repository::parse(image, "latest").unwrap();
             assert_eq!(path_of(&image), path);
-            // The first component of the specification's pattern, and the rest.
+            // The path after a prefix, and its first component alone, must match the specification's pattern.
             let valid = Repository::at("registry", &format!("p/{}", path_of(&image)), "1").unwrap();
             assert_eq!(valid.name(), format!("p/{path}"));
             let first = path.split('/').next().unwrap();

@@ -1,7 +1,8 @@
-//! The ledger of a run: what this host accepted of one stream, by target, and when it is saved.
+//! The ledger of a run: records by target the data that this host accepted from one stream.
 //!
-//! `trust::state` has the files; this is one run's view of them. It records which data is in place and which bundle
-//! it came from. It knows nothing of reports.
+//! `trust::state` has the files; this module is one run's view of them, and decides when they are
+//! saved. It records the data that is in place and the bundle that contained it. It does not depend
+//! on reports.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -107,8 +108,8 @@ impl InstalledItems {
     }
 }
 
-/// The record of what was accepted of one stream. It holds the lock on the state: other runs wait until it is
-/// dropped.
+/// The record of the data that was accepted from one stream. It holds the lock on the
+/// state: other runs wait until it is dropped.
 pub(crate) struct Ledger {
     dir: StateDir,
     stream: String,
@@ -206,7 +207,7 @@ impl Ledger {
     }
 }
 
-/// The record of what one target accepted of a stream.
+/// The record of the data that one target accepted from a stream.
 pub(crate) struct TargetLedger<'l> {
     ledger: &'l mut Ledger,
     key: String,
@@ -215,7 +216,7 @@ pub(crate) struct TargetLedger<'l> {
 }
 
 impl TargetLedger<'_> {
-    /// Returns what is recorded of the target.
+    /// Returns the record of the target.
     pub(crate) fn state(&self) -> &TargetState {
         static NOTHING: std::sync::LazyLock<TargetState> = std::sync::LazyLock::new(TargetState::default);
         self.ledger.imports.targets.get(&self.key).unwrap_or(&NOTHING)
@@ -238,7 +239,8 @@ impl TargetLedger<'_> {
         Ok(())
     }
 
-    /// Returns when the target's data was built, if this host imported it or has read its date before.
+    /// Returns the build date of the target's data, if this host imported it or has read its date
+    /// before.
     pub(crate) fn date_of(&self, dataset: &str, layers: &[Digest]) -> Option<Timestamp> {
         let state = self.state();
         let own = state.origins.get(dataset).filter(|origin| origin.layers == layers);
@@ -246,7 +248,7 @@ impl TargetLedger<'_> {
         own.and_then(|origin| origin.contents.as_ref()?.updated_at).or(others.map(|others| others.updated_at))
     }
 
-    /// Records when data was built that another program put in a dataset's place.
+    /// Records the build date of data that another program put in the place of a dataset.
     ///
     /// # Errors
     /// If the state cannot be written.
@@ -261,7 +263,8 @@ impl TargetLedger<'_> {
         set.is_some_and(|set| set.is(found) && set.image.as_deref().is_none_or(|of| of == image))
     }
 
-    /// Records that a tag is about to be set. If the run is killed, the next one still knows the tag as its own.
+    /// Records that a tag is about to be set. If the run is killed, the next run still treats
+    /// the tag as its own.
     ///
     /// # Errors
     /// If the state cannot be written.
@@ -354,7 +357,7 @@ impl TargetLedger<'_> {
         forget_oldest_images(state);
     }
 
-    /// Saves the record of the target. `has_changed` tells whether the operator's command is due.
+    /// Saves the record of the target. If `has_changed` is set, the operator's command is due.
     ///
     /// # Errors
     /// If the state cannot be written. The data is in place nevertheless.
@@ -388,7 +391,7 @@ fn add_datasets(places: &mut DatasetPlaces, imports: &ImportState) {
 /// Removes the images that were imported longest ago, so that daily imports of new tags do not grow the state without
 /// limit. trivy-ferry then no longer treats their tags as its own.
 fn forget_oldest_images(state: &mut TargetState) {
-    /// About 800 bytes each.
+    /// The limit of images, each of about 800 bytes.
     const MOST: usize = 2000;
     let of_image = |(key, _): &(&String, &Timestamp)| key.starts_with(IMAGE);
     let mut images: Vec<(Timestamp, String)> =

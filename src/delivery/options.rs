@@ -19,11 +19,11 @@ pub struct RegistryOptions {
     pub extra_tag: Vec<String>,
     /// Rewrites manifests for registries that reject upstream's.
     pub compat: bool,
-    /// How the registries are reached.
+    /// The options for connections to the registries.
     pub remote: RemoteOptions,
-    /// How long registries are retried.
+    /// The retry limits for registries.
     pub limits: RetryLimits,
-    /// How long a registry may take to store a completely received blob. `None` for 5 minutes.
+    /// The time that a registry may take to store a completely received blob. `None` for 5 minutes.
     pub store_timeout: Option<Duration>,
     /// Sends blobs in chunks of this size in bytes, at least 1 MiB. `None` to send each blob in one request, unless a
     /// registry rejects that.

@@ -1,6 +1,6 @@
-//! Access to the registries of a run, and the requests that find out what a registry has.
+//! Access to the registries of a run, and the requests that read their content.
 //!
-//! Knows tags and dates; nothing of where the data comes from.
+//! This module handles tags and dates. It does not depend on the source of the data.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,8 @@ use crate::targets::TargetError;
 use crate::targets::registry::Registry;
 use crate::trust::state::OthersData;
 
-/// The retry limits for reads. They are short, because the user and the other registries wait for the answer.
+/// The retry limits for reads. They are short, because the user and the requests to other registries wait for the
+/// answer.
 const ASKING: RetryLimits =
     RetryLimits { retries: 2, deadline: None, stall: Duration::from_secs(20), pause: Duration::from_secs(5) };
 
@@ -132,7 +133,7 @@ pub(crate) fn is_out(error: &TargetError) -> bool {
     )
 }
 
-/// Returns the datasets for scanners that a place has from before this run.
+/// Returns the datasets for scanners that were at a place before this run.
 pub(crate) fn existing_datasets(
     place: &RegistryPlace,
     registry: &Registry<'_>,
@@ -248,7 +249,7 @@ pub(crate) fn read_content(
 /// Returns the warning for existing data whose layer cannot be read. The date of its manifest is the floor then.
 pub(crate) fn unread(reference: &Repository, error: &TargetError) -> String {
     format!(
-        "cannot read when the data at {reference} was built ({error}); the date of its manifest is used instead"
+        "cannot read the build date of the data at {reference} ({error}); the date of its manifest is used instead"
     )
 }
 

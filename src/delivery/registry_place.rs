@@ -1,6 +1,6 @@
 //! `--registry`: the place of each dataset in a registry.
 //!
-//! Knows how places are written on the command line; nothing of pushing.
+//! This module parses places on the command line. It pushes nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_goes_below_its_sources_host() {
+    fn an_image_is_pushed_below_the_host_of_its_source() {
         for (place, image, wanted) in [
             (
                 "registry.corp:5000/security",
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_says_why() {
+    fn an_invalid_place_is_rejected_with_a_reason() {
         for (text, why) in [
             ("https://harbor.corp.example", "no scheme"),
             ("", "its host is not valid"),

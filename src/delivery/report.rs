@@ -52,11 +52,11 @@ pub enum DeliveryStatus {
     Rejected,
     /// The layout has no place for it.
     NoPlace,
-    /// The Trivy of this host needs another one.
+    /// The Trivy of this host needs another tag of it.
     NotWanted,
     /// No `--image` matches it.
     NotRequested,
-    /// Not yet decided.
+    /// It is not decided yet.
     #[serde(rename = "failed")]
     Installing,
 }
@@ -93,11 +93,11 @@ impl DeliveryStatus {
             DeliveryStatus::Pushed => "pushed",
             DeliveryStatus::Served => "served",
             DeliveryStatus::WouldPush => "would push",
-            DeliveryStatus::WouldInstall => "would come",
+            DeliveryStatus::WouldInstall => "would install",
             DeliveryStatus::Unchanged => "unchanged",
             DeliveryStatus::Restored => "restored",
             DeliveryStatus::Failed | DeliveryStatus::Installing => "failed",
-            DeliveryStatus::Older => "left alone",
+            DeliveryStatus::Older => "skipped",
             DeliveryStatus::Rejected => "refused",
             DeliveryStatus::NoPlace => "no place",
             DeliveryStatus::NotWanted => "not wanted",
@@ -112,7 +112,7 @@ impl DeliveryStatus {
 pub struct DatasetResult {
     /// Its name.
     pub name: Name,
-    /// Its tag; empty for a dataset that was set back to its kept generation.
+    /// Its tag; empty for a dataset that was restored to its kept generation.
     pub tag: String,
     /// Its result.
     pub status: DeliveryStatus,
@@ -127,7 +127,7 @@ pub struct DatasetResult {
     /// When upstream built the target's former data.
     #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub was: Option<Timestamp>,
-    /// How it replaced the old data in a cache: `atomic`, `two-step` or `per-file`.
+    /// The method by which it replaced the old data in a cache: `atomic`, `two-step` or `per-file`.
     pub switch: Option<&'static str>,
     /// Its reference in a registry, or its URL on a web server.
     pub reference: Option<String>,
@@ -135,12 +135,12 @@ pub struct DatasetResult {
     pub extra_tags: Vec<String>,
     /// The digest of its manifest.
     pub digest: Option<Digest>,
-    /// Where it was fetched from, if it does not come from a bundle.
+    /// The source and the size, if it was fetched and not read from a bundle.
     #[serde(flatten)]
     pub fetched: Option<Fetched>,
 }
 
-/// Where a dataset was fetched from, or would be.
+/// The source and the size of a dataset that was fetched, or would be.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Fetched {
@@ -168,7 +168,7 @@ impl DatasetResult {
         }
     }
 
-    /// Creates the row of a dataset that comes from its source. `announced` is the date of its manifest.
+    /// Creates the row of a dataset that is fetched from its source. `announced` is the date of its manifest.
     pub(crate) fn fetched(dataset: &Dataset, announced: Option<Timestamp>, reference: String) -> Self {
         let size = dataset.blobs().map(|blob| blob.size).sum();
         DatasetResult {
@@ -207,7 +207,7 @@ impl DatasetResult {
         }
     }
 
-    /// Creates the row of a dataset that was set back to its kept generation.
+    /// Creates the row of a dataset that was restored to its kept generation.
     pub(crate) fn went_back(
         name: &Name,
         now: Option<Timestamp>,
@@ -254,11 +254,11 @@ impl ImageResult {
     }
 }
 
-/// A dataset that a target has from before.
+/// A dataset that was at a target before this run.
 #[derive(Debug)]
 pub(crate) struct ExistingDataset {
     pub(crate) dataset: DatasetRef,
-    /// As in [`DatasetResult`].
+    /// Its reference, as in [`DatasetResult`].
     pub(crate) reference: String,
 }
 
@@ -306,13 +306,13 @@ pub struct TargetReport {
     /// A sentence that introduces the settings.
     #[serde(skip)]
     pub heading: String,
-    /// Whether the user requested the settings. They are shown then even if nothing has changed.
+    /// Whether the user requested the settings. If so, they are shown even if nothing has changed.
     #[serde(skip)]
     pub(crate) on_request: bool,
     /// Whether the text shows the settings of every subcommand and not only those of the first.
     #[serde(skip)]
     pub shows_all_settings: bool,
-    /// The datasets that the target has from before this run.
+    /// The datasets that were at the target before this run.
     #[serde(skip)]
     pub(crate) existing: Vec<ExistingDataset>,
     /// The items from the bundles of this run that are in place.
@@ -442,7 +442,7 @@ impl TargetReport {
         let Some(bundle) = self.bundles.last() else { return };
         let warning = |item: &MissingItem| {
             let (name, why) = (&bundle.name, escape(&item.why));
-            format!("{name} came without {item}, which its exporter could not fetch: {why}")
+            format!("{name} lacks {item}, which its exporter could not fetch: {why}")
         };
         let warnings: Vec<String> = bundle.missing_items.iter().map(warning).collect();
         self.warnings.extend(warnings);

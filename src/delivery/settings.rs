@@ -27,9 +27,9 @@ pub(crate) fn can_share_settings(places: &[RegistryPlace], has_cache: bool) -> b
 
 /// The facts about the registries of a run that scanner settings depend on.
 pub(crate) struct ScannerAccess<'a> {
-    /// Tells whether scanners must accept plain HTTP or any certificate to reach a host.
+    /// Returns whether scanners must accept plain HTTP or any certificate to reach a host.
     pub(crate) insecure: &'a dyn Fn(&str) -> bool,
-    /// Tells whether a host asked for a login.
+    /// Returns whether a host asked for a login.
     pub(crate) login: &'a dyn Fn(&str) -> bool,
     /// Whether an internal CA was given.
     pub(crate) own_ca: bool,
@@ -119,14 +119,14 @@ pub(crate) fn say(
     if let (Some(dir), false) = (access.config, pulled.vex.is_empty()) {
         let file = dir.join(vex_scanner::FILE);
         report.advice.push(format!(
-            "Copy {} to .trivy/vex/repository.yaml in each scanner's XDG_DATA_HOME (default: HOME). Without it, --vex repo asks the internet and fails.",
+            "Copy {} to .trivy/vex/repository.yaml in each scanner's XDG_DATA_HOME (default: HOME). Without it, --vex repo tries to download from the internet and fails.",
             file.display()
         ));
     } else if !pulled.vex.is_empty() {
         let text = repository_yaml(&pulled.vex);
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("# Written")).collect();
         report.advice.push(format!(
-            "Each scanner needs this as .trivy/vex/repository.yaml in its XDG_DATA_HOME (default: HOME). Without it, --vex repo asks the internet and fails:\n{}",
+            "Each scanner needs this as .trivy/vex/repository.yaml in its XDG_DATA_HOME (default: HOME). Without it, --vex repo tries to download from the internet and fails:\n{}",
             lines.join("\n")
         ));
     }
@@ -152,7 +152,7 @@ pub(crate) fn pulled(
     let (db, java_db) = (there("trivy-db", None), there("trivy-java-db", None));
     let checks = there("trivy-checks", Some(version.checks_tag()));
     let served = all.iter().filter_map(|(name, _, reference)| {
-        // The name `default` stays with the repository on the internet, which is disabled.
+        // The repository on the internet, which is disabled, keeps the name `default`.
         let known = name.vex_repository()?;
         let known = if known == "default" { name.as_str() } else { known };
         Some(CarriedRepository { name: known.to_owned(), url: (*reference).clone(), origin: None })

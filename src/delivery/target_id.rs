@@ -1,6 +1,6 @@
 //! The name of a target in the state, in reports and in the log.
 //!
-//! Knows how names are written; nothing of what a target holds.
+//! This module parses and prints names. It does not read the data of targets.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -30,7 +30,7 @@ pub enum TargetId {
         /// The TCP port.
         port: u16,
     },
-    /// A name in a state file that this version does not understand.
+    /// A name in a state file that this version cannot parse.
     Other(String),
 }
 
@@ -43,8 +43,8 @@ impl TargetId {
         }
     }
 
-    /// Whether the user's name means this target: the name that `status` prints, with or without its kind. A directory
-    /// may be given by any path that leads to it.
+    /// Whether a name that the user gave means this target: the name that `status` prints, with or
+    /// without its kind. A directory may be given by any path that leads to it.
     pub(crate) fn is_called(&self, name: &str) -> bool {
         let whole = self.to_string();
         let kind = whole.split_once(':').map_or("", |(kind, _)| kind);
@@ -106,7 +106,7 @@ impl fmt::Display for TargetId {
 impl FromStr for TargetId {
     type Err = Infallible;
 
-    /// Parses every name. A name that this version does not know becomes [`TargetId::Other`].
+    /// Parses every name. A name that this version cannot parse becomes [`TargetId::Other`].
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(TargetId::understood(text).unwrap_or_else(|| TargetId::Other(text.to_owned())))
     }
@@ -128,7 +128,7 @@ mod tests {
 
     /// A name that changed would count as a new target without floors.
     #[test]
-    fn names_of_state_files_come_back_as_they_were() {
+    fn names_in_state_files_are_printed_unchanged() {
         for text in [
             "cache:/var/cache/trivy",
             "cache:/srv/a:b/é",
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ledger_knows_a_server_by_its_port() {
+    fn the_ledger_identifies_a_server_by_its_port() {
         assert_eq!(id("serve:127.0.0.1:8080").in_ledger().to_string(), "serve:8080");
         assert_eq!(id("cache:/x").in_ledger(), id("cache:/x"));
     }

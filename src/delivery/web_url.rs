@@ -42,7 +42,7 @@ impl FromStr for WebUrl {
             return Err(InvalidWebUrl("its scheme must be http or https"));
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return Err(InvalidWebUrl("a login belongs in the scanners' configuration"));
+            return Err(InvalidWebUrl("it holds a login, which belongs in the scanners' configuration"));
         }
         if url.query().is_some() || url.fragment().is_some() {
             return Err(InvalidWebUrl("it must not have a query or a fragment"));

@@ -81,7 +81,7 @@ impl DropDirectory<'_> {
             Err(error) => Err(Error::Destination {
                 path: to,
                 what: format!("the copy could not be written: {error}"),
-                hint: "The bundle itself was written. Free space or repair the directory, and copy the bundle, the head volume last."
+                hint: "The bundle itself was written: free space or repair the directory, then copy the bundle there, its head volume last."
                     .into(),
             }),
         }

@@ -1,7 +1,7 @@
 //! `--heartbeat`: an export reports that it ran, and its result.
 //!
-//! This module knows the last export of a stream and the directory for heartbeats. It does not know what the
-//! export did.
+//! This module depends on the record of a stream's last export and the directory for heartbeats,
+//! but not on the collecting and writing of bundles.
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,6 @@
 //! `export`: collects the selected datasets, validates them, and writes one signed bundle.
 //!
-//! This module knows sources, bundles and places to write to. It does not know the command line or the
+//! This module depends on sources, bundles and destinations, but not on the command line or the
 //! terminal.
 
 pub(crate) mod drop_directory;
@@ -44,7 +44,7 @@ impl Exporter {
     /// If no bundle was written: an error of category [`Category::Usage`] for wrong options,
     /// [`Category::Source`] for a source that failed or served bad content, [`Category::Rejected`] for data
     /// that is too old, and [`Category::Target`] for a place that cannot be written. If the bundle was
-    /// written, the report holds what is missing in it (see [`ExportOptions::require`]) and later errors.
+    /// written, the report holds the missing items (see [`ExportOptions::require`]) and later errors.
     ///
     /// [`Category::Usage`]: crate::Category::Usage
     /// [`Category::Source`]: crate::Category::Source
@@ -54,8 +54,8 @@ impl Exporter {
         self.run_with(&|| Ok(Box::new(signer)), progress)
     }
 
-    /// Does the same with a key that is not open yet. `open` is called after the options are checked and
-    /// before any source is contacted.
+    /// Does the same as [`Exporter::run`] with a key that is not open yet. `open` is called after the options
+    /// are checked and before any source is contacted.
     ///
     /// # Errors
     /// If `open` fails, or if no bundle was written, as in [`Exporter::run`].
@@ -86,7 +86,7 @@ impl Exporter {
         done
     }
 
-    /// Reports what an export would collect, its sources and sizes, and writes nothing.
+    /// Reports the items that an export would collect, with their sources and sizes, and writes nothing.
     ///
     /// # Errors
     /// If the options are wrong, if a source fails, if its data is too old, or if the output has no room.

@@ -1,6 +1,6 @@
-//! The options of an export: what it collects, and how and where it writes.
+//! The options of an export.
 //!
-//! This module checks options that are wrong by themselves. It looks at no file and no host.
+//! This module validates each option on its own. It reads no file and contacts no host.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
 
-/// The options of an export: what it collects, and how and where it writes.
+/// The options of an export: its content, its sources, its destinations and its rules.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ExportOptions {
@@ -40,12 +40,12 @@ pub struct ExportOptions {
     /// Items that the bundle must hold to be written; if empty, trivy-db. Other items are omitted if their
     /// source fails.
     pub require: Vec<Requirement>,
-    /// Datasets that are signed even if they have shrunk much since the last bundle, or if much of them is
-    /// unusable.
+    /// Datasets that are signed even if they are empty, if they lost 1/3 of their bytes or entries since the
+    /// stream's last bundle, or if Trivy cannot read 1/3 of their documents.
     pub accept: Vec<Name>,
     /// Rejects data that is older than this.
     pub max_age: Option<MaxAge>,
-    /// Importers reject the bundle after this time since its creation.
+    /// The age after which importers reject the bundle.
     pub expires: Option<Age>,
     /// Dates the bundle by this host's clock even if the stream's last bundle is dated later.
     pub allow_earlier_date: bool,
@@ -108,7 +108,7 @@ impl ExportOptions {
         }
     }
 
-    /// Checks the options by themselves.
+    /// Validates each option on its own.
     ///
     /// # Errors
     /// If there is no output, or if a count is 0.

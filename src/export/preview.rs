@@ -1,4 +1,4 @@
-//! `export --dry-run`: reports what an export would collect, its sources and sizes.
+//! `export --dry-run`: reports the items that an export would collect, with their sources and sizes.
 //!
 //! This module reads from sources and writes nothing.
 

@@ -1,6 +1,6 @@
 //! The report of an export.
 //!
-//! This module is plain data. It does not know how the export ran or how its report is printed.
+//! This module is plain data. It neither runs the export nor prints the report.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -61,7 +61,7 @@ pub struct ExportReport {
 pub enum ExportResult {
     /// A complete bundle was written.
     Written,
-    /// A bundle was written, but items are missing in it.
+    /// A bundle was written, but items are missing from it.
     Incomplete,
     /// Nothing was written because upstream has nothing new.
     Unchanged,

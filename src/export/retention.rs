@@ -15,8 +15,8 @@ use crate::export::output::is_named_for;
 use crate::trust::key::PublicKey;
 use crate::util::fs;
 
-/// Removes a stream's bundles in a directory that are older than the newest `keep`, of which the last was
-/// created at `newest`. Returns the removed bundles.
+/// Removes a stream's bundles in a directory that are older than the newest `keep`. `newest` is the creation
+/// date of the newest bundle. Returns the removed bundles.
 ///
 /// # Errors
 /// If the directory cannot be read, or if a file cannot be removed.
@@ -33,7 +33,7 @@ pub(crate) fn retain(
             Error::Destination {
             path,
             what: format!("older bundles could not be removed: {error}"),
-            hint: "The new bundle was written. Remove older ones by hand, or check the permissions of the directory.".into(),
+            hint: "Remove older bundles by hand, or check the permissions of the directory: the new bundle was written.".into(),
         }
         }
     };
@@ -60,7 +60,7 @@ pub(crate) fn retain(
             kept.extend(content);
             continue;
         }
-        // The head volume last: without it, the owner of the others would be unknown.
+        // The head volume is removed last: without it, the owner of the others would be unknown.
         let behind = (0..volumes).map_while(|index| beside(&path, VolumeNumber::at(index)?));
         for volume in behind.chain(parity_of(&path)) {
             match fs::remove_file(&volume) {

@@ -1,4 +1,4 @@
-//! The rules of an export: how a bundle is dated, and what may be signed.
+//! The rules of an export for the date of a bundle and for the data that may be signed.
 //!
 //! These are pure functions of options, dates and the last export. They do no I/O.
 
@@ -44,13 +44,14 @@ pub(crate) fn expiry(created: Timestamp, age: crate::util::age::Age) -> Result<T
     let seconds = age.as_secs() + i64::from(age.subsec_nanos() != 0);
     created.checked_add(jiff::SignedDuration::from_secs(seconds)).map_err(|_| {
         Error::usage(
-            "--expires gives a date after the year 9999",
+            "the date of --expires is after the year 9999",
             "Give a shorter time, such as --expires 30d.",
         )
     })
 }
 
-/// The lead of the last bundle over this host's clock from which a bundle can be dated earlier.
+/// `--allow-earlier-date` has an effect only if the last bundle is dated more than this time ahead
+/// of this host's clock.
 const EARLIER_FROM: jiff::SignedDuration = jiff::SignedDuration::from_secs(60);
 /// The flag that dates a bundle by this host's clock even if the stream's last bundle is dated later.
 const EARLIER_DATE: &str = "--allow-earlier-date";
@@ -99,8 +100,8 @@ pub(crate) struct Verdict {
 /// Checks that a dataset has not shrunk since the stream's last bundle, and that Trivy can use it.
 ///
 /// # Errors
-/// If a table is missing; or if a third of its bytes or entries is gone, a database is empty, or Trivy cannot
-/// read a third of the documents of a VEX repository, and the options do not accept that.
+/// If a table is missing; or if 1/3 of its bytes or entries is gone, a database is empty, or Trivy
+/// cannot read 1/3 of the documents of a VEX repository, and the options do not accept that.
 pub(crate) fn examine(
     options: &ExportOptions,
     dataset: &Dataset,
@@ -132,7 +133,7 @@ pub(crate) fn examine(
         Some(why) if found.vex.is_mostly_unusable() && !is_accepted => {
             let error = bad_content(dataset, &why);
             let hint = format!(
-                "Tell its maintainer, or use a complete copy. To sign it anyway, give --accept {}.",
+                "Tell its maintainer, or use a complete copy; to sign it anyway, give --accept {}.",
                 dataset.name
             );
             return Err(Error::Restated { what: error.to_string(), hint, original: Box::new(error) });
@@ -153,8 +154,8 @@ pub(crate) fn examine(
     Err(Rejection::Suspect { dataset, source_name, why }.into())
 }
 
-/// Returns what has shrunk since the last bundle, as warnings (from a tenth) and as reasons to reject it
-/// (from a third).
+/// Returns the losses since the last bundle, as warnings (from 1/10) and as reasons to reject the
+/// dataset (from 1/3).
 fn shrunk(found: &Examination, last: Option<&DatasetSize>) -> (Vec<String>, Vec<String>) {
     /// Below this size, a single document makes too much of a difference.
     const FEW: u64 = 64 << 10;
@@ -164,7 +165,7 @@ fn shrunk(found: &Examination, last: Option<&DatasetSize>) -> (Vec<String>, Vec<
     let (mut warnings, mut refused) = (Vec::new(), Vec::new());
     for (now, before, unit) in [bytes, entries].into_iter().flatten() {
         let lost = before.saturating_sub(now);
-        let what = format!("it has {now} {unit}, but had {before} in the stream's last bundle with it");
+        let what = format!("it has {now} {unit}, but had {before} in the stream's last bundle that holds it");
         if lost > 0 && lost.saturating_mul(3) >= before {
             refused.push(what);
         } else if lost > 0 && lost.saturating_mul(10) >= before {
@@ -214,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenth_is_a_warning_and_a_third_a_refusal() {
+    fn a_loss_of_a_tenth_is_a_warning_and_of_a_third_a_rejection() {
         let last = DatasetSize { bytes: 900_000, entries: Some(90) };
         let judged = |bytes: u64, entries: Option<u64>, last: Option<&DatasetSize>| {
             let found = Examination { bytes, entries, unit: "buckets", ..Examination::default() };
@@ -241,6 +242,6 @@ mod tests {
         assert_eq!(judged(10, Some(3), Some(&small)), (0, 0), "bytes of a few documents");
         assert_eq!(judged(10, Some(2), Some(&small)), (0, 1));
         let before = DatasetSize { bytes: 1, entries: None };
-        assert_eq!(judged(10, Some(0), Some(&before)), (0, 0), "an older state knows no entries");
+        assert_eq!(judged(10, Some(0), Some(&before)), (0, 0), "an older state has no entries");
     }
 }

@@ -1,6 +1,6 @@
 //! One export: collects, writes, signs and publishes a bundle.
 //!
-//! This module knows sources and destinations. It does not know what runs after the export.
+//! This module depends on sources and destinations. It does not run the command of `--exec-after`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Seek};
@@ -103,7 +103,7 @@ pub(crate) fn collect_and_write(
 /// Plans a bundle: its head, and the order of its members.
 ///
 /// # Errors
-/// If these are too many or too large for a bundle.
+/// If the members are too many or too large for a bundle.
 pub(crate) fn plan(
     info: BundleInfo,
     collected: &[CollectedDataset],
@@ -248,7 +248,7 @@ impl ExportRun<'_> {
         Ok(good)
     }
 
-    /// Checks what is known about a dataset.
+    /// Checks the date and the content of a dataset, if they are known.
     fn judge_content(&self, item: &mut CollectedDataset) -> Result<(), Error> {
         let dataset = &item.planned.dataset;
         judge(self.options, dataset, dataset.contents.updated_at, &self.floors, clock::now())?;
@@ -431,7 +431,7 @@ impl ExportRun<'_> {
         Ok(contents)
     }
 
-    /// Records the bundle, copies it to the drop directory, and removes older ones. Errors go to the report,
+    /// Records the bundle, copies it to the drop directory, and removes older ones. Adds errors to the report,
     /// because the bundle is already written.
     fn conclude(
         &self,
@@ -503,7 +503,7 @@ impl ExportRun<'_> {
     }
 }
 
-/// Finds a large layer that is also another blob. It would be written as that blob, without validating it as
+/// Finds a large layer that is also another blob. It would be written as that blob, and not validated as
 /// a layer.
 fn shared_layer(collected: &[CollectedDataset]) -> Option<ExportFailure> {
     let mut seen: BTreeSet<Digest> = BTreeSet::new();

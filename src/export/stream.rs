@@ -1,7 +1,7 @@
 //! Streams blobs from their sources into a bundle without another copy, and decides which party caused a
 //! failure.
 //!
-//! This module knows sources and the pending bundle. It does not choose sources.
+//! This module depends on sources and the pending bundle. It does not choose sources.
 
 use std::io::{self, Seek, Write};
 
@@ -21,7 +21,7 @@ use crate::util::text::format_size;
 
 /// The reason why no bundle was written.
 pub(crate) enum ExportFailure {
-    /// Another source would not help.
+    /// A failure that another source would not prevent.
     Other(Error),
     /// A leftover file of an earlier export was bad.
     Leftover(Error),
@@ -80,7 +80,7 @@ impl BlobStreamer<'_> {
                 Ok(error) => return Err(failed(error.into())),
                 Err(error) => Error::unexpected(format!("reading {source}"))(error),
             },
-            // The writer computes the digest instead of the source.
+            // The writer, and not the source, computes the digest.
             Err(WriteError::Digest { found, .. }) => {
                 self.destination.spoil(member, known > 0);
                 let subject = format!("blob {} of {source}", member.digest);
@@ -137,7 +137,7 @@ impl BlobStreamer<'_> {
                 let error = broke_off(dataset, error, &validated);
                 Err(if seen { wrong(error) } else { bad(error) })
             }
-            // The writer computes the digest instead of the source.
+            // The writer, and not the source, computes the digest.
             (Err(WriteError::Digest { found, .. }), _) => {
                 let subject = format!("blob {} of {}", descriptor.digest, artifact.source);
                 Err(wrong(SourceError::Digest { subject, wanted: descriptor.digest, found }.into()))

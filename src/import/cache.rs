@@ -1,4 +1,5 @@
-//! Imports into Trivy's cache: the chosen datasets are staged, then activated. Knows nothing of other targets.
+//! Imports into Trivy's cache: the chosen datasets are staged, then activated. This module does not
+//! depend on other targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -85,7 +86,7 @@ pub(crate) fn install_bundles(run: &mut ImportRun<'_>, dir: &Path) -> Result<Tar
 
 /// Returns the advice about images if the run has no registry for them.
 pub(crate) fn of_images(options: &ImportOptions, bundles: &[VerifiedBundle]) -> Option<String> {
-    /// How many images the advice names.
+    /// The number of images that the advice names.
     const NAMED: usize = 3;
     if !options.registry.places.is_empty() {
         return None;
@@ -104,8 +105,8 @@ pub(crate) fn of_images(options: &ImportOptions, bundles: &[VerifiedBundle]) -> 
     ))
 }
 
-/// Returns the context for Harbor's adapter, which has its own home in a container. Only its cache is a volume, so
-/// Trivy's VEX configuration is there. `None` for other layouts.
+/// Returns the context for Harbor's adapter, which has its own home in a container. Only its cache is
+/// persistent, so Trivy's VEX configuration is in the cache. `None` for other layouts.
 ///
 /// # Errors
 /// If Trivy's VEX configuration cannot be read.
@@ -137,7 +138,7 @@ fn open_cache<'p>(
     Ok(Cache::open(options, progress)?)
 }
 
-/// What the preparation of an import needs.
+/// The inputs for the preparation of an import.
 struct Preparing<'a, 'p> {
     options: &'a ImportOptions,
     context: &'a DeliveryContext,
@@ -148,7 +149,7 @@ struct Preparing<'a, 'p> {
 }
 
 impl Preparing<'_, '_> {
-    /// Chooses what the cache lacks, and stages it.
+    /// Chooses the datasets that the cache lacks, and stages them.
     fn prepare(&self, admitted: &[Option<Admission>], report: &mut TargetReport) -> Result<Prepared, Blame> {
         let Preparing { options, context, cache, state, bundles, progress } = *self;
         let host = &context.host;
@@ -282,7 +283,7 @@ pub(crate) fn restore(
     for name in [Name::trivy_db(), Name::trivy_java_db(), Name::trivy_checks()] {
         slots.extend(cache.slot(&name, "").map(|slot| (slot.path().to_owned(), (name, slot))));
     }
-    // VEX repositories have the names of the scanner's configuration. Each is restored only once, because a second
+    // VEX repositories are named as in the scanner's configuration. Each is restored only once, because a second
     // restore would undo the first.
     let kept = cache.kept_vex()?;
     let known = host.vex.entries().iter().map(|entry| entry.name.as_str());
@@ -320,7 +321,7 @@ pub(crate) fn restore(
             "Import an older bundle with --allow-rollback instead.",
         ));
     }
-    report.warnings.push("importing the newest bundle, or --restore once more, undoes this".into());
+    report.warnings.push("to undo this, import the newest bundle, or use --restore again".into());
     cache_finish::finish(options, &mut cache, host, None, &mut report);
     Ok(report)
 }

@@ -31,8 +31,8 @@ pub(crate) struct CacheChoice {
     pub(crate) vex_manifest: Vec<u8>,
     /// The date that is compared with the floor.
     date: Timestamp,
-    /// Whether what is in its place is not worth keeping as an earlier generation: the same data, damaged, or data that
-    /// Trivy cannot read.
+    /// Whether the data in its place is not kept as an earlier generation, because it is a damaged
+    /// copy of the same version, or Trivy cannot read it.
     pub(crate) repairs: bool,
     /// Whether it was accepted here before.
     pub(crate) known: bool,
@@ -94,7 +94,7 @@ pub(crate) fn choose(
         if !chosen.iter().any(|choice| choice.dataset.name == *name) {
             report.errors.push(Error::usage(
                 format!("no bundle here holds {name}, which --only requires"),
-                "Bring a bundle that holds it: `trivy-ferry inspect` shows what is in one.",
+                "Bring a bundle that holds it: `trivy-ferry inspect` lists the content.",
             ));
         }
     }
@@ -180,7 +180,7 @@ pub(crate) fn vex_manifest<'m>(
     dataset.layers.iter().find_map(|layer| manifests.get(&layer.path())).map(Vec::as_slice)
 }
 
-/// A cache, and a function that tells whether it holds exactly these contents.
+/// A cache, and a function that returns whether the cache holds exactly these contents.
 pub(crate) type LookedAt<'c> =
     (&'c View, &'c dyn Fn(&Slot, &Contents, &Metadata) -> Result<bool, TargetError>);
 
@@ -208,7 +208,7 @@ pub(crate) fn filter_chosen(
             floor: was,
             vacant: installed.is_none(),
             late: choice.late,
-            otherwise: "left alone",
+            otherwise: "skipped",
             version: installed.as_ref().and_then(|installed| installed.version.clone()),
             foreign: false,
         };

@@ -1,5 +1,5 @@
 //! The last steps of an import into a cache: Trivy's VEX configuration, its scan cache, and the scanner settings.
-//! Knows nothing of acceptance.
+//! This module does not depend on the rules of acceptance.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,7 +17,7 @@ use crate::scanner::vex_entry::CarriedRepository;
 use crate::targets::{Cache, CachedDataset, Layout, View};
 use crate::trust::keyring::Keyring;
 
-/// What the VEX configuration needs to know about an import of bundles.
+/// The data about an import of bundles that the VEX configuration needs.
 pub(crate) struct ImportedVex<'a> {
     pub(crate) stream: &'a str,
     pub(crate) keyring: &'a Keyring,
@@ -56,7 +56,7 @@ fn vex(
 ) -> Result<(), Error> {
     let Some(brought) = brought else { return Ok(()) };
     // If two repositories have documents about one product, Trivy uses the first. The order of the report does not
-    // depend on what was in place before.
+    // depend on the earlier content of the cache.
     let in_place = report
         .in_place()
         .filter_map(|row| report.installed.datasets().find(|dataset| row.is(&dataset.dataset_ref())));
@@ -150,7 +150,7 @@ pub(crate) fn write_settings(
     let scanner = Scanner { read_only_cache: false, data_home: host.data_home.clone() };
     let settings = settings(cache.dir(), host.version, in_place, &scanner);
     show(&settings, report);
-    report.heading = format!("Scan with these settings, or Trivy {} goes to the network:", host.version);
+    report.heading = format!("Scan with these settings, or Trivy {} uses the network:", host.version);
     report.fails_from = fails_from(db.as_ref(), java_db.as_ref());
     write_files(&options.settings, &settings, report)
 }
@@ -175,12 +175,13 @@ fn harbor_vex(options: &ImportOptions) -> String {
         None => HARBOR_CACHE.into(),
     };
     format!(
-        "For VEX, give the adapter (0.34.2 or later) SCANNER_TRIVY_VEX_SOURCE=repo, SCANNER_TRIVY_SKIP_VEX_REPO_UPDATE=true and XDG_DATA_HOME={home} in its environment: by an override file of Compose, or extraEnvVars of the chart."
+        "For VEX, give the adapter (0.34.2 or later) SCANNER_TRIVY_VEX_SOURCE=repo, SCANNER_TRIVY_SKIP_VEX_REPO_UPDATE=true and XDG_DATA_HOME={home} in its environment: with an override file of Compose, or extraEnvVars of the chart."
     )
 }
 
-/// Returns when Trivy will try to download a newer database: NextUpdate has passed, and the last download is an hour
-/// old, or a day for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb: `NeedsUpdate`).
+/// Returns when Trivy will try to download a newer database: `NextUpdate` has passed, and the last
+/// download is 1 hour old, or 24 hours for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb:
+/// `NeedsUpdate`).
 fn fails_from(db: Option<&CachedDataset>, java_db: Option<&CachedDataset>) -> Option<Timestamp> {
     let due = |installed: &CachedDataset, hours| {
         let rested = installed.downloaded_at?.checked_add(SignedDuration::from_hours(hours)).ok()?;

@@ -1,5 +1,5 @@
-//! The delivery of an import: opens the bundles once, and imports them into each target in turn. Knows nothing of the
-//! log and the operator's command.
+//! The delivery of an import: opens the bundles once, and imports them into each target in turn.
+//! This module neither writes the log nor runs the operator's command.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -38,7 +38,7 @@ use crate::util::text::escape;
 pub(crate) enum Task<'t> {
     /// Imports the bundles in these inputs.
     Import(&'t [PathBuf]),
-    /// Restores what was in the cache before the last import.
+    /// Restores the content of the cache from before the last import.
     Restore,
 }
 
@@ -59,11 +59,11 @@ pub(crate) struct Deliveries {
     pub(crate) repaired: Vec<Rebuilt>,
 }
 
-/// Imports what is acceptable into each target. Findings about the inputs themselves are added to `beforehand`.
+/// Imports the acceptable content into each target. Findings about the inputs themselves are added to `beforehand`.
 ///
 /// # Errors
-/// If the options contradict each other, the keys, the state or the default cache cannot be used, or there is nothing
-/// to import. The errors of a target are in its report.
+/// If the options contradict each other; if the keys, the state or the default cache cannot be
+/// used; or if there is nothing to import. The errors of a target are in its report.
 pub(crate) fn deliver(
     options: &ImportOptions,
     task: Task<'_>,
@@ -165,7 +165,7 @@ fn import(
     beforehand.more_untrusted = found.more_untrusted;
     warnings.extend(repaired.iter().map(Rebuilt::to_string));
     warnings.append(&mut found.not_rebuilt);
-    // Errors of the inputs belong to no target. They are shown once, with the first.
+    // Errors of the inputs belong to no target. They are shown once, with the first target.
     if let Some(first) = targets.first_mut() {
         first.errors.splice(0..0, damaged);
         first.errors.extend(misspelled);
@@ -173,7 +173,7 @@ fn import(
     Ok(Deliveries { targets, warnings, repaired })
 }
 
-/// Imports into one target after the other. If one fails, the others are still imported into.
+/// Imports into one target after the other. If one fails, continues with the others.
 fn each_target(mut run: ImportRun<'_>, caches: &[PathBuf], registries: &RegistryAccess) -> Vec<TargetReport> {
     let options = run.options;
     let mut reports = Vec::new();
@@ -204,7 +204,7 @@ fn each_target(mut run: ImportRun<'_>, caches: &[PathBuf], registries: &Registry
     reports
 }
 
-/// Records which targets the run used, and how it failed there, so that a target that never worked is known too.
+/// Records which targets the run used, and how it failed there, so that a target that never worked is recorded too.
 /// Targets for which there were only bundles of other streams are not recorded.
 pub(crate) fn note_run(ledger: &mut Ledger, reports: &mut [TargetReport], now: Timestamp) {
     let why = |report: &TargetReport| report.failure().map(|error| escape(&error.to_string()));
@@ -246,8 +246,8 @@ pub(crate) fn open_ledger(options: &ImportOptions, progress: &dyn Progress) -> R
     Ledger::open(state, options.acceptance.stream.as_str(), options.exec_after.is_some())
 }
 
-/// Turns the failure of a target into a report, so that the other targets are still imported into. `goes` returns the
-/// reference that a dataset would have got.
+/// Turns the failure of a target into a report, so that the import continues with the other
+/// targets. `goes` returns the reference that a dataset would have at the target.
 fn or_failed(
     done: Result<TargetReport, Error>,
     target: impl Fn() -> TargetId,

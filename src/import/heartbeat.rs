@@ -23,9 +23,9 @@ use crate::util::text::{escape, with_name};
 pub struct HeartbeatResult {
     /// The file name.
     pub file: String,
-    /// What was recorded; `None` if the heartbeat was skipped.
+    /// The recorded heartbeat; `None` if it was skipped.
     pub heard: Option<ReceivedHeartbeat>,
-    /// Why it was skipped.
+    /// The reason, if it was skipped.
     pub why: Option<String>,
     /// Whether no trusted key signed it.
     #[serde(skip)]
@@ -42,7 +42,7 @@ impl HeartbeatResult {
             (Some(heard), _) => {
                 let missing: Vec<String> =
                     heard.missing.iter().map(|item| format!(", without {item}")).collect();
-                format!("{:<12} {}: {}{}", "heard", self.file, exported(&heard.export), missing.concat())
+                format!("{:<12} {}: {}{}", "received", self.file, exported(&heard.export), missing.concat())
             }
             (None, Some(why)) => format!("{:<12} {}", "skipped", with_name(&self.file, why)),
             (None, None) => format!("{:<12} {}", "skipped", self.file),
@@ -50,9 +50,9 @@ impl HeartbeatResult {
     }
 }
 
-/// Reads a heartbeat and records its content. A rejected heartbeat is in the result, and in the log with two
-/// exceptions: one that no trusted key signed is logged only if `write_down` is set, and one that was rejected before
-/// because of a clock (`again`) is logged only if the reason is another one now.
+/// Reads a heartbeat and records its content. A rejected heartbeat is in the result, and in the log with three
+/// exceptions: one that no trusted key signed is logged only if `write_down` is set; one that was rejected before
+/// because of a clock (`again`) is logged only if the reason has changed; one that is older than the last is not logged.
 ///
 /// # Errors
 /// If the file, the keys or the state cannot be read, or the state or the log cannot be written.

@@ -1,4 +1,5 @@
-//! The lines that a run adds to the log of imports. Knows reports and errors; decides nothing.
+//! The lines that a run adds to the log of imports. This module depends on reports and errors, and
+//! decides nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -14,16 +15,16 @@ use crate::trust::TrustError;
 use crate::trust::log::{Event, LogEntry, LoggedDataset, LoggedKey};
 use crate::trust::state::StateView;
 use crate::util::clock;
-use crate::util::text::escape;
+use crate::util::text::{escape, format_count};
 
 /// Findings about the inputs, before any target is used.
 #[derive(Default)]
 pub(crate) struct InputFindings {
-    /// What was rebuilt from parity, for each bundle.
+    /// The files that were rebuilt from parity, for each bundle.
     pub(crate) repaired: Vec<Rebuilt>,
     /// The errors of files that were skipped because no trusted key signed them.
     pub(crate) untrusted: Vec<BundleError>,
-    /// How many more such files there were.
+    /// The number of further such files.
     pub(crate) more_untrusted: usize,
 }
 
@@ -51,8 +52,8 @@ impl<'r> RunEntries<'r> {
             self.rejected(error, None);
         }
         if beforehand.more_untrusted > 0 {
-            let more = beforehand.more_untrusted;
-            let why = format!("{more} more files are not signed by a trusted key");
+            let more = format_count(beforehand.more_untrusted, "more file");
+            let why = format!("no trusted key signed {more}");
             self.entries.push(self.entry(Event::Rejected).because(&why).unsigned());
         }
     }

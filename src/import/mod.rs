@@ -1,4 +1,5 @@
-//! `import`: verifies bundles, decides what is acceptable, and delivers it to each target.
+//! `import`: verifies bundles, decides which datasets and images are acceptable, and delivers these to each
+//! target.
 
 pub(crate) mod cache;
 pub(crate) mod cache_choice;
@@ -46,11 +47,11 @@ impl Importer {
 
     /// Imports bundles. Each input is a bundle, or a directory that holds bundles and their volumes.
     ///
-    /// The newest acceptable version of each dataset is imported; the report says what was skipped, and why.
+    /// The newest acceptable version of each dataset is imported. Everything else is skipped, and the report says why.
     ///
     /// # Errors
-    /// If the options contradict each other, no key is trusted, or no input holds a bundle; and if there is one
-    /// target, into which nothing was imported for one reason, also that reason: an error of category
+    /// If the options contradict each other, no key is trusted, or no input holds a bundle. If nothing was imported
+    /// into the only target because of a single error, that error is returned: its category is
     /// [`Category::Verification`] for a bundle that is damaged or not signed by a trusted key,
     /// [`Category::Incomplete`] for one that lacks volumes, [`Category::Rejected`] for one that is not
     /// acceptable, [`Category::Target`] for a target that failed. In any other case the errors are in the report.
@@ -88,7 +89,7 @@ impl Importer {
                 Ok(report)
             }
             Err(error) if error.category() == Category::Incomplete => {
-                let hint = "Bring the medium that has it, and run the same command with it. The volumes so far were copied.";
+                let hint = "Bring a medium with a missing volume, and run the same command with it: the volumes found so far were copied.";
                 let what = error.to_string();
                 Err(Error::Restated { what, hint: hint.into(), original: Box::new(error) })
             }
@@ -96,7 +97,7 @@ impl Importer {
         }
     }
 
-    /// Restores what was in the cache before the last import.
+    /// Restores the content of the cache from before the last import.
     ///
     /// # Errors
     /// If no earlier generation is kept, or the cache cannot be used.
@@ -104,7 +105,7 @@ impl Importer {
         self.with_metrics(|| self.import(Task::Restore, progress), progress)
     }
 
-    /// Returns the scanner settings for what is in the targets; imports nothing. The report is that of an import
+    /// Returns the scanner settings for the datasets in the targets; imports nothing. The report is that of an import
     /// without bundles.
     ///
     /// # Errors
@@ -140,7 +141,7 @@ impl Importer {
     pub(crate) fn write_metrics(&self, news: RunNews, progress: &dyn Progress) {
         let Some(file) = &self.options.metrics else { return };
         let looked = status::look(self.options.state_dir.as_deref(), Depth::Dates);
-        // How the run ended is written even if the state cannot be read.
+        // The result of the run is written even if the state cannot be read.
         let written = metrics::write(file, looked.as_ref().ok(), news);
         for error in looked.err().into_iter().chain(written.err()) {
             progress.warn(&format!("{error}. {}", error.hint()));
@@ -192,7 +193,7 @@ impl Importer {
     }
 }
 
-/// What was done before the operator's command, for its errors.
+/// The work that was done before the operator's command, for its errors.
 const INSTALLED: &str = "the data is installed";
 
 /// Runs the operator's command if there are changes for which it has not run yet, and records that it has run if it
@@ -206,7 +207,7 @@ fn call(options: &ImportOptions, progress: &dyn Progress) -> Result<Option<Strin
     // Two runs at the same time must not run it twice for one change.
     let turn = match StateDir::open(options.state_dir.as_deref(), Side::Hook) {
         Err(TrustError::StateHeld { .. }) => {
-            let what = "the command of another run has not ended for a minute".into();
+            let what = "the command of another run is still running after 60 s".into();
             return Err(Error::Hook { done: INSTALLED, retried: true, command: command.clone(), what });
         }
         turn => turn?,

@@ -1,4 +1,4 @@
-//! The options of an import: its targets, and what it accepts.
+//! The options of an import.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,18 @@ use crate::delivery::web_url::WebUrl;
 use crate::error::Error;
 use crate::targets::{Layout, Owner};
 
-/// The targets of an import, and what it accepts.
+/// The options of an import: its targets, and its rules for bundles and datasets.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ImportOptions {
     /// Files of public keys to trust; empty for the keys that `trust add` has added.
     pub trust: Vec<PathBuf>,
-    /// How many different trusted keys must have signed a bundle; `None` for the number of `trust require`, else 1.
+    /// The number of different trusted keys that must have signed a bundle; `None` for the number of `trust require`,
+    /// else 1.
     pub min_signers: Option<u32>,
     /// Trivy's cache directories; empty for the default one, unless there are other targets.
     pub cache_dirs: Vec<PathBuf>,
-    /// How the cache directory is laid out.
+    /// The layout of the cache directory.
     pub layout: Layout,
     /// The owner of installed files; `None` for the owner of the existing ones.
     pub owner: Option<Owner>,
@@ -36,11 +37,12 @@ pub struct ImportOptions {
     pub image: Vec<WantedImage>,
     /// Lets images replace tags that trivy-ferry did not set.
     pub replace_image_tags: bool,
-    /// Which datasets are imported.
+    /// The datasets to import.
     pub selection: Selection,
-    /// Which bundles are accepted.
+    /// The rules for accepting bundles.
     pub acceptance: AcceptanceOptions,
-    /// The version of Trivy that scans; `None` for that of the `trivy` on the PATH, else the newest.
+    /// The version of Trivy that scans; `None` for that of the `trivy` in `PATH`, else the newest
+    /// known.
     pub trivy_version: Option<TrivyVersion>,
     /// The files that scanner settings are written to.
     pub settings: SettingsOptions,
@@ -101,7 +103,7 @@ impl ImportOptions {
         if self.registry.places.is_empty() && !self.registry.extra_tag.is_empty() {
             return Err(Error::usage(
                 "--extra-tag needs a registry, and none is named",
-                "Name one with --registry, or leave out --extra-tag.",
+                "Name one with --registry, or omit --extra-tag.",
             ));
         }
         Ok(())

@@ -17,7 +17,7 @@ use crate::progress::Progress;
 use crate::targets::{Cache, Slot};
 use crate::util::fs::tempdir_in;
 
-/// Returns what an import into a cache would do.
+/// Returns the report of an import into a cache, and changes nothing.
 ///
 /// # Errors
 /// If the cache cannot be read, or the only bundle is damaged. The errors of single datasets are in the report.

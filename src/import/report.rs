@@ -1,6 +1,6 @@
 //! The report of an import.
 //!
-//! Plain data: knows neither how it was made nor how it is printed.
+//! This module is plain data. It neither runs the import nor prints the report.
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ pub struct ImportReport {
     pub targets: Vec<TargetReport>,
     /// Warnings that belong to no target.
     pub warnings: Vec<String>,
-    /// What was rebuilt from parity, for each bundle; the warnings say the same.
+    /// The files that were rebuilt from parity, for each bundle; the warnings list them too.
     #[serde(skip)]
     pub repaired: Vec<Rebuilt>,
     /// Errors after all targets were finished.
@@ -40,7 +40,7 @@ impl ImportReport {
     }
 
     /// Returns all errors, those of the targets first. If there are several targets, an error names its target, and an
-    /// error that all of them have appears once.
+    /// error that all of them share appears once.
     pub fn into_errors(self) -> Vec<Error> {
         let ImportReport { targets, errors_at_the_end, .. } = self;
         let count = targets.len();

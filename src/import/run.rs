@@ -6,7 +6,7 @@ use crate::import::options::ImportOptions;
 use crate::intake::open::OpenedBundles;
 use crate::progress::Progress;
 
-/// What every target of a run uses.
+/// The data that every target of a run uses.
 pub(crate) struct ImportRun<'r> {
     pub(crate) options: &'r ImportOptions,
     pub(crate) context: &'r DeliveryContext,

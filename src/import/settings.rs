@@ -24,7 +24,7 @@ use crate::targets::registry::Registry;
 use crate::targets::web_root::WebRoot;
 use crate::trust::keyring::Keyring;
 
-/// Returns the scanner settings for what is in the targets.
+/// Returns the scanner settings for the datasets in the targets.
 ///
 /// # Errors
 /// If a target cannot be read or has nothing for scanners, or if the settings of several targets differ and would be

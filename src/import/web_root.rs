@@ -1,5 +1,5 @@
-//! Imports into a web root: writes the VEX repositories of the bundles as files for a web server. Knows nothing of
-//! other targets.
+//! Imports into a web root: writes the VEX repositories of the bundles as files for a web server. This module does
+//! not depend on other targets.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -65,11 +65,11 @@ pub(crate) fn publish_bundles(
             return Ok((report, None));
         }
         let chosen = choose(options, url, bundles, &admitted, &mut report)?;
-        // A bundle need not contain what an earlier one contained.
+        // A bundle need not contain the datasets of an earlier one.
         if chosen.is_empty() && root.repositories()?.is_empty() {
             report.errors.push(Error::usage(
                 "no bundle here holds a VEX repository for the web root",
-                "Bring a bundle that holds one (`trivy-ferry inspect` lists the content), or leave out --web-root.",
+                "Bring a bundle that holds one (`trivy-ferry inspect` lists the content), or omit --web-root.",
             ));
         }
         let chosen = filter_chosen(&root, url, ledger.state(), context, chosen, &mut report)?;
@@ -106,14 +106,14 @@ pub(crate) fn publish_bundles(
     }
     if url.is_plain() && report.changed().count() > 0 {
         report.advice.push(
-            "VEX documents hide findings, and over http:// anybody on the network path can forge them: use https:// instead."
+            "VEX documents hide findings, and over http:// an attacker on the network path can forge them: use https:// instead."
                 .into(),
         );
     }
     Ok(report)
 }
 
-/// Verifies what would be copied, for a dry run.
+/// Verifies the repositories that would be copied, for a dry run.
 fn would_install(
     bundles: &[VerifiedBundle],
     chosen: &[CopyChoice],
@@ -245,7 +245,7 @@ fn filter_chosen(
             floor: was,
             vacant: found.is_none(),
             late: choice.candidate.late,
-            otherwise: "left alone",
+            otherwise: "skipped",
             version: None,
             foreign: false,
         };
@@ -254,7 +254,7 @@ fn filter_chosen(
             choice.decision = decision;
             if let Some(moved) = moved {
                 report.warnings.push(format!(
-                    "{} was served at {} until now, and scanners keep using that URL until you run `trivy clean --vex-repo` there",
+                    "{} was served at {} until now, and scanners keep using that URL until you run `trivy clean --vex-repo` on their hosts",
                     choice.candidate.dataset.name,
                     escape(&moved)
                 ));

@@ -83,7 +83,7 @@ const NOT_NAMED: &str = "not named .tar";
 /// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
-/// The passes over the files of directories. Files of a head come first, so that junk cannot use up the limits.
+/// The passes over the files of directories. Files of a head are first, so that junk cannot use up the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Heads,
@@ -130,7 +130,7 @@ impl SkippedFiles {
         list
     }
 
-    /// Returns all files as a list. Its last entry may stand for many files.
+    /// Returns all files as a list. Its last entry may represent many files.
     pub(crate) fn list(mut self) -> Vec<SkippedFile> {
         self.cut();
         if self.more > 0 {
@@ -148,7 +148,7 @@ impl SkippedFiles {
 struct FileSet {
     /// The bundle, or its head.
     first: Vec<PathBuf>,
-    /// Volumes behind a head.
+    /// Volumes after a head.
     volumes: BTreeMap<VolumeNumber, Vec<PathBuf>>,
     parity: Vec<PathBuf>,
 }
@@ -169,10 +169,11 @@ impl Inputs {
         Inputs::read_with_digests(inputs, &Digests::default())
     }
 
-    /// Does what [`Inputs::read`] does, and keeps the digests of files for the next call.
+    /// Reads inputs like [`Inputs::read`], and keeps the digests of files for the next call.
     ///
     /// # Errors
-    /// The errors of [`Inputs::read`].
+    /// [`Error::Usage`] if the only input is a volume or a parity file, or this user may not read a directory;
+    /// [`Error::Unexpected`] if a directory cannot be read for another reason.
     pub(crate) fn read_with_digests(inputs: &[PathBuf], digests: &Digests) -> Result<Self, Error> {
         let mut found = Inputs { look: Look::with(digests), ..Inputs::default() };
         let is_directory = |input: &&PathBuf| fs::metadata(input).is_ok_and(|metadata| metadata.is_dir());
@@ -307,7 +308,7 @@ impl Inputs {
                         None => has_length(head),
                     }
             };
-            // Heads with the right length come first, so that few have to be read.
+            // Heads with the right length are tried first, so that few have to be read.
             let (likely, others): (Vec<&PathBuf>, Vec<&PathBuf>) =
                 self.bundles.iter().partition(|head| has_length(head));
             let head = likely.into_iter().chain(others).find(|head| is_its(head)).and_then(|head| key(head));
@@ -339,8 +340,7 @@ impl Inputs {
     /// Finds the volumes of a bundle.
     ///
     /// # Errors
-    /// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has another length than was
-    /// signed.
+    /// [`BundleError::Volumes`] if a volume is missing, cannot be opened, or has a wrong length.
     pub(crate) fn complete(&self, signed: SignedBundle) -> Result<VerifiedBundle, BundleError> {
         let find = self.volumes_of(signed.path(), signed.payload());
         signed.with_volumes(&find)
@@ -534,7 +534,7 @@ impl Inputs {
         Some(std::iter::once(Some(signed.path().to_path_buf())).chain(behind).collect())
     }
 
-    /// Returns the names of the bundles that files were found of.
+    /// Returns the names of the bundles that have files in the inputs.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.sets.keys().map(String::as_str)
     }
@@ -561,13 +561,13 @@ impl Inputs {
         self.sets.iter().filter(|(_, set)| !set.parity.is_empty()).map(|(key, _)| key.as_str())
     }
 
-    /// Returns the volumes of a bundle behind the head.
+    /// Returns the volumes of a bundle after the head.
     pub(crate) fn volumes(&self, key: &str) -> impl Iterator<Item = (VolumeNumber, &Path)> {
         let volumes = self.sets.get(key).into_iter().flat_map(|set| &set.volumes);
         volumes.flat_map(|(number, paths)| paths.iter().map(|path| (*number, path.as_path())))
     }
 
-    /// Whether all volumes of a bundle that were found are among these.
+    /// Whether all found volumes of a bundle are among these.
     pub(crate) fn has_only(&self, key: &str, volumes: &[Volume]) -> bool {
         let of = |number: VolumeNumber| volumes.get(number.index()?);
         // A wrong length is found without reading.
@@ -617,7 +617,7 @@ pub(crate) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Describes a file whose name is that of a volume behind a head, or of a parity file.
+/// Describes a file whose name is that of a volume after a head, or of a parity file.
 fn part(path: &Path) -> Option<String> {
     let name = name_of(path);
     let volume = volumes::parse_name(&name).filter(|(_, number)| *number != VolumeNumber::HEAD);
@@ -669,7 +669,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_tell_the_date_where_nothing_else_does() {
+    fn the_date_is_parsed_from_the_name() {
         let wanted = "2026-11-21T09:15:00Z".parse().unwrap();
         assert_eq!(named_date("default-20261121t091500z.tar"), Some(wanted));
         assert_eq!(named_date("a-b-20261121t091500z.tar"), Some(wanted));
@@ -679,7 +679,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_what_is_none_of_our_business() {
+    fn files_are_skipped_by_their_names() {
         for name in
             ["a.tar", "default-20261121t091500z (1).tar", "A.TAR", "a.tar.000", "A.TAR.017", "a.par.001"]
         {

@@ -17,7 +17,7 @@ use crate::intake::signer::SignerInfo;
 use crate::trust::TrustError;
 use crate::trust::keyring::Keyring;
 use crate::util::clock;
-use crate::util::text::{Unverified, escape};
+use crate::util::text::{Unverified, escape, format_count};
 
 /// The result of [`inspect`].
 #[derive(Debug, Serialize)]
@@ -47,7 +47,7 @@ pub struct InspectedBundle {
     pub signers: Vec<SignerInfo>,
     /// The key IDs that its signatures claim.
     pub claimed_keyids: Vec<Unverified>,
-    /// Its payload, which nothing has confirmed if it is not verified.
+    /// Its payload, which may be forged if the bundle is not verified.
     pub payload: Payload,
     /// When it was inspected.
     #[serde(skip)]
@@ -86,10 +86,10 @@ pub fn inspect(inputs: &[PathBuf], trust: &[PathBuf]) -> Result<InspectReport, E
         skipped.add(SkippedFile { name, why });
     }
     there.not_named().for_each(|file| skipped.add(file));
-    for (rows, of) in [(&signed, "a trusted key"), (&unsigned, "no trusted key")] {
+    for (rows, state) in [(&signed, "signed"), (&unsigned, "not signed")] {
         if rows.more > 0 {
-            let why = format!("signed by {of}; not shown, because there are too many");
-            skipped.add(SkippedFile { name: format!("{} bundles", rows.more), why });
+            let why = format!("{state} by a trusted key; not shown, because there are too many");
+            skipped.add(SkippedFile { name: format_count(rows.more, "bundle"), why });
         }
     }
     let bundles: Vec<InspectedBundle> = signed.rows.into_iter().chain(unsigned.rows).collect();

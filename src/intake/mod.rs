@@ -1,8 +1,7 @@
 //! Bundles on media: finds the files that belong together, unpacks them, and implements the commands `inspect`,
 //! `verify`, `repair` and `sign`.
 //!
-//! This module knows the bundle format and the trusted keys. It knows neither networks nor the targets of an
-//! import.
+//! This module depends on the bundle format and the trusted keys, but not on networks or the targets of an import.
 
 pub(crate) mod file_sets;
 pub(crate) mod inspect;

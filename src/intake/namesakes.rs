@@ -67,7 +67,7 @@ impl Digests {
             return Some(digest);
         }
         self.0.borrow_mut().reads += 1;
-        // Without a limit, reading would not end if the file grows at the same speed.
+        // Without a limit, reading would not end if the file grew at the same speed.
         let (digest, _) = digest_of(file.take(before.len())).ok()?;
         let after = file.metadata().ok()?;
         let mut known = self.0.borrow_mut();
@@ -109,7 +109,7 @@ pub(crate) struct Look {
 }
 
 impl Look {
-    /// Creates a look that knows the digests of earlier ones.
+    /// Creates a look that uses the digests of earlier looks.
     pub(crate) fn with(digests: &Digests) -> Self {
         Look { digests: digests.clone(), ..Look::default() }
     }
@@ -215,7 +215,7 @@ enum Rank {
     Likely,
     /// It is sparse.
     Hollow,
-    /// Its digest is known and is another one.
+    /// Its digest is known and is not that of the volume.
     Another,
 }
 
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn the_genuine_one_is_found_first_among_thousands() {
+    fn the_genuine_file_is_found_first_among_thousands() {
         let place = Place::new();
         let mut paths: Vec<PathBuf> = (0..2000).map(|number| place.sparse(&format!("s{number}"))).collect();
         let genuine = place.put("genuine", &place.genuine);
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn few_are_read_in_a_look_and_none_twice() {
+    fn few_files_are_read_in_a_look_and_none_twice() {
         let place = Place::new();
         let mut paths: Vec<PathBuf> =
             (0..20).map(|number| place.put(&format!("x{number}"), &vec![7; SIZE as usize])).collect();
@@ -331,15 +331,15 @@ mod tests {
     }
 
     #[test]
-    fn hollow_files_alone_cost_one_reading_a_look() {
+    fn only_one_sparse_file_is_read_per_look() {
         let place = Place::new();
         let paths: Vec<PathBuf> = (0..50).map(|number| place.sparse(&format!("s{number}"))).collect();
-        assert!(place.find(None, &paths).is_some(), "one of its length is there");
+        assert!(place.find(None, &paths).is_some(), "a file with its length is returned");
         assert_eq!(place.reads(), 1);
     }
 
     #[test]
-    fn what_has_just_changed_is_not_remembered() {
+    fn the_digest_of_a_file_that_has_just_changed_is_not_remembered() {
         let place = Place::new();
         place.digests.0.borrow_mut().unchanged = Duration::from_secs(3600);
         let path = place.put("a", &place.genuine);

@@ -16,9 +16,10 @@ use crate::intake::file_sets::{Inputs, SkippedFiles, why_skipped};
 use crate::intake::rebuild::{Rebuilt, RebuiltBundle, rebuild_bundle};
 use crate::trust::keyring::Keyring;
 use crate::util::fs::tempdir_in;
-use crate::util::text::escape;
+use crate::util::text::{escape, format_count};
 
-/// The limit of bundles, of which the newest are kept: each is an open file. Years of weekly bundles are fewer.
+/// The limit of bundles, each of which is an open file. The newest are kept. The limit is higher
+/// than 4 years of weekly bundles.
 const MAX_BUNDLES: usize = 256;
 
 /// The limit of bytes of all their manifests, which are in memory.
@@ -76,13 +77,13 @@ pub(crate) struct Blame {
 }
 
 impl Blame {
-    /// Returns a function that blames the bundle with this index for an error.
+    /// Returns a function that records the bundle with this index as the cause of an error.
     pub(crate) fn on<E: Into<Error>>(bundle: usize) -> impl Fn(E) -> Blame {
         move |error| Blame { bundle: Some(bundle), error: error.into() }
     }
 }
 
-/// Blames no bundle.
+/// Records no bundle as the cause of the error.
 impl<E: Into<Error>> From<E> for Blame {
     fn from(error: E) -> Self {
         Blame { bundle: None, error: error.into() }
@@ -90,7 +91,7 @@ impl<E: Into<Error>> From<E> for Blame {
 }
 
 impl OpenedBundles {
-    /// Calls `attempt` with all bundles. If it blames a bundle for damage, the bundle is rebuilt or removed and
+    /// Calls `attempt` with all bundles. If it reports damage in a bundle, the bundle is rebuilt or removed and
     /// `attempt` is called again, so that a damaged bundle does not block a good one. A failed attempt must leave no
     /// changes. Returns the errors of the removed bundles with the result.
     ///
@@ -138,7 +139,7 @@ impl OpenedBundles {
         }
     }
 
-    /// Replaces a damaged bundle by the one that is rebuilt from its parity. A rebuilt bundle that is damaged is not
+    /// Replaces a damaged bundle with the one that is rebuilt from its parity. A rebuilt bundle that is damaged is not
     /// rebuilt again.
     fn replace_by_rebuilt(&mut self, index: usize, error: &BundleError) -> bool {
         let (Some(rebuilder), Some(bundle)) = (&self.rebuilder, self.bundles.get(index)) else {
@@ -198,7 +199,7 @@ pub(crate) fn open(
         let rebuilder = Rebuilder { there: Rc::clone(&there), keyring: keyring.clone(), scratch };
         opener.found.rebuilder = Some(rebuilder);
     }
-    // Complete bundles come first, because rebuilding the others may take long.
+    // Complete bundles are opened first, because rebuilding the others may take a long time.
     let may_be_rebuilt =
         |path: &Path| has_parity && file_sets::key(path).is_some_and(|key| !there.parity(&key).is_empty());
     let (mut later, mut failed) = (Vec::new(), Vec::new());
@@ -346,15 +347,15 @@ impl<'k> BundleOpener<'k> {
         let BundleOpener { mut found, mut skipped, older, mut unsigned, uncounted, .. } = self;
         found.damaged.append(&mut unsigned);
         if found.more_untrusted > 0 {
-            let more = found.more_untrusted;
-            found.warnings.push(format!("{more} more files are not signed by a trusted key"));
+            let more = format_count(found.more_untrusted, "more file");
+            found.warnings.push(format!("no trusted key signed {more}"));
         }
         if uncounted > 0 {
-            found.warnings.push(format!("{uncounted} more files are damaged bundles"));
+            found.warnings.push(format!("the input has {}", format_count(uncounted, "more damaged bundle")));
         }
         if older > 0 {
             let why = format!("older than the {} newest bundles", found.bundles.len());
-            skipped.add(SkippedFile { name: format!("{older} bundles"), why });
+            skipped.add(SkippedFile { name: format_count(older, "bundle"), why });
         }
         if !found.bundles.is_empty() || found.damaged.len() > 1 {
             found.sort();

@@ -1,5 +1,5 @@
-//! Rebuilds a bundle from its parity. The result is accepted only if a trusted key signed it. Comparing its
-//! content with the signed digests is left to the caller.
+//! Rebuilds a bundle from its parity. The result is accepted only if a trusted key signed it. The caller
+//! compares its content with the signed digests.
 
 use std::fmt;
 use std::fs::File;
@@ -61,8 +61,8 @@ impl RebuiltBundle {
 ///
 /// # Errors
 /// [`BundleError::BeyondParity`] if the parity is not sufficient, or claims more than the disk can hold;
-/// another [`Error::Bundle`] if no trusted key signed what was rebuilt; [`Error::Destination`] if the disk
-/// fails or is full.
+/// another [`Error::Bundle`] if no trusted key signed the rebuilt bundle; [`Error::Destination`] if
+/// the disk fails or is full.
 pub(crate) fn rebuild_bundle(
     there: &Inputs,
     of: &str,
@@ -188,7 +188,7 @@ impl<'a> Remains<'a> {
             }
             // An unsigned parity file that claims too much is a fault of the parity, not of the disk.
             RebuildError::Io(error) if !self.is_trusted && error.kind() == io::ErrorKind::StorageFull => {
-                let why = "its parity claims more bytes than there is free space".into();
+                let why = "its parity claims more bytes than the disk has room for".into();
                 BundleError::BeyondParity { path, why }.into()
             }
             RebuildError::Io(error) => {

@@ -55,8 +55,9 @@ pub fn repair(inputs: &[PathBuf], trust: &[PathBuf], progress: &dyn Progress) ->
     let there = Inputs::read(inputs)?;
     let keys: Vec<&str> = there.with_parity().collect();
     if keys.is_empty() {
+        let named: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
         return Err(Error::usage(
-            "there are no parity files to repair a bundle with",
+            format!("there are no parity files in or beside {}", named.join(" and ")),
             "Copy the files named .par.001 and so on, which `trivy-ferry export --parity 10%` writes.",
         ));
     }
@@ -82,7 +83,7 @@ fn repair_one(
     progress: &dyn Progress,
 ) -> Result<RepairedBundle, Error> {
     let Some(rebuilt) = rebuild_bundle(there, key, keyring, &|path| partial_path(path))? else {
-        // The parity is not signed, so that it reports no damage proves nothing.
+        // The parity is not signed, so a parity without damage proves nothing about the bundle.
         let signed = UnverifiedBundle::open(&shown(there, key))?.signed(keyring)?;
         let bundle = there.complete(signed)?;
         check_bytes(&bundle, progress)?;

@@ -28,7 +28,7 @@ pub struct SignReport {
     pub fingerprint: String,
     /// Whether the key had signed it already.
     pub unchanged: bool,
-    /// Always empty, because any error ends the command.
+    /// The errors, which are always empty, because any error ends the command.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
 }
@@ -56,7 +56,7 @@ pub fn sign(
             path: bundle.into(),
             what: format!("the signature could not be added: {error}"),
             hint:
-                "The bundle is unchanged. Check that the medium is connected and writable, then sign again."
+                "Check that the medium is connected and writable, then sign again; the bundle is unchanged."
                     .into(),
         },
     })?;

@@ -1,4 +1,4 @@
-//! The staging directory, in which a bundle is assembled whose volumes come on several media.
+//! The staging directory, in which a bundle is assembled from volumes on several media.
 //!
 //! The files there are trusted as little as those on a medium. They are written and removed through the descriptor
 //! of the directory that was checked.

@@ -1,5 +1,5 @@
 //! Unpacks the datasets of a verified bundle in one pass, and compares the result with the signed description. It
-//! does not know the targets of the data.
+//! does not depend on the targets of the data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, Write};

@@ -138,7 +138,8 @@ pub fn verify(options: &VerifyOptions, progress: &dyn Progress) -> Result<Verify
     Ok(report)
 }
 
-/// If volumes are missing or truncated, reads the others too, so that the error names all volumes to copy again.
+/// Reads the other volumes too if some are missing or truncated, so that the error names all
+/// volumes to copy again.
 fn name_all_damage(
     error: BundleError,
     inputs: &[PathBuf],
@@ -146,7 +147,7 @@ fn name_all_damage(
     progress: &dyn Progress,
 ) -> BundleError {
     let BundleError::Volumes { path, .. } = &error else { return error };
-    progress.info("The bundle is incomplete; checking its other volumes …");
+    progress.info(&format!("{} is incomplete; checking its other volumes …", path.display()));
     let there = Inputs::read(inputs).ok();
     there.and_then(|there| there.bad_volumes(path, keyring)).unwrap_or(error)
 }

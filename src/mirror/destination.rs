@@ -1,6 +1,6 @@
 //! One place that a mirror fills: its existing data, its missing data, and its report.
 //!
-//! This module knows one registry. It does not know the sources or the other places.
+//! This module handles one registry. It does not depend on the sources or the other places.
 
 use std::collections::BTreeMap;
 
@@ -90,7 +90,8 @@ impl<'r> MirrorTarget<'r> {
         (self.report.errors.len(), self.report.warnings.len())
     }
 
-    /// Removes later errors and warnings, which concern a source that turned out to be bad.
+    /// Removes the errors and warnings beyond these counts. They concern a source that was
+    /// rejected.
     pub(crate) fn truncate_messages(&mut self, (errors, warnings): (usize, usize)) {
         self.report.errors.truncate(errors);
         self.report.warnings.truncate(warnings);
@@ -114,7 +115,7 @@ impl<'r> MirrorTarget<'r> {
                 return None;
             }
         };
-        // An earlier source may have been bad. A place that was unchanged then stays so.
+        // If an earlier source was rejected, a place that already had its data stays unchanged.
         let id = dataset.dataset_ref();
         let same = |row: &DatasetResult| row.is(&id);
         if self.report.datasets.iter().any(|row| same(row) && row.status == DeliveryStatus::Unchanged) {
@@ -162,7 +163,7 @@ impl<'r> MirrorTarget<'r> {
             }
             return Ok(None);
         }
-        // The same layer with another manifest, as with --compat, is not older.
+        // The same layer with another manifest, as with `--compat`, is not older.
         let other = found.filter(|found| layers_of(found) != layers_of(&manifest));
         let existing = other.and_then(|found| self.existing(candidate, &reference, &found));
         row.was = existing.filter(|existing| existing.is_built).map(|existing| existing.date);
@@ -226,8 +227,9 @@ impl<'r> MirrorTarget<'r> {
 
     /// Returns the date of a dataset's existing data; `None` if it is not a lower limit.
     ///
-    /// The dates of contents must be compared with each other. If the new data was built hours after the
-    /// existing manifest, it is newer in any case. Otherwise the date is read from the existing layer.
+    /// The new date must be compared with the date of the existing content, not with that of its
+    /// manifest. If the date of the new manifest is at least [`TO_PUBLISH`] after that of the
+    /// existing one, the new data is newer in any case. Otherwise the date is read from the existing layer.
     fn existing(
         &mut self,
         candidate: &MirrorCandidate<'_>,

@@ -3,12 +3,12 @@
 //! The layer is fetched once for all registries and is not stored: each upload is a thread that reads from a
 //! pipe of about 1 MiB. The slowest registry limits the speed; if one fails, the others continue. A pipe is
 //! finished only after the complete layer is valid and accepted. If a pipe is dropped instead, its upload
-//! breaks off and the registry keeps nothing.
+//! is aborted and the registry keeps nothing.
 //!
 //! The cost is small: two places in one registry both receive the bytes, although the second could have
 //! mounted the blob of the first.
 //!
-//! This module does not know what a place accepts or how a registry is accessed.
+//! This module does not depend on the rules of a place or on the access to a registry.
 
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -75,7 +75,7 @@ pub(crate) fn fan_out<'a>(
             (Err(error), validated) => Some(Err(broke_off(dataset, error, &validated))),
         });
         for (index, pipe) in pipes.into_iter().enumerate() {
-            // A pipe that is dropped without being finished makes its upload break off.
+            // Dropping a pipe without finishing it aborts its upload.
             let Some(pipe) = pipe else { continue };
             if let Ok(Some(Ok(contents))) = &contents
                 && wants(index, contents)

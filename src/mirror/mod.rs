@@ -1,7 +1,8 @@
 //! `mirror`: streams datasets from the sources to registries, with the checks of an export and the rules of
 //! an import.
 //!
-//! This module queries each registry to decide what to push. It keeps no state and knows no bundle.
+//! This module queries each registry to decide which datasets to push. It keeps no state and
+//! uses no bundle.
 
 pub(crate) mod destination;
 pub(crate) mod fan_out;
@@ -34,7 +35,8 @@ use crate::source::{ArtifactSource, Network};
 use crate::targets::registry::PushError;
 use crate::util::clock;
 
-/// Each place needs a few MiB of memory for its uploads; all together stay below 64 MiB.
+/// The maximum number of places. Each needs a few MiB of memory for its uploads; together, they
+/// need less than 64 MiB.
 const MAX_PLACES: usize = 6;
 
 /// The report of a mirror run.
@@ -70,7 +72,7 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Creates a mirror with these options. They are checked when it runs.
+    /// Creates a mirror with these options. They are validated when it runs.
     #[must_use]
     pub fn new(options: MirrorOptions) -> Self {
         Mirror { options }
@@ -101,7 +103,7 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
     let mut run =
         MirrorRun { options, now: clock::now(), network, targets, errors: Vec::new(), would_fetch: 0 };
     for (index, artifact) in wanted.iter().enumerate() {
-        // Extra tags go to the highest of several versions, which comes last.
+        // Only the highest of several versions, which is the last one, gets the extra tags.
         let last = !wanted[index + 1..].iter().any(|later| later.name == artifact.name);
         let tags = if last { options.registry.extra_tag.as_slice() } else { &[] };
         let counts: Vec<_> = run.targets.iter().map(MirrorTarget::message_counts).collect();
@@ -211,7 +213,7 @@ impl MirrorRun<'_> {
     /// again.
     ///
     /// # Errors
-    /// If an unexpected error occurs. Failures of sources and registries go to the report.
+    /// If an unexpected error occurs. Failures of sources and registries are in the report.
     fn mirror(
         &mut self,
         mut item: CollectedDataset,

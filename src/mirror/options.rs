@@ -21,7 +21,7 @@ pub struct MirrorOptions {
     pub max_age: Option<MaxAge>,
     /// Pushes data even if it is older than the existing data of a registry.
     pub allow_rollback: bool,
-    /// Reports what would be pushed, and pushes nothing.
+    /// Reports the datasets that would be pushed, and pushes nothing.
     pub dry_run: bool,
     /// The files for scanner settings.
     pub settings: SettingsOptions,

@@ -63,7 +63,7 @@ pub struct Scan {
 /// Makes a complete trip on this host with sample data. `keep` names a new directory in which everything is kept.
 ///
 /// # Errors
-/// The error of the first step that does not work on this host.
+/// If a step does not work on this host. The later steps are not run.
 pub fn rehearse(keep: Option<&Path>, progress: &dyn Progress) -> Result<RehearsalReport, Error> {
     let temporary = fs::tempdir_in(&std::env::temp_dir(), "trivy-ferry-")
         .map_err(Error::unexpected("creating a temporary directory"))?;
@@ -241,5 +241,7 @@ impl Rehearsal {
 }
 
 fn stream() -> Result<Stream, Error> {
-    "rehearsal".parse().map_err(|_| Error::usage("no stream", ""))
+    "rehearsal"
+        .parse()
+        .map_err(|_| Error::usage("\"rehearsal\" is not a valid stream", "This is a bug; report it."))
 }

@@ -22,7 +22,8 @@ pub(crate) enum Challenge {
 }
 
 impl Challenge {
-    /// Returns the challenge of an answer with status 401. Tokens come before passwords.
+    /// Returns the challenge of an answer with status 401. A token takes precedence over a
+    /// password.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let values = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let all: Vec<Raw> = values.flat_map(parse).collect();
@@ -109,8 +110,8 @@ pub(crate) fn realm(text: &str, registry: &Url) -> Result<Url, RemoteError> {
 }
 
 /// Returns an address that a registry names, corrected to HTTPS if it is the registry's own and the request
-/// used HTTPS. Behind a proxy that ends TLS without setting X-Forwarded-Proto, a registry does not know about
-/// HTTPS and names addresses with the wrong scheme.
+/// used HTTPS. Behind a proxy that terminates TLS without setting X-Forwarded-Proto, a registry
+/// cannot detect HTTPS and names addresses with the wrong scheme.
 pub(crate) fn behind_tls(named: Url, asked: &Url) -> Url {
     let is_own = named.scheme() == "http"
         && asked.scheme() == "https"
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_goes_only_where_it_is_safe() {
+    fn a_password_is_sent_only_to_safe_token_services() {
         let https = Url::parse("https://r.example/v2/").unwrap();
         let http = Url::parse("http://r.example:5000/v2/").unwrap();
         for (text, registry, allowed) in [
@@ -216,7 +217,7 @@ mod tests {
             ("https://auth.example/token", &http, true),
             ("https://r.example:5000/token", &https, true),
             ("http://r.example:5000/token", &http, true),
-            // The registry itself, behind a proxy that ends TLS.
+            // The registry itself, behind a proxy that terminates TLS.
             ("http://r.example/token", &https, true),
             ("http://r.example:5000/token", &https, false),
             ("http://u:p@r.example/token", &https, false),
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_pulling_is_asked_for() {
+    fn a_token_is_requested_only_for_pulling() {
         assert_eq!(scope(Some("repository:a:pull".into()), "b"), "repository:a:pull");
         for offered in ["repository:a:pull,push", "repository:a:push repository:b:pull", "registry:catalog:*"]
         {

@@ -1,6 +1,6 @@
 //! The body of an HTTP answer. The network thread reads it, and a blocking reader gets the pieces.
 //!
-//! This module knows no lengths and no digests. The reader verifies those.
+//! This module verifies neither the length nor the digest of a body. The reader does.
 
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -17,7 +17,7 @@ use crate::remote::runtime::Runtime;
 
 /// The maximum number of bytes that wait for the reader.
 const AHEAD: usize = 4 << 20;
-/// The overhead of a piece in bytes. It limits memory if a body comes in tiny pieces.
+/// The overhead of a piece in bytes. It limits memory if a body arrives in tiny pieces.
 const PER_PIECE: usize = 512;
 /// The minimum rate in bytes per second of waiting. A lower rate is a stall, not a slow network.
 const LEAST_RATE: u128 = 1024;

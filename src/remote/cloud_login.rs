@@ -1,9 +1,10 @@
 //! Logins for the registries of clouds, which use expiring tokens instead of passwords.
 //!
-//! This module knows the names of hosts and the documented commands. docs/registry.md has the recipes.
+//! This module lists the names of hosts and the documented commands. `docs/registry.md` has the
+//! recipes.
 
-/// Returns the hint for a rejected login at the registry of a cloud; `None` for any other host. `flags` says
-/// whether the command has a flag for the user name.
+/// Returns the hint for a rejected login at the registry of a cloud; `None` for any other host. `flags` is
+/// `true` if the command has a flag for the user name.
 pub(super) fn hint(host: &str, flags: bool) -> Option<String> {
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
     let ends = |ends: &[&str]| {

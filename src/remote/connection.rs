@@ -1,8 +1,8 @@
 //! A connection for one request with a body.
 //!
-//! If a server rejects a body and closes the connection before it has read all of it, reqwest fails to write
-//! and never reads the answer. This module reads the answer even after a failed write. It does not know the
-//! meaning of requests.
+//! If a server rejects a body and closes the connection before it has read all of it, reqwest fails
+//! to write and never reads the answer. This module reads the answer even after a failed write. It
+//! does not interpret requests.
 
 use std::io;
 use std::net::SocketAddr;
@@ -64,7 +64,7 @@ pub(super) struct ConnectTimeout;
 #[error("{0}")]
 pub(super) struct NoAddress(String);
 
-/// An answer, and whether the server had taken all bytes written before it.
+/// An answer, and whether the server had consumed all bytes that were written before it.
 pub(super) struct Answered {
     pub response: reqwest::Response,
     pub consumed: bool,

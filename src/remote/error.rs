@@ -1,7 +1,7 @@
 //! The errors of requests to servers.
 //!
-//! This module knows hosts, references and URLs as text only. Text from a server passes [`text::escape`]
-//! before it is stored in a field here. No field holds a credential.
+//! This module holds hosts, references and URLs as text only. Text from a server passes
+//! [`text::escape`] before it is stored in a field here. No field holds a credential.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -168,7 +168,7 @@ pub enum RemoteError {
         why: String,
     },
     /// A server named an address that only the user may name.
-    #[error("{host} leads {subject} to {to}, which is {what}")]
+    #[error("{host} directs the request for {subject} to {to}, which is {what}")]
     Misled {
         /// The requested item.
         subject: String,
@@ -247,10 +247,10 @@ pub enum RemoteError {
     },
 }
 
-/// The common message for the various ones with this meaning.
+/// The common message for the various answers of servers that expect HTTPS.
 pub(crate) const SPEAKS_TLS: &str = "it expects HTTPS, but the request used plain HTTP";
 
-/// The common message for the various ones of proxies that require a login or reject one.
+/// The common message for the various answers of proxies that require a login or reject one.
 pub(crate) const PROXY_LOGIN: &str = "proxy authorization required";
 
 /// The reason why a host cannot be reached.
@@ -262,7 +262,7 @@ pub enum Unreachable {
     /// No service listens on the port.
     #[error("the connection was refused")]
     Refused,
-    /// It did not answer in time.
+    /// The host did not answer in time.
     #[error("it did not answer within {}", text::format_duration(*.0))]
     Timeout(Duration),
     /// Any other reason: the error of the network.
@@ -311,7 +311,7 @@ mod tests {
     use crate::hint::Hint;
 
     #[test]
-    fn both_sentences_name_what_matters() {
+    fn the_message_and_the_hint_name_the_host_and_the_remedy() {
         let error = RemoteError::Denied {
             subject: "r.example/p/x:2".into(),
             host: "r.example".into(),

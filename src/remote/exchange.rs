@@ -1,6 +1,6 @@
 //! One request and its answer.
 //!
-//! This module knows URLs and headers. It opens no connection.
+//! This module handles URLs and headers. It opens no connection.
 
 use std::error::Error;
 use std::io;
@@ -27,13 +27,14 @@ pub const STORE: Duration = Duration::from_secs(300);
 /// Time limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// For a connection, including TLS.
+    /// The limit for a connection, including TLS.
     pub connect: Duration,
-    /// From the request to the headers of the answer, including redirects.
+    /// The limit from the request to the headers of the answer, including redirects.
     pub first_byte: Duration,
-    /// Between two pieces of an answer.
+    /// The limit between two pieces of an answer.
     pub stall: Duration,
-    /// From the last byte of an upload to the answer: a server hashes the complete upload, and some copy it.
+    /// The limit from the last byte of an upload to the answer: a server hashes the complete
+    /// upload, and some copy it.
     pub store: Duration,
 }
 
@@ -67,16 +68,17 @@ pub(crate) struct Request {
     pub payload: Option<(Vec<u8>, String)>,
     /// The user's URL whose server named `url`; `None` if the user named `url`.
     pub named_by: Option<Url>,
-    /// Whether the request goes to a token service, whose answer is sent to the registry that named it.
+    /// Whether the request is sent to a token service, whose answer is sent to the registry that
+    /// named it.
     pub is_token: bool,
 }
 
-/// Which redirects are followed.
+/// The redirects that are followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Redirects {
     Never,
     Anywhere,
-    /// Only to addresses that the registry could have named as its token service.
+    /// Only redirects to addresses that the registry could have named as its token service.
     TokenServices,
 }
 
@@ -156,7 +158,7 @@ pub(crate) struct Answer {
     pub subject: String,
     /// The host that the request was sent to.
     pub asked: String,
-    /// Whether it came from the requested host, with the same port and scheme.
+    /// Whether the requested host sent it, with the same port and scheme.
     pub same_origin: bool,
     /// The login that was sent with the request.
     pub(super) login: Option<HeaderValue>,

@@ -37,7 +37,7 @@ impl Hint for RemoteError {
                 if is_full(said) =>
             {
                 format!(
-                    "Free space on {host}, or raise its quota, and run the command again. It skips what is already there."
+                    "Free space on {host}, or raise its quota, and run the command again. It skips existing data."
                 )
             }
             RemoteError::Denied { host, status, with_login, service, .. } => {
@@ -55,11 +55,11 @@ impl Hint for RemoteError {
                 "Ask the operator of {host} to serve its token service over HTTPS, or on the host and port of the registry."
             ),
             RemoteError::Redirect { .. } => {
-                "Use the address that it redirects to, or give --insecure to allow plain HTTP."
+                "Use the target of the redirect as the address, or give --insecure to allow plain HTTP."
                     .into()
             }
             RemoteError::Misled { host, to, .. } => format!(
-                "Find out why {host} leads to {to}. If that is intended, give {to} instead, or fetch the files with another tool."
+                "Find out why {host} directs requests to {to}. If that is intended, give {to} instead, or fetch the files with another tool."
             ),
             RemoteError::Html { host, service, .. } => of_html(host, *service),
             RemoteError::TooLarge { .. } => {
@@ -77,7 +77,7 @@ impl Hint for RemoteError {
 
 fn of_long_pause(most: Duration) -> String {
     let hint = if most < PAUSE {
-        // Commands that only query registries have no --deadline.
+        // Commands that only query registries have no `--deadline`.
         "Run the command again later."
     } else {
         "Run the command again later to resume, or give --deadline to allow several such pauses."
@@ -211,7 +211,7 @@ fn of_status(host: &str, service: Service, status: u16, said: &str) -> String {
             format!("{host} could not store it: check its disk and its log, then run the command again.")
         }
         (Service::Target, 501..) => format!(
-            "{host}, or a proxy in front of it, is failing: run the command again later. It skips what is already there."
+            "{host}, or a proxy in front of it, is failing: run the command again later. It skips existing data."
         ),
         _ if said == SPEAKS_TLS => format!("{host} requires HTTPS: remove --plain-http."),
         (Service::Target, 400..=499) => {
@@ -236,7 +236,7 @@ fn of_html(host: &str, service: Service) -> String {
     }
 }
 
-/// A host without its port, which NO_PROXY would treat as a condition.
+/// A host without its port: an entry of `NO_PROXY` with a port applies only to that port.
 fn without_port(host: &str) -> &str {
     if host.starts_with('[') { host } else { host.split(':').next().unwrap_or(host) }
 }

@@ -1,7 +1,7 @@
 //! The HTTP client: TLS settings, time limits, redirects, and answers of limited size.
 //!
-//! This module knows URLs and headers. It does not know registries, VEX repositories or the source of
-//! credentials.
+//! This module handles URLs and headers. It does not depend on registries, VEX repositories or the
+//! source of credentials.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
@@ -39,7 +39,7 @@ const MAX_REDIRECTS: usize = 10;
 
 /// A request that is being sent.
 type Sending = Pin<Box<dyn Future<Output = Result<Response, Box<dyn Error + Send + Sync>>> + Send>>;
-/// A request until its answer.
+/// A future that sends a request and returns its answer.
 type Exchange = Pin<Box<dyn Future<Output = Result<Answer, RemoteError>> + Send>>;
 
 /// Hosts, with their ports if those are not the default.
@@ -85,7 +85,7 @@ impl Http {
         })
     }
 
-    /// Returns `usual`, or the time until the deadline and the deadline, if that is sooner.
+    /// Returns `usual`, or, if the deadline is sooner, the time until it and the deadline itself.
     pub(crate) fn within_deadline(&self, usual: Duration) -> (Duration, Option<Deadline>) {
         let left = |until: &Deadline| until.at.saturating_duration_since(Instant::now());
         match self.until.filter(|until| left(until) < usual) {
@@ -269,8 +269,8 @@ impl Http {
     /// Returns the route of the host that the user named, after checking the request.
     ///
     /// # Errors
-    /// [`RemoteError::Misled`] if the request would go to an address that a server must not name;
-    /// [`RemoteError::Proxy`] if it needs a proxy that cannot be used.
+    /// [`RemoteError::Misled`] if the request would be sent to an address that a server must not
+    /// name; [`RemoteError::Proxy`] if it needs a proxy that cannot be used.
     fn route(&self, request: &Request) -> Result<Arc<Route>, RemoteError> {
         let origin = request.origin();
         let named = origin.host_str().unwrap_or_default().to_owned();
@@ -363,7 +363,7 @@ impl RedirectPolicy {
             return attempt.error("there are too many redirects");
         }
         if secure && attempt.url().scheme() == "http" && !self.insecure {
-            return attempt.error("it goes from HTTPS to plain HTTP");
+            return attempt.error("it changes from HTTPS to plain HTTP");
         }
         if let Some(registry) = &self.token_of
             && let Err(why) = auth::may_ask(attempt.url(), registry)

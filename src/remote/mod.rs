@@ -1,8 +1,8 @@
 //! Communication with servers: HTTP with its time limits and certificates, registries with their logins, and
 //! the names of repositories.
 //!
-//! `source` pulls with it and `targets` pushes with it; this module knows neither. Its interface is blocking:
-//! the asynchronous runtime and its one thread are private.
+//! `source` uses it to pull, and `targets` uses it to push. This module depends on neither. Its
+//! interface is blocking: the asynchronous runtime and its one thread are private.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -45,7 +45,8 @@ pub(crate) use upload::Upload;
 /// Settings for connections to servers.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct RemoteOptions {
-    /// Accepts any certificate, and plain HTTP if HTTPS does not answer, as Trivy's `--insecure`.
+    /// Accepts any certificate, and plain HTTP if HTTPS does not answer, as Trivy's `--insecure`
+    /// does.
     pub insecure: bool,
     /// Uses plain HTTP for registries, never HTTPS.
     pub plain_http: bool,

@@ -65,8 +65,8 @@ impl Repository {
         })
     }
 
-    /// Returns a repository on a host that may have neither a dot nor a port. Elsewhere, `registry/trivy-db`
-    /// means a repository of Docker Hub.
+    /// Returns a repository on a host whose name may lack both a dot and a port. In other
+    /// references, `registry/trivy-db` means a repository of Docker Hub.
     ///
     /// # Errors
     /// [`RemoteError::Address`] if the host, the name or the tag is not valid.
@@ -176,7 +176,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// `[ADDRESS]` or `[ADDRESS]:PORT`.
+/// Whether a host has the form `[ADDRESS]` or `[ADDRESS]:PORT`.
 fn is_ipv6_host(host: &str) -> bool {
     let Some((address, port)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
         return false;
@@ -214,7 +214,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn a_printed_reference_is_parsed_to_the_same_repository() {
         let digest = Digest::of(b"x");
         for text in ["registry/a/b:1", "registry:5000/a:1", "[::1]:5000/a:1", "docker.io/a/b:1"] {
             assert_eq!(Repository::read(text).unwrap().to_string(), text);

@@ -1,8 +1,9 @@
-//! Requests to OCI registries (distribution specification v1.1): uses HTTPS, or plain HTTP if that is
-//! allowed, and logs in if the registry requires it.
+//! Sends requests to OCI registries (distribution specification v1.1): uses HTTPS, or plain HTTP if
+//! that is allowed, and logs in if the registry requires it.
 //!
-//! It does not use the client of oci-client, which sends the password to any token service that a registry
-//! names, and hides the status of a rejected request. This module does not know what is pulled or pushed.
+//! It does not use the client of oci-client, which sends the password to any token service that a
+//! registry names, and hides the status of a rejected request. This module does not depend on the
+//! pulled or pushed content.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -186,7 +187,7 @@ impl Registries {
     /// Tokens are valid for some minutes, and an upload may take longer.
     pub(crate) fn renew(&self, http: &Http, repository: &Repository, refusal: &Answer) -> bool {
         let (access, origin) = (&Access::Push, refusal.response.url().clone());
-        // An upload may go to another host, which must not receive the login of the registry.
+        // An upload may be sent to another host, which must not receive the login of the registry.
         let asked = self.is_at(repository, &origin) && refusal.response.status() == StatusCode::UNAUTHORIZED;
         let Some(challenge) = Challenge::of(refusal.response.headers()).filter(|_| asked) else {
             return false;

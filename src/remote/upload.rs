@@ -135,7 +135,8 @@ impl Drop for Upload {
 /// The progress of the connection.
 #[derive(Default)]
 struct Consumed {
-    /// The number of bytes that it has taken. It does not request the end of a body with a known length.
+    /// The number of bytes that the connection has consumed. The connection does not poll for the
+    /// end of a body with a known length.
     bytes: AtomicU64,
     /// Whether it waits for more bytes.
     waits: AtomicBool,
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_is_slow_is_no_stall() {
+    fn a_slow_writer_is_not_a_stall() {
         let consumed = Arc::new(Consumed::default());
         let (pieces, waiting) = mpsc::channel(1);
         let mut body = Box::pin(counted(waiting, consumed.clone()));
@@ -218,20 +219,21 @@ mod tests {
             pieces.try_send(Ok(Bytes::from_static(b"ab"))).unwrap();
             assert!(body.as_mut().poll_next(&mut context).is_ready());
             assert_eq!(state(), (2, false));
-            assert_eq!(stalled(&consumed, 4, timeouts).await, soon, "now the server takes no more");
+            assert_eq!(stalled(&consumed, 4, timeouts).await, soon, "now the server reads nothing more");
             let timeouts = Timeouts { store: soon, ..Timeouts::default() };
-            assert_eq!(stalled(&consumed, 2, timeouts).await, soon, "or does not store what it has");
+            assert_eq!(stalled(&consumed, 2, timeouts).await, soon, "or does not store these bytes");
         });
     }
 
-    /// How a server closes the connection after it has read the head of a request, but not its body.
+    /// The way in which a server closes the connection after it has read the head of a request, but
+    /// not its body.
     #[derive(Debug, Clone, Copy)]
     enum Closes {
-        /// With unread bytes in its buffer: the system resets the connection.
+        /// Closes it with unread bytes in its buffer: the system resets the connection.
         Unread,
-        /// Immediately: later bytes are answered by a reset.
+        /// Closes it immediately: the system answers later bytes with a reset.
         AtOnce,
-        /// Its own direction only.
+        /// Closes its own direction only.
         Half,
     }
 
@@ -260,11 +262,11 @@ mod tests {
         url
     }
 
-    /// More than the buffers on both sides hold.
+    /// A length in bytes that exceeds the buffers of both sides.
     const LARGE: usize = 16 << 20;
 
     #[test]
-    fn an_answer_that_comes_before_the_body_is_read_is_the_answer() {
+    fn an_answer_before_the_end_of_the_body_is_returned() {
         let http = Http::new(TlsOptions::default()).unwrap();
         for closes in [Closes::Unread, Closes::AtOnce, Closes::Half] {
             for status in [201, 403, 413] {
@@ -287,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_at_hand_gets_its_early_answer_too() {
+    fn an_early_answer_to_a_payload_in_memory_is_returned() {
         let http = Http::new(TlsOptions::default()).unwrap();
         for closes in [Closes::Unread, Closes::AtOnce, Closes::Half] {
             let url = server(413, closes);

@@ -11,7 +11,7 @@
 //!   back to embedded checks without a message if `useEmbeddedRegoPolicies` is on
 //!   (pkg/policy/policy.go: `loadPolicies`, `scannerOptions`).
 //! - Trivy v0.74.0, chart 0.25.0 (helm/trivy: values.yaml, templates/configmap.yaml):
-//!   `dbRepository` is one string with its tag, `extraEnvVars` becomes environment.
+//!   `dbRepository` is one string with its tag, and `extraEnvVars` sets environment variables.
 //! - harbor-scanner-trivy v0.38.0 (pkg/etc/config.go; pkg/trivy/wrapper.go passes its environment to
 //!   Trivy). Its repositories can be configured since v0.33.0. Harbor's installer (2.15.0,
 //!   make/harbor.yml.tmpl) and its chart (v1.19.1, templates/trivy/trivy-sts.yaml) set the same.
@@ -76,7 +76,7 @@ fn server(pulled: &PullLocations) -> Option<String> {
     let beginning = beginning(&[
         "a Trivy server pulls trivy-db from this registry.",
         "helm upgrade --install trivy CHART -f YOURS.yaml -f trivy-server-values.yaml",
-        "The keys are those of chart 0.25.0. Its clients pull trivy-java-db and trivy-checks: see trivy.yaml.",
+        "The keys are those of chart 0.25.0. Clients pull trivy-java-db and trivy-checks: see trivy.yaml.",
         "Put a login into your own values: trivy.registryUsername and .registryPassword.",
     ]);
     Some(format!(
@@ -217,7 +217,7 @@ policiesBundle:
     }
 
     #[test]
-    fn what_is_missing_is_left_to_the_chart() {
+    fn missing_datasets_are_left_to_the_chart() {
         let checks = PullLocations { db: None, java_db: None, ..pulled() };
         let names: Vec<_> = config_files(&checks).iter().map(|file| file.name).collect();
         assert_eq!(names, ["trivy-operator-values.yaml"]);
@@ -236,7 +236,7 @@ policiesBundle:
     }
 
     #[test]
-    fn every_file_says_what_it_is_and_parses() {
+    fn every_file_begins_with_a_comment_and_parses() {
         for file in config_files(&pulled()) {
             assert!(file.text.as_bytes().starts_with(OURS), "{}", file.text);
             if file.name.ends_with(".yaml") {

@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::dataset::catalogue::TrivyVersion;
 
-/// The most output of the `trivy` on the PATH that is read, in bytes.
+/// The maximum output of the `trivy` on the PATH that is read, in bytes.
 pub(crate) const MAX_ANSWER: u64 = 16 << 10;
 
 /// Returns the version that the `trivy` on the PATH reports, or `None` if there is no such program.
 pub(crate) fn trivy_on_path() -> Option<String> {
-    /// Trivy needs less than a second.
+    /// The time limit. Trivy needs less than a second.
     const TIME_LIMIT: Duration = Duration::from_secs(10);
-    // With a cache directory that does not exist it reads no databases, and in `/` it does not read the trivy.yaml of
-    // a medium in the working directory.
+    // With a cache directory that does not exist, Trivy reads no databases. In `/`, it does not
+    // read the trivy.yaml of a medium that is the working directory.
     let mut child = Command::new("trivy")
         .args(["--cache-dir", "/nonexistent", "--version"])
         .current_dir("/")

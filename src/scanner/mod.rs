@@ -1,7 +1,7 @@
 //! Scanner settings: how Trivy finds the imported data.
 //!
-//! This module writes configuration files of Trivy. It knows cache directories and registries by name, and
-//! nothing of bundles.
+//! This module writes configuration files of Trivy. It refers to cache directories and registries
+//! by name, and does not use bundles.
 //!
 //! - [`settings`]: flags and environment that keep Trivy offline with a cache.
 //! - [`registry_settings`], `config_files`, [`pull_locations`]: the same for a local registry, for trivy-operator,

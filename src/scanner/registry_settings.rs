@@ -121,7 +121,8 @@ fn advice(pulled: &PullLocations) -> Vec<String> {
         }
     }
     if lacks_checks(pulled) {
-        advice.push("The registry has no trivy-checks for this Trivy: it uses its built-in checks.".into());
+        advice
+            .push("The registry has no trivy-checks for this Trivy: Trivy uses its built-in checks.".into());
     }
     if pulled.insecure {
         advice.push(
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn missing_datasets_are_reported() {
         let some = PullLocations { java_db: None, insecure: false, ..pulled() };
         let settings = registry_settings(TrivyVersion::newest(), &some);
         assert!(settings.advice[0].contains("has no trivy-java-db"), "{:?}", settings.advice);

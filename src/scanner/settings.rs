@@ -71,7 +71,7 @@ pub struct Settings {
     pub files: Vec<ConfigFile>,
     /// Further hints, a sentence each.
     pub advice: Vec<String>,
-    /// What only some scanners need.
+    /// Notes that only some scanners need.
     pub notes: Vec<String>,
 }
 
@@ -89,7 +89,7 @@ pub struct ConfigFile {
 pub struct TrivyCommand {
     /// An environment variable that the command needs because there is no flag for it.
     pub environment: Option<(&'static str, String)>,
-    /// As typed after `trivy`: `image`, `server`. Client mode is `image --server URL`.
+    /// The name as typed after `trivy`: `image`, `server`. Client mode is `image --server URL`.
     pub subcommand: &'static str,
     /// The flags, each one argument; a value follows after `=` or as the next element.
     pub flags: Vec<String>,
@@ -124,7 +124,8 @@ pub(crate) struct Subcommand {
     pub(crate) checks: bool,
     /// Whether it has `--offline-scan`, `--vex` and `--cache-backend`.
     pub(crate) scans: bool,
-    /// Trivy minor version since which `--skip-version-check` and `--disable-telemetry` exist.
+    /// The minor version of Trivy since which `--skip-version-check` and `--disable-telemetry`
+    /// exist.
     pub(crate) version_check: Option<u32>,
 }
 
@@ -226,7 +227,8 @@ fn environment(
     variables
 }
 
-/// The keys are those of `trivy --generate-default-config` of v0.74.0 (pkg/flag: `ConfigName`).
+/// Returns the text of a `trivy.yaml`. The keys are those of `trivy --generate-default-config` of
+/// v0.74.0 (pkg/flag: `ConfigName`).
 fn config(cache: &str, version_check: bool, in_place: InstalledData, memory: bool) -> String {
     let mut text = String::from_utf8_lossy(OURS).into_owned()
         + " Trivy uses the imported data and does not access the network.\ncache:\n";
@@ -304,10 +306,10 @@ impl Settings {
     /// existing file is replaced only if all its variables are ones that trivy-ferry writes.
     ///
     /// # Errors
-    /// [`TargetError::Value`] if a path has spaces or quotes; [`TargetError::Exists`] if a file is there
-    /// that holds other variables; [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or
-    /// another kind of file; [`TargetError::NoDirectory`] if its directory does not exist; else the error of
-    /// the system, as [`TargetError::io`] sorts it.
+    /// [`TargetError::Value`] if a path has spaces or quotes; [`TargetError::Exists`] if the
+    /// existing file has other variables; [`TargetError::Symlink`] or [`TargetError::NotAFile`] if
+    /// it is a link or another kind of file; [`TargetError::NoDirectory`] if its directory does not
+    /// exist; else the error of the system, converted by [`TargetError::io`].
     pub fn write_env(&self, path: &Path) -> Result<(), TargetError> {
         let mut text = String::new();
         for (name, value) in &self.environment {
@@ -334,14 +336,14 @@ impl Settings {
         })
     }
 
-    /// Writes `trivy.yaml` into a directory and returns its path. An existing file is replaced only with
-    /// `force`, or if trivy-ferry wrote it.
+    /// Writes `trivy.yaml` into a directory and returns the path of the file. An existing file is
+    /// replaced only with `force`, or if trivy-ferry wrote it.
     ///
     /// # Errors
-    /// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set;
-    /// [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind of file;
-    /// [`TargetError::NoDirectory`] if the directory does not exist; else the error of the system, as
-    /// [`TargetError::io`] sorts it.
+    /// [`TargetError::Exists`] if trivy-ferry did not write the existing file and `force` is not
+    /// set; [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind
+    /// of file; [`TargetError::NoDirectory`] if the directory does not exist; else the error of the
+    /// system, converted by [`TargetError::io`].
     pub fn write_config(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
         ConfigFile { name: "trivy.yaml", text: self.config.clone() }.write(dir, force)
     }
@@ -350,7 +352,7 @@ impl Settings {
 /// Checks whether a `trivy.yaml` may be written into a directory, so that a run can fail early.
 ///
 /// # Errors
-/// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set.
+/// [`TargetError::Exists`] if trivy-ferry did not write the existing file and `force` is not set.
 pub fn may_write_config(dir: &Path, force: bool) -> Result<(), TargetError> {
     const NAME: &str = "trivy.yaml";
     if force {
@@ -377,14 +379,14 @@ fn not_ours(path: PathBuf) -> TargetError {
 }
 
 impl ConfigFile {
-    /// Writes the file into a directory and returns its path. An existing file is replaced only with
-    /// `force`, or if trivy-ferry wrote it.
+    /// Writes the file into a directory and returns the path of the file. An existing file is
+    /// replaced only with `force`, or if trivy-ferry wrote it.
     ///
     /// # Errors
-    /// [`TargetError::Exists`] if a file is there that an import did not write and `force` is not set;
-    /// [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind of file;
-    /// [`TargetError::NoDirectory`] if the directory does not exist; else the error of the system, as
-    /// [`TargetError::io`] sorts it.
+    /// [`TargetError::Exists`] if trivy-ferry did not write the existing file and `force` is not
+    /// set; [`TargetError::Symlink`] or [`TargetError::NotAFile`] if it is a link or another kind
+    /// of file; [`TargetError::NoDirectory`] if the directory does not exist; else the error of the
+    /// system, converted by [`TargetError::io`].
     pub fn write(&self, dir: &Path, force: bool) -> Result<PathBuf, TargetError> {
         let path = dir.join(self.name);
         write(dir, &path, self.text.as_bytes(), |have| match force || have.starts_with(OURS) {
@@ -423,8 +425,8 @@ pub(crate) fn replace(
 ) -> Result<(), TargetError> {
     const MAX: u64 = 1 << 20;
     let path = dir.at(name);
-    let (mode, owner) = match dir.find(name).at("look", &path)? {
-        None => (FileMode::Shared(0o644), parent_owner(dir).at("look", dir.path())?),
+    let (mode, owner) = match dir.find(name).at("look it up", &path)? {
+        None => (FileMode::Shared(0o644), parent_owner(dir).at("look it up", dir.path())?),
         Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
         Some(entry) if !entry.is_file() => return Err(TargetError::NotAFile { path }),
         Some(entry) => {
@@ -469,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_not_skipped_and_is_said() {
+    fn updates_of_missing_datasets_are_not_skipped() {
         let none = of("0.74", InstalledData::default());
         assert_eq!(
             flags(&none, "image"),

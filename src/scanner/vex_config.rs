@@ -1,6 +1,6 @@
 //! Trivy's VEX configuration, `${XDG_DATA_HOME:-$HOME}/.trivy/vex/repository.yaml`: finds the name under
-//! which Trivy looks for a repository, adds an entry for an unknown repository, and removes entries that no
-//! bundle contains any more.
+//! which Trivy looks for a repository, adds an entry for an unknown repository, and removes entries
+//! that bundles no longer contain.
 //!
 //! Entries of the operator are never changed. An entry from a bundle has a comment that says so ([`Origin`]). It is
 //! changed or removed only if it was not edited.
@@ -20,7 +20,7 @@ use crate::util::text::escape;
 /// The size limit of the file, in bytes.
 const MAX: u64 = 64 << 10;
 const FILE: &str = "repository.yaml";
-/// How many times the merge is retried if another process writes the file at the same time.
+/// The maximum number of retries of the merge if another process writes the file at the same time.
 const MERGES: usize = 20;
 const CHANGED: &str = "was changed while the import ran";
 
@@ -45,7 +45,7 @@ pub struct VexConfig {
     owner: Option<Owner>,
     /// The file's bytes; `None` if there is no file.
     bytes: Option<Vec<u8>>,
-    /// The parsed file, or why it could not be parsed.
+    /// The parsed file, or the reason why it could not be parsed.
     document: Result<Document, String>,
 }
 
@@ -77,7 +77,7 @@ impl VexConfig {
         let mut config = VexConfig { home, owner: None, bytes: None, document: Ok(Document::default()) };
         let Some(dir) = config.directory(false)? else { return Ok(config) };
         let path = dir.at(FILE);
-        match dir.find(FILE).at("look", &path)? {
+        match dir.find(FILE).at("look it up", &path)? {
             None => return Ok(config),
             Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
             Some(entry) if !entry.is_file() => return Err(TargetError::NotAFile { path }),
@@ -117,7 +117,7 @@ impl VexConfig {
     }
 
     /// Returns the name under which Trivy looks for a repository: the name of the enabled entry with its URL, else its
-    /// own name.
+    /// own name, whether or not an enabled entry has it.
     pub fn name_for<'a>(&'a self, carried: &'a CarriedRepository) -> &'a str {
         let enabled = || self.entries().iter().filter(|entry| entry.enabled);
         enabled()
@@ -127,8 +127,8 @@ impl VexConfig {
     }
 
     /// Adds an entry for each carried repository that Trivy would not look for, and removes the entries of
-    /// earlier imports that are not wanted any more. Creates the file as Trivy does if it is missing. `holds`
-    /// returns whether the cache has a repository of a name (`0.1/index.json`).
+    /// earlier imports that are no longer wanted. Creates the file as Trivy does if it is missing.
+    /// `holds` returns whether the cache has a repository of a name (`0.1/index.json`).
     ///
     /// # Errors
     /// [`TargetError::Symlink`], [`TargetError::NotADirectory`] or [`TargetError::NotAFile`] if the file or its
@@ -253,7 +253,7 @@ impl VexConfig {
             }
             let why = match origin.keys.iter().any(|key| (wanted.trusts)(key)) {
                 true if wanted.listed.is_empty() || wanted.missing.contains(&entry.name) => continue,
-                true => "no bundle of its stream contains it any more",
+                true => "no bundle of its stream contains it now",
                 false => "the key that signed its bundle is no longer trusted",
             };
             edits.remove.push(index);
@@ -284,7 +284,7 @@ impl VexConfig {
         missing
             .map(|entry| {
                 format!(
-                    "{} enables the VEX repository {}, which is not in the cache: export it as well, or disable it. Trivy warns and filters without it, and fails without --skip-vex-repo-update.",
+                    "{} enables the VEX repository {}, which is not in the cache: export it as well, or disable it. Without it, Trivy warns and uses only the other repositories; without --skip-vex-repo-update, Trivy fails.",
                     path.display(),
                     escape(&entry.name)
                 )
@@ -296,7 +296,7 @@ impl VexConfig {
     fn write(&self, dir: &Dir, text: &str) -> Result<(), TargetError> {
         let changed =
             || TargetError::Exists { path: dir.at(FILE), what: CHANGED, advice: "Run the import again." };
-        if self.bytes.is_some() && dir.find(FILE).at("look", dir.at(FILE))?.is_none() {
+        if self.bytes.is_some() && dir.find(FILE).at("look it up", dir.at(FILE))?.is_none() {
             return Err(changed());
         }
         let is_same = |held: &[u8]| match self.bytes.as_deref() == Some(held) {
@@ -314,19 +314,20 @@ impl VexConfig {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !make => return Ok(None),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let above = home.ancestors().skip(1).find_map(|above| Dir::top(above).ok());
-                let owner = above.map(|above| parent_owner(&above)).transpose().at("look", home)?.flatten();
+                let owner =
+                    above.map(|above| parent_owner(&above)).transpose().at("look it up", home)?.flatten();
                 Dir::top_or_make(home, owner).at("create the directory", home)?
             }
             Err(error) => return Err(TargetError::io("open", home, error)),
         };
         for name in [".trivy", "vex"] {
             let path = dir.at(name);
-            dir = match dir.find(name).at("look", &path)? {
+            dir = match dir.find(name).at("look it up", &path)? {
                 Some(entry) if entry.is_symlink() => return Err(TargetError::Symlink { path }),
                 Some(_) => dir.open(name).at("open", path)?,
                 None if !make => return Ok(None),
                 None => {
-                    let above = parent_owner(&dir).at("look", dir.path())?;
+                    let above = parent_owner(&dir).at("look it up", dir.path())?;
                     let owner = above.map(|above| self.owner.unwrap_or(above));
                     dir.make(name, FileMode::Shared(0o700), owner).at("create the directory", path)?
                 }
@@ -383,7 +384,7 @@ mod tests {
     const DEFAULT: &str = "repositories:\n  - name: default\n    url: https://github.com/aquasecurity/vexhub\n    enabled: true\n    username: \"\"\n    password: \"\"\n    token: \"\"\n    insecure: false\n";
 
     #[test]
-    fn a_missing_file_becomes_what_trivy_writes() {
+    fn a_missing_file_is_created_as_trivy_creates_it() {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("not/yet");
         let config = VexConfig::read_at(Some(home.clone())).unwrap();
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_is_the_one_that_is_enabled() {
+    fn the_name_of_the_enabled_entry_is_used() {
         let (_dir, config) = with_file(
             "# mine\nrepositories:\n- name: 'off'\n  url: https://github.com/aquasecurity/vexhub\n  enabled: false\n- {name: hub, url: https://github.com/aquasecurity/vexhub/, enabled: yes}\n",
         );
@@ -407,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_stays_to_the_byte() {
+    fn existing_text_is_kept_to_the_byte() {
         for (text, indent) in [
             (DEFAULT, "  "),
             (
@@ -431,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_twice_or_for_nothing() {
+    fn an_entry_is_added_only_once() {
         let (new, merged) = merged(DEFAULT, &[hub()]);
         assert_eq!((new.as_str(), merged), (DEFAULT, Merged::default()));
         let (new, _) = self::merged(DEFAULT, &[hub(), corp()]);
@@ -441,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_edited_is_explained() {
+    fn a_file_that_cannot_be_edited_is_reported() {
         for text in [
             "repositories: []\n",
             "repositories: [{name: a, url: b, enabled: false}]\n",
@@ -524,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_follows_its_exporter() {
+    fn an_entry_is_replaced_if_its_exporter_changes_it() {
         let (with, _) = imported(DEFAULT, "default", &[brought(URL, "a")], "a");
         let new = brought("https://new.example/", "b");
         for listed in [brought(URL, "b"), new.clone()] {
@@ -543,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_wrote_or_edited_is_never_removed() {
+    fn an_entry_that_an_operator_wrote_or_edited_is_never_removed() {
         let (with, _) = imported("", "default", &[brought(URL, "a")], "a");
         let plain = with.lines().filter(|line| !line.trim_start().starts_with('#'));
         let plain: String = plain.map(|line| format!("{line}\n")).collect();
@@ -564,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_entry_leaves_a_list_that_can_be_added_to() {
+    fn an_entry_can_be_added_after_the_last_one_was_removed() {
         let (with, _) = imported("# mine\n", "default", &[brought(URL, "a")], "a");
         let (empty, _) = imported(&with, "default", &[], "b");
         assert_eq!(empty, "# mine\nrepositories:\n");

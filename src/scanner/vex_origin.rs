@@ -1,4 +1,4 @@
-//! The comment before an entry in Trivy's VEX configuration that came from a bundle.
+//! The comment before an entry in Trivy's VEX configuration, if a bundle contained the entry.
 //!
 //! Trivy ignores comments and never rewrites the file. The comment contains a digest of the entry. If the
 //! operator edits the entry, the digest no longer matches, and the entry belongs to the operator.
@@ -11,7 +11,7 @@ const BEGIN: &str = "# Added by trivy-ferry, which removes it when bundles of th
 /// a user who can write the file needs no forged comment.
 const DIGITS: usize = 16;
 
-/// The bundle from which an entry came.
+/// The bundle that contained an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
     /// The stream of the bundle.
@@ -23,7 +23,8 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Returns the comment for an entry of this text, without line end. The text has no indentation.
+    /// Returns the comment for an entry of this text, without a line ending. The text has no
+    /// indentation.
     pub(crate) fn comment(&self, entry: &str) -> String {
         let Origin { stream, bundle, keys } = self;
         format!("{BEGIN} stream={stream} bundle={bundle} keys={} entry={}", keys.join(","), digest(entry))

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_internet_is_disabled_and_the_site_is_enabled() {
+    fn vex_hub_is_disabled_and_the_local_server_is_enabled() {
         let served = CarriedRepository {
             name: "vex-hub".into(),
             url: "https://web.corp.example/vex/vex-hub".into(),

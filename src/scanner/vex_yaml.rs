@@ -1,7 +1,7 @@
 //! Parses the text of Trivy's VEX configuration, and adds, replaces or removes entries.
 //!
 //! Text that trivy-ferry did not write is never reordered or reformatted: only complete lines are added and removed,
-//! and the result is parsed again and compared. This module knows YAML and this one file.
+//! and the result is parsed again and compared. This module handles only YAML and this one file.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(crate) struct Document {
     others: usize,
 }
 
-/// The lines of an entry, counted from 1, without the comment that says where it came from.
+/// The lines of an entry, counted from 1, without the comment with its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Place {
     first: usize,
@@ -212,7 +212,7 @@ struct Walk {
     depth: u32,
     documents: u32,
     in_list: bool,
-    /// The keys that wait for their values, at the top and in an entry.
+    /// The keys whose values are not parsed yet, at the top and in an entry.
     top_key: Option<String>,
     key: Option<String>,
     /// The line of the list's key.
@@ -233,7 +233,7 @@ impl Walk {
         self.key = None;
     }
 
-    /// The end of a mapping or a sequence.
+    /// Handles the end of a mapping or a sequence.
     fn end(&mut self, document: &mut Document) {
         if self.in_list && self.depth == 3 {
             document.entries.push(self.entry.clone());

@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_misread_is_quoted() {
+    fn strings_that_could_be_misread_are_quoted() {
         for (text, wanted) in [
             ("corp", "corp"),
             ("https://vex.corp.example/x?y=1", "https://vex.corp.example/x?y=1"),

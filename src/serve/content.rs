@@ -96,10 +96,10 @@ pub(crate) fn served_as(image: &Image) -> Option<ServedAs> {
     Some(ServedAs { repository: path_of(&name), tag, digest })
 }
 
-/// Adds an image.
+/// Adds the manifests and blobs of an image.
 ///
 /// # Errors
-/// If its name is invalid or a blob is missing or cannot be read. The text continues a message.
+/// If its name is invalid or a blob is missing or cannot be read. The caller completes the message.
 fn add_image(site: &mut Site, verified: &Arc<VerifiedBlobs>, image: &Image) -> Result<(), String> {
     let ServedAs { repository: name, tag, .. } =
         served_as(image).ok_or("its name is not a valid image reference")?;
@@ -119,8 +119,8 @@ fn add_image(site: &mut Site, verified: &Arc<VerifiedBlobs>, image: &Image) -> R
 /// Adds the files of a VEX repository, below the dataset's name.
 ///
 /// # Errors
-/// If the archive is missing, the manifest cannot be read, or the archive's path is not valid in a URL. The text
-/// continues a message.
+/// If the archive is missing, the manifest cannot be read, or the archive's path is not valid in a
+/// URL. The caller completes the message.
 fn add_vex(
     site: &mut Site,
     verified: &Arc<VerifiedBlobs>,

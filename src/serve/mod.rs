@@ -35,7 +35,8 @@ use crate::trust::state::{Side, StateDir, waits_for};
 use crate::util::clock;
 use crate::util::text::{escape, format_second};
 
-/// A server for datasets and images of bundles as a registry, and for VEX repositories as files.
+/// A server that provides the datasets and images of bundles as a registry, and VEX repositories
+/// as files.
 pub struct BundleServer {
     listener: TcpListener,
     address: SocketAddr,
@@ -68,7 +69,7 @@ impl BundleServer {
         let mut found = open::open(&options.inputs, &context.keyring, None)?;
         let waits = |path: &std::path::Path| progress.info(&waits_for(path));
         let state = StateDir::open_telling(options.state_dir.as_deref(), Side::Import, &waits)?;
-        // Reading the bundle takes long, so a port in use is reported before.
+        // Reading the bundle takes a long time, so a port in use is reported first.
         let listener = Server::bind(options.listen)?;
         let address = listener.local_addr().map_err(Error::unexpected("listening"))?;
         let url = url(options, address, tls.is_some())?;
@@ -96,7 +97,7 @@ impl BundleServer {
         report.warnings.extend(unmatched);
         drop(ledger);
         if !report.has_something_in_place() {
-            let hint = "Run `trivy-ferry inspect` to see what they hold; images are served only if --image names them.";
+            let hint = "Run `trivy-ferry inspect` to see their content; images are served only if --image names them.";
             let nothing = || Error::usage("no bundle here holds a dataset or an image to serve", hint);
             return Err(report.errors.into_iter().next().unwrap_or_else(nothing));
         }
@@ -166,7 +167,7 @@ fn report_events(events: Receiver<ServerEvent>, lost: &AtomicU64, progress: &dyn
                 progress.info(&format!("{now} {client} - {}", escape(&why)))
             }
             ServerEvent::Ending(within) => progress.info(&format!(
-                "Stopping: running downloads have {} s to finish. Another signal stops at once.",
+                "Stopping: running downloads have {} s to finish. Another signal stops the server at once.",
                 within.as_secs()
             )),
         }

@@ -1,4 +1,4 @@
-//! The options of a server: what it serves, where it listens, and which bundles it accepts.
+//! The options of a server: its content, its address, and the rules for bundles.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use crate::delivery::image_pattern::ImagePattern;
 use crate::delivery::options::{AcceptanceOptions, SettingsOptions};
 use crate::delivery::web_url::WebUrl;
 
-/// What a server serves, where it listens, and which bundles it accepts.
+/// The content of a server, its address, and the rules for bundles.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ServeOptions {
@@ -18,7 +18,8 @@ pub struct ServeOptions {
     pub inputs: Vec<PathBuf>,
     /// Files of public keys to trust; if empty, the keys that `trust add` stored.
     pub trust: Vec<PathBuf>,
-    /// How many different trusted keys must have signed a bundle; `None` for the number of `trust require`, else 1.
+    /// The number of different trusted keys that must have signed a bundle; `None` for the number
+    /// of `trust require`, else 1.
     pub min_signers: Option<u32>,
     /// The address to listen on.
     pub listen: SocketAddr,
@@ -34,9 +35,9 @@ pub struct ServeOptions {
     pub acceptance: AcceptanceOptions,
     /// The version of Trivy that scans; `None` for the version of the `trivy` on the PATH, else the newest known one.
     pub trivy_version: Option<TrivyVersion>,
-    /// Where scanner settings are written.
+    /// The files for scanner settings.
     pub settings: SettingsOptions,
-    /// Where this host keeps its state; `None` for the default.
+    /// The directory for the state of this host; `None` for the default.
     pub state_dir: Option<PathBuf>,
 }
 

@@ -1,6 +1,6 @@
-//! Selects what to serve from the admitted bundles: the newest acceptable version of each dataset and image.
+//! Selects the newest acceptable version of each dataset and image from the admitted bundles.
 //!
-//! This module knows bundles and what was served before, but nothing of the server.
+//! This module handles bundles and the record of earlier runs. It does not depend on the server.
 
 use std::collections::BTreeMap;
 

@@ -26,6 +26,6 @@ pub struct RawManifest {
     pub bytes: Vec<u8>,
     /// Their digest, computed here and equal to every digest claimed for them.
     pub digest: Digest,
-    /// The media type that the source gives it.
+    /// The media type that the source declares.
     pub media_type: Option<String>,
 }

@@ -1,6 +1,6 @@
 //! Reads a blob. The reader succeeds only if it received exactly the requested bytes, by number and digest.
 //!
-//! It requests the next piece from its source and knows nothing else about the source.
+//! It requests one piece after another and does not depend on the kind of source.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -42,7 +42,7 @@ impl Pieces<'_> {
     }
 }
 
-/// A blob's bytes. Reading returns `Ok(0)` only after as many bytes as the descriptor says, with its digest;
+/// A blob's bytes. Reading returns `Ok(0)` only if their length and digest match the descriptor;
 /// the last piece is returned only after both were verified. Anything else is an error that wraps a
 /// [`SourceError`] (see [`SourceError::from_io`]); after an error, every further read fails.
 pub struct Blob<'n> {

@@ -1,6 +1,6 @@
 //! The errors of fetching.
 //!
-//! This module knows references, URLs and digests as text only.
+//! This module holds references and URLs as text only.
 
 use std::io;
 use std::path::PathBuf;
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_survives_the_way_through_io() {
+    fn an_error_is_unchanged_after_conversion_to_and_from_io() {
         let error = io::Error::from(SourceError::Long { subject: "x".into(), wanted: 7 });
         assert!(matches!(SourceError::from_io(error), Ok(SourceError::Long { wanted: 7, .. })));
         let other = SourceError::from_io(io::Error::from(io::ErrorKind::NotFound)).unwrap_err();

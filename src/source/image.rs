@@ -97,7 +97,7 @@ fn fetch(
 
 impl Gathered<'_> {
     fn bad(&self, why: impl AsRef<str>) -> SourceError {
-        let hint = "Push it again with a current tool, use another tag, or leave it out.";
+        let hint = "Push it again with a current tool, use another tag, or omit it.";
         SourceError::Image { subject: self.source.to_string(), why: escape(why.as_ref()), hint }
     }
 
@@ -260,7 +260,7 @@ mod tests {
     /// A proxy repository may not fetch attestations (sonatype/nexus-public issue 1070), and images of one
     /// platform are indexes because of attestations (scylladb/vector-store pull request 552).
     #[test]
-    fn a_child_that_cannot_be_fetched_leads_to_the_flag_that_does_without() {
+    fn the_hint_for_a_child_that_cannot_be_fetched_names_the_platform_flag() {
         let layout = Layout::new();
         let (image, attestation) = (layout.manifest("one", 3), layout.manifest("attestation", 3));
         let gone = attestation["digest"].as_str().unwrap().replace("sha256:", "");
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_take_too_much_is_rejected() {
+    fn images_that_exceed_a_limit_are_rejected() {
         let layout = Layout::new();
         let mut deep = layout.manifest("one", 3);
         for _ in 0..=MAX_DEPTH {

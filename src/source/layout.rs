@@ -70,7 +70,7 @@ fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> 
             .find(|entry| entry.digest == digest)
             .ok_or_else(|| format!("none of its manifests has the digest {digest}"));
     }
-    // An exact match comes before a match of the end.
+    // An exact match takes precedence over a match of the end.
     let is = |entry: &&Descriptor| names(entry).any(|name| name == wanted);
     let ends = |entry: &&Descriptor| names(entry).any(|name| ends_with(name, wanted));
     let ends_alike = |entry: &&Descriptor| names(entry).any(|name| ends_with(wanted, name));
@@ -81,7 +81,7 @@ fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> 
             return match named.find(|other| other.digest != first.digest) {
                 None => Ok(first),
                 Some(_) => Err(format!(
-                    "its index.json has several manifests with the name {wanted}; give a complete name or a digest of {}",
+                    "its index.json has several manifests with the name {wanted}; give a digest or one of these names: {}",
                     all_names(index)
                 )),
             };
@@ -91,7 +91,7 @@ fn select<'i>(index: &'i Index, wanted: &str) -> Result<&'i Descriptor, String> 
         [] => Err("its index.json names no manifest".into()),
         [only] if names(only).next().is_none() => Ok(only),
         _ => Err(match all_names(index) {
-            names if names.is_empty() => format!("none of its manifests has the name {wanted}, or any name"),
+            names if names.is_empty() => format!("its manifests have no names, so none matches {wanted}"),
             names => format!("none of its manifests has the name {wanted}; it has {names}"),
         }),
     }

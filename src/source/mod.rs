@@ -1,7 +1,8 @@
 //! The sources of data: registries, web servers and directories.
 //!
-//! This module fetches data and verifies that an answer is the requested one: its size, its digest and its
-//! kind. It does not know what the content means (`dataset` does) or how to talk to a server (`remote` does).
+//! This module fetches data and verifies that an answer is the requested one: its size, its digest
+//! and its kind. It does not interpret the content (`dataset` does), and does not implement the
+//! protocols of servers (`remote` does).
 
 mod artifact;
 mod blob;

@@ -17,7 +17,8 @@ const LAYOUT: &str = "oci-layout:";
 const ARCHIVE: &str = "oci-archive:";
 
 /// Splits the text after the prefix into a directory and the name of a manifest. Both may contain colons: the
-/// longest directory that exists is used, and if none exists, the last colon divides.
+/// longest directory that exists is used; if none exists, the shortest one that is followed by a digest or a reference with
+/// a host; else the text is split at the last colon.
 fn split_layout(rest: &str) -> Option<(&str, &str)> {
     if Path::new(rest).is_dir() {
         return None;

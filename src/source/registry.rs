@@ -46,7 +46,8 @@ pub(super) fn artifact(source: ArtifactSource, raw: RawManifest) -> Result<Artif
         subject: source.to_string(),
         why: crate::util::text::escape(&why),
     })?;
-    // The media type in the manifest itself comes first: a registry compares it when the manifest is pushed.
+    // The media type in the manifest itself takes precedence: a registry compares it when the
+    // manifest is pushed.
     let known = |typed: &&str| [oci::MANIFEST, oci::DOCKER_MANIFEST].contains(typed);
     let header = typed.as_deref().map(|typed| typed.split(';').next().unwrap_or_default().trim());
     let manifest_media_type = manifest

@@ -27,7 +27,7 @@ const AT_ONCE: usize = 8;
 /// The number of bytes that are fetched as one stream first. They show whether the network or this host is
 /// slower.
 const PROBE: u64 = 4 << 20;
-/// After this number of bytes without a failure, earlier failures no longer count.
+/// The number of bytes without a failure after which earlier failures no longer count.
 const WELL: u64 = 64 << 10;
 
 /// A blob that is being fetched.
@@ -46,7 +46,7 @@ pub(super) struct Transfer<'n> {
     parts: VecDeque<Part>,
     /// The end of the last range that was requested.
     asked: u64,
-    /// The address that ranges are fetched from; `None` if the blob comes as one stream.
+    /// The address that ranges are fetched from; `None` if the blob is fetched as one stream.
     place: Option<Place>,
     /// `false` once the server has returned something other than the requested range.
     knows_ranges: bool,
@@ -107,8 +107,8 @@ struct Part {
     /// The next byte to receive.
     at: u64,
     end: u64,
-    /// It was requested in advance from the place that answered an earlier range. If that place rejects it,
-    /// the registry may still serve it.
+    /// Whether it was requested in advance from the place that answered an earlier range. If that
+    /// place rejects it, the registry may still serve it.
     ahead: bool,
 }
 
@@ -231,8 +231,8 @@ impl<'n> Transfer<'n> {
     /// Returns any bytes after the expected end.
     fn excess(&mut self) -> Result<Option<Bytes>, SourceError> {
         let Some(mut part) = self.parts.pop_front() else { return Ok(None) };
-        // All bytes are here and the digest decides about them: a failure of the connection no longer
-        // matters.
+        // All bytes have arrived, and the reader compares their digest: a failure of the connection
+        // no longer matters.
         Ok(part.body.next().unwrap_or(None))
     }
 
@@ -422,7 +422,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_for_lines_that_are_slower_than_this_host() {
+    fn ranges_are_used_if_the_network_is_slower_than_this_host() {
         let decided = |waiting: &[Duration]| {
             let mut pace = Pace::NEW;
             waiting.iter().for_each(|waiting| pace.record(*waiting));

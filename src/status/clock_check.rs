@@ -1,6 +1,8 @@
-//! Detects that this host's clock is behind the dates of what this host has accepted, rejected or logged.
+//! Detects that this host's clock is behind the dates of accepted or rejected files, or of log
+//! entries.
 //!
-//! With a slow clock, ages are meaningless: last week's data looks new. Knows the state and the log only, no targets.
+//! With a slow clock, ages are meaningless: last week's data looks new. Uses only the state and the
+//! log, no targets.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -11,10 +13,10 @@ use crate::trust::log::LogEntry;
 use crate::trust::state::ImportState;
 use crate::util::text::escape;
 
-/// How far this host's clock may be behind a time that it recorded itself.
+/// The maximum time by which this host's clock may be behind a time that it recorded itself.
 const OWN_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
 
-/// A date, with what it belongs to and whether this host's own clock set it.
+/// A date, with the thing that it belongs to and whether this host's own clock set it.
 struct Dated {
     at: Timestamp,
     what: String,
@@ -28,8 +30,8 @@ impl Dated {
     }
 }
 
-/// Returns the time from which ages are counted, and an error if something is further ahead of this host's clock than
-/// the tolerance. The error names what is furthest ahead.
+/// Returns the time from which ages are counted, and an error if a date is further ahead of this
+/// host's clock than the tolerance. The error names the date that is furthest ahead.
 pub(crate) fn check(
     imports: &[(String, ImportState)],
     log: &[LogEntry],
@@ -82,9 +84,9 @@ fn of_stream(stream: &str, imports: &ImportState, log: &[LogEntry], all: &mut Ve
         }
     }
     let Some((entry, at)) = signed else { return };
-    // A heartbeat that was accepted later shows that the clock is right now.
+    // A heartbeat that was accepted later shows that the clock is correct now.
     if imports.heard.as_ref().is_none_or(|heard| heard.received < entry.at) {
         let name = entry.bundle.as_deref().map_or_else(String::new, |name| format!(" ({})", escape(name)));
-        all.push(Dated { at, what: format!("what came last for stream {shown:?}{name}"), own: false });
+        all.push(Dated { at, what: format!("the last signed file for stream {shown:?}{name}"), own: false });
     }
 }

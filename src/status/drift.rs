@@ -1,4 +1,4 @@
-//! Detects whether a target still holds what was imported into it. Changes nothing.
+//! Detects whether a target still holds the data that was imported into it. Changes nothing.
 
 use std::cmp::Ordering;
 use std::io::Read;
@@ -28,7 +28,7 @@ use crate::trust::state::{Origin, OthersData};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum DriftState {
-    /// It is what was imported, as far as can be told without reading complete databases.
+    /// It matches the imported data in a check that does not read complete databases.
     InPlace,
     /// It is missing.
     Missing,
@@ -53,8 +53,8 @@ impl DriftState {
         matches!(self, Missing | Differs | Older | Newer)
     }
 
-    /// Returns what to do about a dataset or an image. `bundle` is the bundle that restores it. `None` if this state is
-    /// no error.
+    /// Returns the hint for a dataset or an image in this state. `bundle` is the bundle that
+    /// restores it. `None` if this state is no error.
     pub(crate) fn hint(self, reference: &str, bundle: &str) -> Option<String> {
         let is_image = reference.starts_with(IMAGE);
         let hint = match self {
@@ -62,16 +62,16 @@ impl DriftState {
                 format!("Import {bundle} again, with --image, to restore it.")
             }
             DriftState::Differs if is_image => format!(
-                "Find out who replaced the tag. To set it to the bundle's image again, import {bundle} with --image and --replace-image-tags."
+                "Find out who replaced the tag; to set it to the bundle's image again, import {bundle} with --image and --replace-image-tags."
             ),
             DriftState::Missing | DriftState::Differs => {
                 format!("Import {bundle} again to restore it.")
             }
             DriftState::Older => format!(
-                "Import {bundle} again, unless somebody went back on purpose (--restore). The next newer bundle clears this error too."
+                "Import {bundle} again, unless the older data was restored on purpose (--restore); the next newer bundle clears this error too."
             ),
             DriftState::Newer => {
-                "If the state is older than the target (it was restored, or imports used another --state-dir or path), import the newest bundle again. If something else updates the target, give the scanner the settings that `import` prints: they keep it offline."
+                "If the state is older than the target (it was restored, or imports used another --state-dir or path), import the newest bundle again; if something else updates the target, give the scanner the settings that `import` prints: they keep it offline."
                     .into()
             }
             DriftState::InPlace
@@ -83,7 +83,7 @@ impl DriftState {
     }
 }
 
-/// How thorough a check is.
+/// The depth of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
     /// Checks only dates, as after every import.
@@ -92,7 +92,7 @@ pub(crate) enum Depth {
     Content,
 }
 
-/// What a target holds, and its date if it has one.
+/// The state of the data in a target, and its date if it has one.
 type Observed = (DriftState, Option<Timestamp>);
 
 const NOT_LOOKED_AT: Observed = (DriftState::NotLookedAt, None);
@@ -126,7 +126,8 @@ fn in_cache(
     depth: Depth,
 ) -> Result<Observed, TargetError> {
     let repository = origin.and_then(|origin| origin.repository.as_deref());
-    // Its directory has the name that the scanner here uses. If that is unknown, it cannot be found.
+    // The directory of a VEX repository has the name that the scanner here uses. Without the name,
+    // the directory cannot be found.
     if name.kind() == Kind::Vex && repository.is_none() {
         return Ok(NOT_LOOKED_AT);
     }
@@ -149,7 +150,7 @@ fn in_cache(
     let is_same = match (name.kind(), manifest, origin.and_then(|origin| origin.contents.as_ref())) {
         (Kind::TrivyChecks, Some(manifest), _) if installed.manifest_digest != Some(manifest) => false,
         (_, _, Some(contents)) if depth == Depth::Content => view.measures(&slot, contents)?,
-        // An older program recorded neither.
+        // Earlier versions recorded neither.
         _ => true,
     };
     Ok((if is_same { DriftState::InPlace } else { DriftState::Differs }, date))
@@ -187,7 +188,7 @@ fn in_web_root(directory: &Path) -> DriftState {
 /// The records of the state about a dataset or an image in a registry.
 #[derive(Clone, Copy)]
 pub(crate) struct KnownData<'s> {
-    /// The origin of what was imported.
+    /// The origin of the imported data.
     pub(crate) origin: Option<&'s Origin>,
     /// Data that others put in its place.
     pub(crate) others: Option<&'s OthersData>,
@@ -202,8 +203,8 @@ pub(crate) enum DateOf {
     Manifest,
 }
 
-/// Checks a dataset or an image in a registry. If the registry has lost one of its layers, it counts as missing,
-/// because a scanner cannot download it.
+/// Checks a dataset or an image in a registry. If the registry has lost a layer, the dataset or the
+/// image counts as missing, because a scanner cannot download it.
 ///
 /// # Errors
 /// If the registry cannot be reached, or rejects the request.
@@ -223,7 +224,7 @@ pub(crate) fn in_registry(
     let Some(at) = at else { return Ok((DriftState::NotLookedAt, None)) };
     let Some(manifest) = registry.manifest(&at)? else { return Ok((DriftState::Missing, None)) };
     let is_same = match (origin, image) {
-        // An older program recorded no digests.
+        // Earlier versions recorded no digests.
         (None | Some(Origin { manifest: None, .. }), _) => true,
         (Some(origin), Some(_)) => origin.manifest == Some(Digest::of(&manifest)),
         (Some(origin), None) => layers_of(&manifest).is_some_and(|layers| layers == origin.layers),
@@ -240,8 +241,8 @@ pub(crate) fn in_registry(
     ))
 }
 
-/// Returns the further tags of a dataset that an import set, and that the registry has lost or that name something
-/// else.
+/// Returns the further tags that an import set for a dataset, if the registry has lost them or they
+/// name other data.
 ///
 /// # Errors
 /// If the registry cannot be reached, or rejects the request.
@@ -268,7 +269,8 @@ fn place_of_image(place: &RegistryPlace, image: &str, origin: Option<&Origin>) -
     if let Some(recorded) = origin.and_then(|origin| origin.reference.as_deref()) {
         return Repository::read(recorded).ok().filter(|at| at.host() == place.host());
     }
-    // An older program recorded the image's name without its host, and pushed it below the prefix.
+    // Earlier versions recorded the image's name without its host, and pushed the image below the
+    // prefix.
     let RegistryPlace::Registry { host, prefix } = place else { return None };
     let separator = if prefix.is_empty() { "" } else { "/" };
     Repository::read(&format!("{host}/{prefix}{separator}{image}")).ok()
@@ -281,9 +283,9 @@ fn is_complete(
     document: &[u8],
     depth: usize,
 ) -> Result<bool, TargetError> {
-    /// An index names manifests or, if BuildKit built it, another index.
+    /// The maximum depth. An index names manifests or, if BuildKit built it, another index.
     const DEEPEST: usize = 3;
-    /// No image has so many platforms.
+    /// The maximum number of entries. No image has so many platforms.
     const MAX: usize = 200;
     match Document::parse(document, None) {
         Ok((_, Document::Manifest(blobs))) => {

@@ -1,6 +1,7 @@
 //! `forget`: retires a target for good.
 //!
-//! Its floors stay in the state, so that a later import into the target is compared with what was accepted before.
+//! Its floors stay in the state, so that a later import into the target is compared with the data
+//! that was accepted before.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,7 @@ use crate::trust::state::{Side, StateDir, StateView};
 use crate::util::clock;
 use crate::util::text::escape;
 
-/// Which target is retired.
+/// The target to retire.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ForgetOptions {
@@ -22,7 +23,7 @@ pub struct ForgetOptions {
     pub target: String,
     /// The only stream in which it is retired; `None` for all.
     pub stream: Option<Stream>,
-    /// Where this host keeps its state; `None` for the default.
+    /// The state directory; `None` for the default.
     pub state_dir: Option<PathBuf>,
 }
 
@@ -34,7 +35,7 @@ impl ForgetOptions {
     }
 }
 
-/// What was retired.
+/// The report of `forget`.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct ForgetReport {
@@ -102,7 +103,7 @@ pub fn forget(options: &ForgetOptions) -> Result<ForgetReport, Error> {
 pub(crate) fn retired(target: &str) -> Error {
     Error::usage(
         format!("the target {:?} was retired with `trivy-ferry forget`", escape(target)),
-        "The next import into it shows it again.",
+        "`status` shows it again after the next import into it.",
     )
 }
 
@@ -113,7 +114,7 @@ pub(crate) fn unknown(target: &str, known: &[String]) -> Error {
     known.dedup();
     let hint = match known.as_slice() {
         [] => "Name the state directory with --state-dir, or run the command as the user who imports.".into(),
-        known => format!("This host knows {}.", known.join(", ")),
+        known => format!("Use one of these targets: {}.", known.join(", ")),
     };
-    Error::usage(format!("no target here is called {:?}", escape(target)), hint)
+    Error::usage(format!("no target here is named {:?}", escape(target)), hint)
 }

@@ -1,5 +1,5 @@
 //! The errors of `status`: targets that failed or are empty, data that is missing, old or expired, and missing
-//! heartbeats. Knows the report only, and reads no targets itself.
+//! heartbeats. Uses only the report, and reads no targets.
 
 use std::path::PathBuf;
 
@@ -17,10 +17,11 @@ use crate::util::age::Age;
 use crate::util::text::{escape, format_minute};
 
 /// The hint if the last bundle or heartbeat was rejected.
-const REFUSED: &str = "See `refused` in the output of `trivy-ferry status`: what came last was not accepted.";
+const REFUSED: &str =
+    "See `refused` in the output of `trivy-ferry status`: the last bundle or heartbeat was not accepted";
 
-/// Returns an error for each target that failed or is empty, and for each dataset that is not what was imported, is too
-/// old or has expired.
+/// Returns an error for each target that failed or is empty, and for each dataset that does not
+/// match the imported data, is too old or has expired.
 pub(crate) fn unfit(status: &StatusReport, max_age: Option<&MaxAge>) -> Vec<Error> {
     let mut errors = Vec::new();
     for target in status.used() {
@@ -44,25 +45,27 @@ fn without_data(status: &StatusReport, target: &TargetStatus) -> Option<Error> {
         return Some(destination(
             target,
             what,
-            "Fix the reported problem. The next successful import into the target clears this error; `trivy-ferry forget TARGET` removes a target that was a mistake.",
+            "Fix the reported problem: the next successful import into the target clears this error; `trivy-ferry forget TARGET` removes a target that was a mistake.",
         ));
     }
     if target.accepted {
         return None;
     }
     if let Some(reset) = target.floors_reset {
-        let what =
-            format!("its floors were reset on {}, and no bundle was accepted since", format_minute(reset));
+        let what = format!(
+            "its floors were reset on {}, and no bundle has been accepted since",
+            format_minute(reset)
+        );
         return Some(destination(target, what, "Import a bundle: it is treated as the first."));
     }
     let stream = escape(&target.stream);
     let what = format!("nothing of stream {stream:?} was imported into it yet");
     let has_other = status.used().any(|other| other.target == target.target && other.accepted);
-    let mut hint = "See `refused` in the output for the reason why no bundle was accepted.".to_owned();
-    if has_other {
-        let forget = target.forget_command();
-        hint = format!("{hint} If the target is only for other streams, run `{forget}`.");
-    }
+    let see = "See `refused` in the output for the reason why no bundle was accepted";
+    let hint = match has_other {
+        true => format!("{see}; if the target is only for other streams, run `{}`.", target.forget_command()),
+        false => format!("{see}."),
+    };
     Some(destination(target, what, &hint))
 }
 
@@ -75,14 +78,14 @@ fn unfit_row(
 ) -> Vec<Error> {
     let mut errors = Vec::new();
     let newer = match status.last_refused.contains_key(&target.stream) {
-        true => format!("{REFUSED} If it cannot be used, bring a newer bundle."),
-        false => "Bring a newer bundle: scans miss vulnerabilities that were found since.".into(),
+        true => format!("{REFUSED}; if it cannot be used, bring a newer bundle."),
+        false => "Bring a newer bundle: scans miss vulnerabilities found since.".into(),
     };
     let rejected = |rejection| target.rejected(rejection, &newer);
     // If several streams use a target, one of them is enough to report the error.
     let speaks = status.speaks(target, row);
     if let Some(hint) = row.state.hint(&row.name, &target.last_bundle()).filter(|_| speaks) {
-        errors.push(destination(target, format!("{} is not what was imported", row.name), &hint));
+        errors.push(destination(target, format!("{} does not match the imported data", row.name), &hint));
     }
     for tag in &row.lost_tags {
         let what = format!("the tag {} no longer names the {} that was imported", escape(tag), row.name);
@@ -120,7 +123,7 @@ pub(crate) fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
             let was_heard_since =
                 heartbeat.is_some_and(|heartbeat| refused.is_some_and(|at| *at <= heartbeat.heard.received));
             let rejection = Rejection::Silent { stream: stream.to_owned(), last };
-            let otherwise = "If that is not the cause, check that the diode or the gateway works, and that the exporter runs with --heartbeat.";
+            let otherwise = "if that is not the cause, check that the diode or the gateway works, and that the exporter runs with --heartbeat.";
             errors.push(after_refusal(refused.is_some() && !was_heard_since, rejection, otherwise));
         }
         if let Some((heartbeat, created)) =
@@ -131,15 +134,16 @@ pub(crate) fn silent(status: &StatusReport, most: Age) -> Vec<Error> {
             errors.push(after_refusal(
                 refused.is_some(),
                 rejection,
-                "If that was another bundle, send this one again.",
+                "if that was another bundle, send this one again.",
             ));
         }
     }
     errors
 }
 
-/// Returns the heartbeat that announces a bundle which some target has not accepted, and when the bundle was created.
-/// `None` if all targets failed: their failures are reported, and the bundle may have been received.
+/// Returns the heartbeat that announces a bundle which some target has not accepted, and the
+/// creation time of the bundle. `None` if all targets failed: their failures are reported, and the
+/// bundle may have been received.
 fn overdue<'h>(
     status: &StatusReport,
     heartbeat: Option<&'h HeartbeatStatus>,
@@ -152,12 +156,13 @@ fn overdue<'h>(
     Some((heartbeat, heartbeat.heard.newest.as_ref()?.created))
 }
 
-/// Returns the error of something that was not received. If the last file was rejected, its hint mentions that first.
+/// Returns the error of a heartbeat or bundle that was not received. If the last file was rejected,
+/// the hint mentions that first.
 fn after_refusal(is_refused: bool, rejection: Rejection, otherwise: &str) -> Error {
     let original = Error::from(rejection);
     if !is_refused {
         return original;
     }
-    let hint = format!("{REFUSED} {otherwise}");
+    let hint = format!("{REFUSED}; {otherwise}");
     Error::Restated { what: original.to_string(), hint, original: Box::new(original) }
 }

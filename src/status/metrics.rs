@@ -17,10 +17,10 @@ const RUN: &str = "trivy_ferry_last_run_timestamp_seconds";
 const EXIT_CODE: &str = "trivy_ferry_last_exit_code";
 const SUCCESS: &str = "trivy_ferry_last_success_timestamp_seconds";
 
-/// A line in the file after a run that could not start, until one can.
+/// A line in the file after a run that could not start. The next run that starts removes it.
 const NOT_STARTED: &str = "# The last run could not start.";
 
-/// What changes in the metrics of runs.
+/// The change in the metrics of runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunNews {
     /// Nothing changes.
@@ -38,7 +38,7 @@ pub(crate) enum RunNews {
 /// # Errors
 /// If the file cannot be written, or is not a regular file.
 pub(crate) fn write(file: &Path, status: Option<&StatusReport>, news: RunNews) -> Result<(), Error> {
-    /// The largest file of an earlier run that is read, in bytes.
+    /// The maximum size of an earlier file that is read, in bytes.
     const MAX: u64 = 1 << 20;
     let name = file.file_name().unwrap_or_default();
     let directory =
@@ -48,7 +48,7 @@ pub(crate) fn write(file: &Path, status: Option<&StatusReport>, news: RunNews) -
         // An earlier file that is unreadable or too large is ignored. Reading must not block on a fifo.
         let earlier = dir.read_small(name, MAX).ok().flatten().unwrap_or_default();
         if dir.find(name)?.is_some_and(|entry| !entry.is_file()) {
-            return Err(std::io::Error::other("something that is not a regular file has its name"));
+            return Err(std::io::Error::other("it is not a regular file"));
         }
         let text = text(status, news, &String::from_utf8_lossy(&earlier), clock::now());
         // The collector runs as another user.
@@ -113,7 +113,7 @@ impl Families {
         );
         self.add(
             "trivy_ferry_dataset_in_place",
-            "Whether the target holds what was imported; absent if it was not checked.",
+            "Whether the target holds the imported data; absent if it was not checked.",
             in_place,
         );
         self.add(
@@ -192,7 +192,7 @@ impl Families {
         }
     }
 
-    /// Adds how the last run ended, from `news` or else from the earlier text.
+    /// Adds the metrics of the last run, from `news` or else from the earlier text.
     fn add_runs(&mut self, news: RunNews, earlier: &str, now: Timestamp) {
         let before = |name: &str| earlier.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         let kept = |name: &str| before(name).filter(|value| value.parse::<f64>().is_ok()).map(str::to_owned);
@@ -231,7 +231,7 @@ impl Families {
     }
 }
 
-/// Returns the date of what a target holds; `None` if it holds nothing, or something without a date.
+/// Returns the date of the data in a target; `None` if there is no data, or if it has no date.
 fn date_in_use(row: &ItemStatus) -> Option<Timestamp> {
     match is_in_place(row) {
         Some(false) => row.in_use,
@@ -239,7 +239,8 @@ fn date_in_use(row: &ItemStatus) -> Option<Timestamp> {
     }
 }
 
-/// Whether a target holds what was imported; `None` if it was not checked, or if other data is expected there.
+/// Whether a target holds the imported data; `None` if it was not checked, or if other data is
+/// expected there.
 fn is_in_place(row: &ItemStatus) -> Option<bool> {
     match row.state {
         DriftState::InPlace => Some(row.lost_tags.is_empty()),

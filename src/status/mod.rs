@@ -1,5 +1,5 @@
-//! `status`: how old the data in use is, what was received last, and whether it is still in place. Changes nothing but
-//! the metrics file.
+//! `status`: shows the age of the data in use, the last bundle, and whether the data is still in
+//! place. Changes nothing but the metrics file.
 
 pub(crate) mod clock_check;
 pub(crate) mod drift;
@@ -38,14 +38,14 @@ use crate::trust::log::{Event, LogEntry};
 use crate::trust::state::{Accepted, ImportState, ReceivedHeartbeat, Side, StateView, TargetState};
 use crate::util::clock;
 
-/// How long a rejection is shown.
+/// The time for which a rejection is shown.
 const LATELY: jiff::SignedDuration = jiff::SignedDuration::from_hours(7 * 24);
-/// How many of the last sequence numbers are checked for missing bundles.
+/// The number of latest sequence numbers that are checked for missing bundles.
 const COUNTED: u64 = 100;
-/// How many of the latest rejections are shown.
+/// The maximum number of latest rejections that are shown.
 const MAX_REJECTIONS: usize = 20;
 
-/// Reads the state of this host, and checks whether what was imported is still in place.
+/// Reads the state of this host, and checks whether the imported data is still in place.
 ///
 /// # Errors
 /// If the state has no imports or exports, or cannot be read. Errors about old or missing data are in the report.
@@ -118,23 +118,23 @@ fn nothing_known(imports: &[(String, ImportState)]) -> Error {
     let mut targets = imports.iter().flat_map(|(_, imports)| imports.targets.values()).peekable();
     if targets.peek().is_some() && targets.all(|of| of.forgotten.is_some()) {
         return Error::usage(
-            "every target that this host knows was retired with `trivy-ferry forget`",
-            "The next import into one of them shows it again.",
+            "every target of this host was retired with `trivy-ferry forget`",
+            "`status` shows a target again after the next import into it.",
         );
     }
     Error::usage(
-        "nothing was imported or exported here that this user knows of",
-        "Name the directory with --state-dir, or run the command as the user who imports.",
+        "nothing was imported or exported here, according to this user's state",
+        "Name the state directory with --state-dir, or run the command as the user who imports.",
     )
 }
 
-/// Returns when a bundle of each stream was last accepted, according to the log.
+/// Returns the time at which the last bundle of each stream was accepted, according to the log.
 fn last_accepted(log: &[LogEntry]) -> BTreeMap<String, Timestamp> {
     let accepted = log.iter().filter(|entry| entry.event == Event::Accepted);
     accepted.map(|entry| (entry.stream.clone(), entry.at)).collect()
 }
 
-/// Asks the registries what they hold. Returns the errors of those that could not be asked.
+/// Checks the data in the registries. Returns the errors of those that could not be checked.
 fn ask_registries(
     status: &mut StatusReport,
     remote: &RemoteOptions,
@@ -279,8 +279,8 @@ fn heartbeat(
     HeartbeatStatus { stream, heard: heard.clone(), here, not_in }
 }
 
-/// Returns what was rejected or given up within [`LATELY`] and not accepted since. A heartbeat counts as accepted once
-/// a later one of its stream was received.
+/// Returns the bundles and heartbeats that were rejected or given up within [`LATELY`] and not
+/// accepted since. A heartbeat counts as accepted once a later one of its stream was received.
 fn recent_rejections(
     log: Vec<LogEntry>,
     heartbeats: &[HeartbeatStatus],

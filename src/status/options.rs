@@ -1,4 +1,4 @@
-//! The options of `status`: what it checks, and what counts as an error.
+//! The options of `status`: the targets to check, and the limits.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use crate::remote::RemoteOptions;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 
-/// What [`status`](crate::status::status) checks.
+/// The options of [`status`](crate::status::status).
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct StatusOptions {
@@ -16,10 +16,11 @@ pub struct StatusOptions {
     pub max_age: Option<MaxAge>,
     /// The maximum age of a stream's last heartbeat.
     pub max_silence: Option<Age>,
-    /// How to reach registries, to check whether they still hold what was imported; `None` if they are not checked.
+    /// The connection to registries, to check whether they still hold the imported data; `None` if
+    /// they are not checked.
     pub registries: Option<RemoteOptions>,
     /// A file for metrics in the text format of Prometheus.
     pub metrics: Option<PathBuf>,
-    /// Where this host keeps its state; `None` for the default.
+    /// The state directory; `None` for the default.
     pub state_dir: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! The report of `status`: plain data. Knows neither how it was found nor how it is printed.
+//! The report of `status` as plain data. Other modules fill and print it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -39,10 +39,10 @@ pub struct StatusReport {
     /// The errors of targets that could not be read.
     #[serde(skip)]
     pub unseen: Vec<Error>,
-    /// Whether registries were asked.
+    /// Whether registries were checked.
     #[serde(skip)]
     pub asked: bool,
-    /// When something of a stream was last rejected, if nothing of it was accepted since.
+    /// The time of the last rejection in each stream in which nothing has been accepted since.
     #[serde(skip)]
     pub(crate) last_refused: BTreeMap<String, Timestamp>,
 }
@@ -59,7 +59,7 @@ pub struct TargetStatus {
     pub bundle: Option<AcceptedBundle>,
     /// The numbers of bundles that were never received.
     pub missing: Vec<u64>,
-    /// How many bundles were admitted with an override.
+    /// The number of bundles that were admitted with an override.
     pub overrides: usize,
     /// The last of them.
     pub last_override: Option<Override>,
@@ -69,13 +69,13 @@ pub struct TargetStatus {
     pub disk: Option<u64>,
     /// When a run last used it, successfully or not.
     pub used: Option<Timestamp>,
-    /// How that run failed here, if it did.
+    /// The failure of that run at this target, if it failed.
     pub failed: Option<Failure>,
-    /// When its floors were reset, if nothing was accepted since.
+    /// When its floors were reset, if nothing has been accepted since.
     pub floors_reset: Option<Timestamp>,
     /// Whether runs no longer use it. Old or missing data there is no error.
     pub retired: bool,
-    /// Whether other targets were used since, so that it may be retired.
+    /// Whether other targets have been used since, so that it may be retired.
     #[serde(skip)]
     pub lags: bool,
     /// Whether it has accepted anything.
@@ -87,7 +87,7 @@ pub struct TargetStatus {
 }
 
 impl TargetStatus {
-    /// Whether it has accepted anything, or the reason why not is known.
+    /// Whether it has accepted anything, has failed, or has had its floors reset.
     fn has_trace(&self) -> bool {
         self.accepted || self.failed.is_some() || self.floors_reset.is_some()
     }
@@ -106,7 +106,8 @@ impl TargetStatus {
         if !self.lags {
             return hint.into();
         }
-        format!("{hint} If no run uses it any more, retire it: {}", self.forget_command())
+        let hint = hint.trim_end_matches('.');
+        format!("{hint}; if runs no longer use it, retire it: {}", self.forget_command())
     }
 
     /// The last bundle that it accepted, for messages.
@@ -155,7 +156,7 @@ pub struct RecentRejection {
     pub(crate) stream: String,
     /// Its file name.
     pub bundle: Option<String>,
-    /// Why it was rejected.
+    /// The reason for the rejection.
     pub why: String,
     /// Whether it stayed incomplete until trivy-ferry stopped waiting.
     pub given_up: bool,
@@ -185,11 +186,11 @@ pub struct ItemStatus {
     /// created. For a database that no bundle contained, its own date.
     #[serde(serialize_with = "crate::util::text::serialize_second")]
     pub accepted: Timestamp,
-    /// The date of what the target holds now, if it was checked and has a date.
+    /// The date of the data that the target holds now, if it was checked and has a date.
     #[serde(serialize_with = "crate::util::text::serialize_optional_second")]
     pub in_use: Option<Timestamp>,
-    /// Whether `in_use` is the date of a manifest: the registry holds other data, and no import has read when that was
-    /// built.
+    /// Whether `in_use` is the date of a manifest: the registry holds other data, and no import has
+    /// read the build time of that data.
     pub manifest_date: bool,
     /// Whether it is still in place.
     pub state: DriftState,

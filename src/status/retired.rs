@@ -1,7 +1,7 @@
 //! Finds the targets that runs no longer use, from the state alone.
 //!
-//! The target of a dead job looks much the same, so one run without a target is not enough. `forget` retires a target
-//! at once.
+//! A target whose job has stopped looks almost like a target that was removed from a job, so one
+//! run without a target is not enough. `forget` retires a target at once.
 
 use std::collections::BTreeMap;
 
@@ -10,29 +10,30 @@ use jiff::{SignedDuration, Timestamp};
 use crate::delivery::target_id::TargetId;
 use crate::trust::state::TargetState;
 
-/// How long other targets are used before a target counts as retired.
+/// The time for which other targets are used before a target counts as retired.
 const UNUSED: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// How long other targets are used before a target that their runs omit counts as retired. A manual import into one of
-/// two caches does not mean that the other is unused.
+/// The time for which other targets are used before a target that their runs omit counts as
+/// retired. A manual import into one of two caches does not mean that the other is unused.
 const LEFT_OUT: SignedDuration = SignedDuration::from_hours(3 * 24);
-/// How many bundles other targets accept before a target that their runs omit, or whose directory is gone, counts as
-/// retired.
+/// The number of bundles that other targets accept before a target that their runs omit, or whose
+/// directory is gone, counts as retired.
 const BUNDLES: usize = 2;
-/// How long other targets are used before the errors of a target say how to retire it.
+/// The time for which other targets are used before the errors of a target say how to retire it.
 const HINT: SignedDuration = SignedDuration::from_hours(25);
 
-/// How a target compares with the others of its stream.
+/// The use of a target, compared with the others of its stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     /// Whether runs no longer use it.
     pub(crate) retired: bool,
-    /// Whether other targets were used since, so that it may be retired.
+    /// Whether other targets have been used since, so that it may be retired.
     pub(crate) lags: bool,
 }
 
-/// Compares a target with the others of its stream. It is retired if others have accepted [`BUNDLES`] newer bundles and
-/// either its directory is gone, or runs of the same targets have omitted it for [`LEFT_OUT`]; or if others are used
-/// [`UNUSED`] longer. One run is not enough: the last bundle may have been imported again to repair one target.
+/// Compares a target with the others of its stream. It is retired if others have accepted
+/// [`BUNDLES`] newer bundles and either its directory is gone, or runs of the same targets have
+/// omitted it for [`LEFT_OUT`]; or if others are used for [`UNUSED`] longer. One run is not enough:
+/// the last bundle may have been imported again to repair one target.
 pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Timestamp) -> Usage {
     let mut usage = Usage::default();
     let Some((of, used)) = targets.get(name).and_then(|of| Some((of, last_use(of, now)?))) else {
@@ -50,7 +51,8 @@ pub(crate) fn usage(name: &str, targets: &BTreeMap<String, TargetState>, now: Ti
     usage
 }
 
-/// Returns when a target was last used. A clock that was fast must not make all others look unused.
+/// Returns the time at which a target was last used. A clock that was fast must not make all others
+/// look unused.
 fn last_use(of: &TargetState, now: Timestamp) -> Option<Timestamp> {
     let used = of.used.or_else(|| Some(of.last.as_ref()?.created));
     used.map(|used| used.min(now))
@@ -63,7 +65,7 @@ fn is_gone(name: &str) -> bool {
     })
 }
 
-/// Returns how many bundles `other` has accepted since the last bundle of `of`.
+/// Returns the number of bundles that `other` has accepted since the last bundle of `of`.
 fn newer_bundles(of: &TargetState, other: &TargetState) -> usize {
     let last = of.seen.last();
     let known = other.seen.iter().position(|seen| Some(seen) == last);
@@ -97,14 +99,15 @@ mod tests {
     fn a_target_is_retired_only_on_good_grounds() {
         let (day, later) = ("2026-11-20T02:00:00Z", "2026-11-29T02:00:00Z");
         let a = "registry:a";
-        // Two jobs, of which one may have died: not certain enough.
+        // Two jobs, one of which may have stopped: not certain enough.
         assert_eq!(retired(state(day, &[], 3), state(later, &[], 9), a), (false, true));
         // A minute later, as every night.
         assert_eq!(retired(state(day, &[], 3), state("2026-11-20T02:01:00Z", &[], 3), a), (false, false));
         // One job, which omits it now.
         assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[], 9), a), (true, true));
         assert!(!retired(state(day, &["registry:b"], 3), state(later, &[a], 9), a).0);
-        // Two imports by hand into the other, two hours apart; then a day short of, and at, the limit.
+        // Imports by hand into the other target: after 2 hours, 1 day before the limit, 1 second
+        // before the limit, and at the limit.
         let beside = || state(day, &["registry:b"], 3);
         for (used, is_retired) in [
             ("2026-11-20T04:00:00Z", false),
@@ -114,7 +117,7 @@ mod tests {
         ] {
             assert_eq!(retired(beside(), state(used, &[], 5), a).0, is_retired, "{used}");
         }
-        // One bundle went into the other alone.
+        // Only the other target accepted one more bundle.
         assert!(!retired(state(day, &["registry:b"], 3), state(later, &[], 4), a).0);
         assert!(retired(state(day, &["registry:b"], 3), state(later, &[], 5), a).0);
         // Long ago.
@@ -130,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn what_an_older_program_wrote_is_judged_by_its_last_bundle() {
+    fn a_target_without_a_time_of_use_is_judged_by_its_last_bundle() {
         let mut old = state(NOW, &[], 3);
         old.used = None;
         assert_eq!(
             retired(old.clone(), state(NOW, &[], 9), "registry:a"),
             (false, false),
-            "nothing is known"
+            "the last use is unknown"
         );
         old.last = Some(crate::trust::state::Accepted {
             identity: Digest::of(b"x"),

@@ -66,7 +66,7 @@ pub(crate) fn absent(status: &StatusReport, max_age: &MaxAge) -> Vec<Error> {
             judged.push(&target.target);
             errors.push(target.rejected(
                 rejection(),
-                "Import a bundle that has it, or remove it from --max-age. --target checks a single target.",
+                "Import a bundle that has it, remove it from --max-age, or check a single target with --target.",
             ));
         }
     }

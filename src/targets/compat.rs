@@ -1,5 +1,5 @@
-//! Rewrites manifests for registries that reject those of upstream: Quay rejects configurations with a type of their
-//! own, Harbor empty configurations, and GitLab artifact types.
+//! Rewrites manifests for registries that reject those of upstream: Quay rejects configurations with a custom type,
+//! Harbor rejects empty configurations, and GitLab rejects artifact types.
 //!
 //! The layers keep their digests, so Trivy unpacks the same data. Trivy reads neither the configuration nor the
 //! artifact type (v0.74.0, pkg/oci). The digest of the manifest changes. The result depends only on the bytes of
@@ -65,7 +65,7 @@ impl Compat {
     /// `None` if every registry accepts the document unchanged.
     ///
     /// # Errors
-    /// If the bytes are neither. The text is the reason.
+    /// If the document is neither a manifest nor an index, or is larger than 1 MiB. The text is the reason.
     pub fn of_image(
         document: &[u8],
         known: &BTreeMap<Digest, (Digest, u64)>,
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_an_image_only_what_a_registry_refuses_is_rewritten() {
+    fn only_documents_that_a_registry_rejects_are_rewritten() {
         let none = BTreeMap::new();
         let manifest = |config: &str, artifact: bool| {
             let mut value = json!({

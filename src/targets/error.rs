@@ -10,7 +10,8 @@ use crate::digest::Digest;
 use crate::remote::{RemoteError, Unreachable};
 use crate::util::text;
 
-/// The reason why a target could not store, show or restore a dataset. Paths begin as the caller gave them.
+/// The reason why a target could not store, show or restore a dataset. Each path begins with the one that the caller
+/// passed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
@@ -46,7 +47,9 @@ pub enum TargetError {
         size: u64,
     },
     /// There is no home directory to derive Trivy's cache from.
-    #[error("no cache directory is named, and neither XDG_CACHE_HOME nor HOME is set to derive Trivy's from")]
+    #[error(
+        "no cache directory is named, and Trivy's default is unknown because neither XDG_CACHE_HOME nor HOME is set"
+    )]
     NoCacheDirectory,
     /// The directory for a settings file does not exist.
     #[error("the directory {path} for the settings file does not exist", path = .path.display())]
@@ -78,7 +81,7 @@ pub enum TargetError {
         /// The path.
         path: PathBuf,
     },
-    /// A symbolic link in the target, or one that others can change.
+    /// A symbolic link in the target, or one that is writable by others.
     #[error("{} is or contains a symbolic link that is not followed, because it is in the target or writable by others", .path.display())]
     Symlink {
         /// The link.
@@ -128,7 +131,7 @@ pub enum TargetError {
         /// The time that the switch has waited.
         waited: Duration,
     },
-    /// There is too little free space, as a check before the first write found.
+    /// A check before the first write found too little free space.
     #[error("unpacking needs {} in {}, but only {} are free", text::format_size(*.needed), .path.display(), text::format_size(*.available))]
     Space {
         /// A directory on the file system.
@@ -140,7 +143,7 @@ pub enum TargetError {
         /// The hint.
         advice: String,
     },
-    /// There are too few free inodes, as a check before the first write found.
+    /// A check before the first write found too few free inodes.
     #[error("unpacking needs {needed} inodes in {}, but only {available} are free", .path.display())]
     Inodes {
         /// A directory on the file system.

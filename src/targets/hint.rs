@@ -10,16 +10,16 @@ impl Hint for TargetError {
         match self {
             TargetError::Remote(error) => error.hint(),
             TargetError::UploadAddress { host, .. } => format!(
-                "The registry does not know its own address: let the proxy at {host} forward Host and X-Forwarded-Proto to it, or set its external URL."
+                "The registry uses a wrong external address: let the proxy at {host} forward Host and X-Forwarded-Proto to it, or set its external URL."
             ),
             TargetError::ReadBack { .. } => {
-                "Something else pushes to this tag, or a cache in front of the registry answers for it. Find out which, then run the command again.".into()
+                "Find out whether another program pushes to this tag or a cache in front of the registry returns an old answer, then run the command again.".into()
             }
             TargetError::DamagedBlob { .. } => {
                 "Delete the blob or the repository with the tools of the registry, then run the command again.".into()
             }
             TargetError::NoCacheDirectory => "Name it with --cache-dir DIR.".into(),
-            TargetError::NoDirectory { .. } => "The data was imported. Create the directory, or name another one.".into(),
+            TargetError::NoDirectory { .. } => "Create the directory, or name another one; the data itself was imported.".into(),
             TargetError::WebRootDenied { .. } => {
                 "Run the command as its owner, or allow this user to write there.".into()
             }
@@ -42,24 +42,24 @@ impl Hint for TargetError {
             TargetError::Owner { uid, .. } => format!("Run the import as root or as user {uid}, or omit --owner."),
             TargetError::Locked { .. } => "Wait until it has finished, then run the command again.".into(),
             TargetError::ScanLock { .. } => {
-                "Nothing was changed. Run the import again after the scan, or end the process that holds the lock (fuser shows it).".into()
+                "Run the import again after the scan, or end the process that holds the lock (fuser shows it); nothing was changed.".into()
             }
             TargetError::Space { advice, .. } => advice.clone(),
             TargetError::Inodes { .. } => {
                 "Remove small files there, or name a --cache-dir on another file system.".into()
             }
             TargetError::Full { .. } => {
-                "The old data is still in place. Free space or skip a dataset with --skip, then run the import again.".into()
+                "Free space or skip a dataset with --skip, then run the import again; the old data is still in place.".into()
             }
             TargetError::Permission { .. } => {
-                "Run the command as the owner of the directory or as root (with --owner for the user who scans). If users of one group share it, make all of it writable for the group, and its directories setgid.".into()
+                "Run the command as the owner of the directory or as root (with --owner for the user who scans); if a group shares the directory, make all of it writable for the group, and its directories setgid.".into()
             }
             TargetError::ReadOnly { .. } => "Mount it writable for the import, or name another --cache-dir.".into(),
             TargetError::MountInside { path } => of_mount_inside(path),
             TargetError::Unfinished { .. } => {
                 "Fix the cause and run the import again: it first finishes this switch.".into()
             }
-            TargetError::Content { .. } => "Nothing was changed. Get a new bundle from the connected side.".into(),
+            TargetError::Content { .. } => "Get a new bundle from the connected side; nothing was changed.".into(),
             TargetError::Exists { advice, .. } => (*advice).into(),
             TargetError::Value { .. } => {
                 "Use a path without spaces, quotes and dollar signs, or set the variable yourself.".into()

@@ -1,7 +1,7 @@
 //! Targets: the destinations of datasets on the air-gapped side.
 //!
-//! This module knows datasets and how Trivy stores them. It knows neither bundles nor signatures. Its functions
-//! block.
+//! This module handles datasets in the form in which Trivy stores them. It depends neither on bundles nor on
+//! signatures. Its functions block.
 //!
 //! - [`cache`]: the cache directory of Trivy.
 //! - [`web_root`]: files for a web server.

@@ -3,7 +3,7 @@
 //! Each repository is a directory with the name of the dataset. It contains the archive under a stable name
 //! ([`vex_copy::archive_name`]), the same archive under its digest, the previous archive under its digest, and
 //! `.well-known/vex-repository.json`, which is replaced last. Every file is written under a temporary name and
-//! renamed, so that a reader gets the old or the new one. This module does not know bundles.
+//! renamed, so that a reader gets the old or the new one. This module does not depend on bundles.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -27,7 +27,7 @@ pub struct WebRoot {
     dir: Dir,
     owner: Option<Owner>,
     keep_previous: bool,
-    /// `None` for reading.
+    /// The lock; `None` for reading.
     _lock: Option<HeldLock>,
 }
 
@@ -151,7 +151,7 @@ impl WebRoot {
         if needed <= available {
             return Ok(());
         }
-        let advice = format!("Nothing was changed. Free {} there.", text::format_size(needed - available));
+        let advice = format!("Free {} there; nothing was changed.", text::format_size(needed - available));
         Err(TargetError::Space { path: self.dir.path().into(), needed, available, advice })
     }
 
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_takes_the_place_of_the_one_before_which_is_kept() {
+    fn a_copy_replaces_the_previous_one_which_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let root = WebRoot::open(dir.path(), true).unwrap();
         let (one, two, three) = (copy(b"one", "main"), copy(b"two", "main"), copy(b"three", "other"));
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_sees_the_old_or_the_new_wherever_it_stops() {
+    fn a_reader_gets_the_old_or_the_new_copy_after_every_kill() {
         let (one, two) = (copy(b"one", "main"), copy(b"two", "main"));
         for steps in 0..100 {
             let dir = tempfile::tempdir().unwrap();
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_put_there_stays() {
+    fn files_that_trivy_ferry_did_not_write_stay() {
         let dir = tempfile::tempdir().unwrap();
         let root = WebRoot::open(dir.path(), false).unwrap();
         put(&root, b"one", &copy(b"one", "main")).unwrap();

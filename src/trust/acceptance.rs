@@ -1,6 +1,6 @@
 //! Acceptance: decides whether a bundle with a valid signature may be used here and now.
 //!
-//! Pure rules: they know the bundle's claims, the state of earlier imports and the time, but no files, targets or
+//! The rules depend on the bundle's claims, the state of earlier imports and the time, but not on files, targets or
 //! networks. A signature proves who made a bundle. These rules reject a replayed old bundle, one of two bundles with
 //! the same creation time, a bundle of another stream, and an expired bundle.
 
@@ -11,7 +11,7 @@ use crate::digest::Digest;
 use crate::trust::error::Rejection;
 use crate::trust::state::{Accepted, ImportState, ReceivedHeartbeat, TargetState};
 
-/// How far a bundle's creation time may be ahead of this host's clock.
+/// The time by which a bundle's creation time may be ahead of this host's clock.
 pub const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_hours(24);
 
 /// The claims of a bundle that acceptance depends on.
@@ -33,7 +33,7 @@ pub struct BundleCandidate {
     pub missing_items: Vec<MissingItem>,
 }
 
-/// What this import accepts.
+/// The rules by which this import accepts bundles.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// The one stream that is accepted.
@@ -46,7 +46,7 @@ pub struct Policy {
     pub allow_expired: bool,
 }
 
-/// How a bundle was admitted.
+/// The admission of a bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Admission {
     /// Whether it is the first bundle of this stream that this target accepts.
@@ -102,10 +102,10 @@ pub fn present(system: Timestamp, state: &TargetState) -> Timestamp {
 /// Judges a bundle for one target.
 ///
 /// # Errors
-/// [`Rejection::Stream`] if it is of another stream; [`Rejection::Future`] if it was created more than a day
-/// after now; [`Rejection::Expired`] if it has expired; [`Rejection::Rollback`] if it is older than the last
-/// one accepted; [`Rejection::Equivocation`] if it has the same creation time but different content. A flag
-/// of the policy overrides each, except the first.
+/// [`Rejection::Stream`] if it is of another stream; [`Rejection::Future`] if it was created more
+/// than 24 h after now; [`Rejection::Expired`] if it has expired; [`Rejection::Rollback`] if it is
+/// older than the last one accepted; [`Rejection::Equivocation`] if it has the same creation time
+/// but different content. A flag of the policy overrides each, except the first.
 pub fn admit(
     candidate: &BundleCandidate,
     state: &TargetState,
@@ -167,8 +167,8 @@ pub fn admit(
 /// Records a heartbeat. It changes no floor.
 ///
 /// # Errors
-/// [`Rejection::Future`] if it was made more than a day after now; [`Rejection::Late`] if it is no newer than
-/// the last one, unless that one is ahead of this host's clock.
+/// [`Rejection::Future`] if it was made more than 24 h after now; [`Rejection::Late`] if it is no
+/// newer than the last one, unless that one is ahead of this host's clock.
 pub fn receive_heartbeat(
     state: &mut ImportState,
     name: &str,
@@ -201,15 +201,15 @@ fn gap(last: Option<u64>, next: Option<u64>) -> Option<(u64, u64)> {
 pub enum DatasetDecision {
     /// It may be installed.
     Accept,
-    /// It is older than what this target has or had, and is skipped.
+    /// It is older than the data that this target has or had, and is skipped.
     Older {
         /// The date of the newer data.
         floor: Timestamp,
     },
 }
 
-/// Judges one dataset by its date. `floor` is the newest date that was accepted before or, if nothing was, the date of
-/// what the target holds.
+/// Judges one dataset by its date. `floor` is the newest date that was accepted before or, if
+/// nothing was, the date of the target's data.
 pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> DatasetDecision {
     match (updated_at, floor) {
         (Some(date), Some(floor)) if date < floor => DatasetDecision::Older { floor },
@@ -217,7 +217,8 @@ pub fn judge(updated_at: Option<Timestamp>, floor: Option<Timestamp>) -> Dataset
     }
 }
 
-/// Records what was accepted. Called after activation, so that a run that was killed earlier can be repeated.
+/// Records an accepted bundle and its datasets. Called after activation, so that a run that was
+/// killed earlier can be repeated.
 pub fn record(
     state: &mut TargetState,
     candidate: &BundleCandidate,
@@ -225,7 +226,7 @@ pub fn record(
     datasets: impl IntoIterator<Item = (String, Option<Timestamp>)>,
     system: Timestamp,
 ) {
-    /// Enough for years of weekly bundles. The floors cover older identities.
+    /// The limit of identities, which lasts for years of weekly bundles. The floors cover older identities.
     const MAX: usize = 256;
     let rollback = admission.by_override(ROLLBACK);
     let future = admission.by_override(FUTURE);
@@ -276,8 +277,8 @@ fn keep_newest<T>(list: &mut Vec<T>, most: usize) {
     list.drain(..list.len().saturating_sub(most));
 }
 
-/// Returns the date of what a target holds, as a floor. `None` if the date is in the future: in a target that others
-/// can write to, it must not block genuine data.
+/// Returns the date of a target's data, as a floor. `None` if the date is in the future: in a
+/// target that others can write to, it must not block genuine data.
 pub(crate) fn believable(was: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
     was.filter(|date| date.duration_since(now) <= CLOCK_TOLERANCE)
 }
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_bundle_is_admitted_and_the_same_again_too() {
+    fn a_newer_bundle_and_a_known_one_are_admitted() {
         let (old, new) =
             (candidate("2026-11-14T09:00:00Z", "a", None), candidate("2026-11-21T09:00:00Z", "b", None));
         assert!(verdict(&old, &TargetState::default()).unwrap().first);
@@ -347,7 +348,7 @@ mod tests {
         state.floors.insert("trivy-db-2".into(), time("2026-11-20T06:00:00Z"));
         let dated = [("trivy-db-2".to_owned(), Some(time("2026-11-13T06:00:00Z")))];
         record(&mut state, &older, &admission, dated, time(NOW));
-        assert_eq!(state.last.unwrap().created, older.created, "the floor is lowered to what was admitted");
+        assert_eq!(state.last.unwrap().created, older.created, "the floor is lowered to this bundle");
         assert_eq!(state.floors["trivy-db-2"], time("2026-11-13T06:00:00Z"));
         assert_eq!(state.overrides.len(), 1);
     }
@@ -367,9 +368,9 @@ mod tests {
             receive_heartbeat(&mut state, "h", heard, time(NOW)).map(|()| state.targets.len())
         };
         assert_eq!(heard("2026-11-21T09:00:00Z"), Ok(0));
-        assert!(matches!(heard("2026-11-21T09:00:00Z"), Err(Rejection::Late { .. })), "played back");
+        assert!(matches!(heard("2026-11-21T09:00:00Z"), Err(Rejection::Late { .. })), "replayed");
         assert!(matches!(heard("2026-11-20T09:00:00Z"), Err(Rejection::Late { .. })));
-        assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Rejection::Future { .. })), "would hide silence");
+        assert!(matches!(heard("2029-01-01T00:00:00Z"), Err(Rejection::Future { .. })), "ahead of the clock");
         assert_eq!(heard("2026-11-21T10:00:00Z"), Ok(0));
         // It was received while both clocks were fast.
         state.heard.as_mut().unwrap().created = time("2026-12-24T00:00:00Z");
@@ -386,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_future_is_rejected_and_never_raises_a_floor() {
+    fn a_bundle_from_the_future_is_rejected_and_never_raises_a_floor() {
         let future = candidate("2036-01-01T00:00:00Z", "a", None);
         assert!(matches!(verdict(&future, &TargetState::default()), Err(Rejection::Future { .. })));
         let nearly = candidate("2026-11-22T11:59:00Z", "b", None);
@@ -428,14 +429,14 @@ mod tests {
         let twin = candidate("2026-11-04T00:00:00Z", "4b", Some(2));
         assert!(
             matches!(verdict(&twin, &state), Err(Rejection::Equivocation { .. })),
-            "late is older, not equal"
+            "a late bundle is older than the last one"
         );
         let restarted = candidate("2026-11-05T00:00:00Z", "r", Some(1));
         assert_eq!(verdict(&restarted, &state).unwrap().gap, None);
     }
 
     #[test]
-    fn after_a_rollback_nothing_that_came_is_missed() {
+    fn after_a_rollback_no_received_bundle_is_reported_as_missing() {
         let bundles =
             [1, 2, 3].map(|n| candidate(&format!("2026-11-0{n}T00:00:00Z"), &n.to_string(), Some(n)));
         let mut state = after(&bundles[..2]);
@@ -451,6 +452,6 @@ mod tests {
         assert_eq!(judge(new, old), DatasetDecision::Accept);
         assert_eq!(judge(new, new), DatasetDecision::Accept);
         assert_eq!(judge(old, new), DatasetDecision::Older { floor: new.unwrap() });
-        assert_eq!(judge(None, new), DatasetDecision::Accept, "checks carry no date of their own");
+        assert_eq!(judge(None, new), DatasetDecision::Accept, "checks have no date");
     }
 }

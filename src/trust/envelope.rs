@@ -2,12 +2,12 @@
 //!
 //! A signature covers the pre-authentication encoding of a payload and its type, so that a signature over
 //! one kind of document is not valid for another. The key identifiers in an envelope are hints that anyone
-//! can write. What counts is which trusted key verifies.
+//! can write. Only the trusted keys that verify a signature count.
 //!
-//! Two types keep unverified and verified payloads apart. An [`Envelope`] is what a file says; no key signs
-//! it. A [`Verified`] payload has one of this program's types and the signature of a trusted key. Only a
-//! payload that this program made ([`Envelope::signed`]) or verified ([`Verified::countersigned`]) becomes
-//! a [`Message`], and a [`Signer`] takes nothing else.
+//! Two types keep unverified and verified payloads apart. An [`Envelope`] is the unverified content
+//! of a file. A [`Verified`] payload has one of this program's types and the signature of a trusted
+//! key. Only a payload that this program made ([`Envelope::signed`]) or verified
+//! ([`Verified::countersigned`]) becomes a [`Message`], and a [`Signer`] accepts nothing else.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ use crate::trust::signer::Signer;
 use crate::util::json;
 use crate::util::text::Unverified;
 
-/// The signatures for which an envelope leaves room.
+/// The number of signatures that an envelope has room for.
 pub const MAX_SIGNATURES: usize = 8;
 
 /// A payload of a known type that trusted keys signed: exactly the bytes that their signatures cover.
@@ -71,7 +71,7 @@ impl Verified {
     }
 }
 
-/// Why a verified payload got no further signature.
+/// The reason why a verified payload got no further signature.
 #[derive(Debug, thiserror::Error)]
 pub enum CountersignError {
     /// The stored envelope is no longer the one that was verified.
@@ -128,7 +128,7 @@ struct WireSignature<'a> {
     sig: Cow<'a, str>,
 }
 
-/// Why bytes are not an envelope.
+/// The reason why bytes are not an envelope.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NotAnEnvelope(Unverified);
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_verified_is_countersigned() {
+    fn only_a_verified_payload_is_countersigned() {
         let (a, b) = (SigningKey::generate().unwrap(), SigningKey::generate().unwrap());
         let stored = signed(&[&a]);
         let verified = stored.clone().verify(TYPE, [&a.public()]).unwrap();
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_exactly_eight() {
+    fn an_envelope_has_room_for_exactly_eight_signatures() {
         let keys: Vec<_> = (0..9).map(|_| SigningKey::generate().unwrap()).collect();
         let capacity = Envelope::capacity(TYPE, 7);
         assert_eq!(capacity % 512, 0);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_envelope_claims_is_cut() {
+    fn long_claims_of_an_envelope_are_cut() {
         let claims = |keyid: &str, count: usize| {
             let one = serde_json::json!({ "keyid": keyid, "sig": "" });
             let json =

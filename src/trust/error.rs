@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 
 use crate::digest::Digest;
-use crate::util::text::{escape, format_distinct, format_minute, format_second, format_size};
+use crate::util::text::{escape, format_count, format_distinct, format_minute, format_second, format_size};
 
-/// A key, a trust directory or the state cannot be used.
+/// The reason why a key, a trust directory or the state cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustError {
     /// A file could not be read or written.
     #[error("{path} cannot be used: {error}")]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The error of the system.
         error: std::io::Error,
@@ -22,19 +22,27 @@ pub enum TrustError {
     /// The file is not a key of the kind that is wanted.
     #[error("{path} is not {wanted}: {why}")]
     NotAKey {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The kind of key that is wanted.
         wanted: &'static str,
-        /// What is wrong with it.
+        /// The reason.
+        why: String,
+    },
+    /// The file that requires a number of signers has no valid number.
+    #[error("{path} does not require a number of signers: {why}")]
+    NotANumber {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
         why: String,
     },
     /// The private key is encrypted, and no passphrase or a wrong one was given.
     #[error("{path} is encrypted, and {why}")]
     Passphrase {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// The reason: no passphrase or a wrong one.
         why: String,
     },
     /// The signing command failed.
@@ -42,13 +50,13 @@ pub enum TrustError {
     Signer {
         /// The command.
         command: String,
-        /// What happened.
+        /// The reason.
         why: String,
     },
     /// A signer of another program failed; [`Signer`](crate::Signer) implementations return it.
     #[error("the signature could not be made: {why}")]
     Signing {
-        /// What happened.
+        /// The reason.
         why: String,
     },
     /// A signer returned a signature that its own key does not verify.
@@ -66,21 +74,21 @@ pub enum TrustError {
     /// A key file exists; it is never overwritten.
     #[error("{path} exists already, and a key is never overwritten")]
     Exists {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// Another key is trusted under this name.
     #[error("another key is trusted as {path} already")]
     NameTaken {
-        /// Which file.
+        /// The file.
         path: PathBuf,
     },
     /// A file or directory that trust depends on is writable by others.
     #[error("{path} is writable by others ({why}), so it cannot be trusted")]
     Writable {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// By whom, and how.
+        /// The reason: the owner or the mode.
         why: String,
     },
     /// There is no trusted key at all.
@@ -90,11 +98,11 @@ pub enum TrustError {
         looked_in: Vec<PathBuf>,
     },
     /// More signatures are required than keys are trusted.
-    #[error("{wanted} different keys must sign, and {}", trusted_here(*.have, .stream.as_deref(), .limited))]
+    #[error("{} must sign, and {}", format_count(*.wanted as usize, "different key"), trusted_here(*.have, .stream.as_deref(), .limited))]
     FewKeys {
-        /// How many must sign.
+        /// The number of keys that must sign.
         wanted: u32,
-        /// How many are trusted for the stream, or for any one stream.
+        /// The number of keys that are trusted for the stream, or for any one stream.
         have: usize,
         /// The stream, if it is known.
         stream: Option<String>,
@@ -104,31 +112,31 @@ pub enum TrustError {
     /// The state is damaged or has an unknown form.
     #[error("the state in {path} cannot be read: {why}")]
     State {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// A newer version of the program wrote the state.
-    #[error("the state in {path} is of format {format}, and this version (trivy-ferry {}) knows formats up to {known}", env!("CARGO_PKG_VERSION"))]
+    #[error("the state in {path} is of format {format}, and this version (trivy-ferry {}) supports formats up to {known}", env!("CARGO_PKG_VERSION"))]
     NewerState {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// Its format.
         format: u32,
-        /// The newest format that is known.
+        /// The newest supported format.
         known: u32,
     },
     /// The state would be larger than the size limit.
     #[error("the state in {path} would be larger than {}", format_size(*most))]
     StateFull {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// The limit, in bytes.
         most: u64,
     },
-    /// Another run has held the lock of the state for a minute.
-    #[error("another run has held the state in {path} for a minute")]
+    /// Another run has held the lock of the state for 60 s.
+    #[error("another run has held the state in {path} for 60 s")]
     StateHeld {
         /// The state directory.
         path: PathBuf,
@@ -141,7 +149,8 @@ pub enum TrustError {
     },
 }
 
-/// Why a bundle with a valid signature is not accepted, or why data in use is not acceptable.
+/// The reason why a bundle with a valid signature is not accepted, or data in use is not
+/// acceptable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Rejection {
@@ -177,22 +186,23 @@ pub enum Rejection {
         /// The identity of the one accepted before.
         accepted: Digest,
     },
-    /// The bundle was created more than a day after now.
-    #[error("{bundle} was created {}, more than a day after this host's clock ({})", format_minute(*.created), format_minute(*.now))]
+    /// The bundle was created more than 24 h after now.
+    #[error("{bundle} was created {}, more than 24 h after this host's clock ({})", format_minute(*.created), format_minute(*.now))]
     Future {
         /// The bundle's file name.
         bundle: String,
         /// When it was created.
         created: Timestamp,
-        /// What this host's clock says.
+        /// The time of this host's clock.
         now: Timestamp,
     },
-    /// This host's clock is behind the time of something that this host has accepted or logged.
+    /// This host's clock is behind the time of a bundle, heartbeat or line that this host has
+    /// recorded.
     #[error("this host's clock says {}, but {what} is dated {}", format_minute(*.now), format_minute(*.evidence))]
     ClockBehind {
-        /// What this host's clock says.
+        /// The time of this host's clock.
         now: Timestamp,
-        /// What is ahead of it.
+        /// The item that is ahead of it.
         what: String,
         /// Its time.
         evidence: Timestamp,
@@ -204,11 +214,11 @@ pub enum Rejection {
     AheadOfClock {
         /// The dataset.
         dataset: String,
-        /// Where it came from.
+        /// The source that it came from.
         source_name: String,
         /// Its date.
         updated_at: Timestamp,
-        /// What this host's clock says.
+        /// The time of this host's clock.
         now: Timestamp,
     },
     /// The stream's last bundle is dated so far ahead of this host's clock that importers would reject the next one.
@@ -216,7 +226,7 @@ pub enum Rejection {
     LastExportAhead {
         /// When the last bundle was created.
         last: Timestamp,
-        /// What this host's clock says.
+        /// The time of this host's clock.
         now: Timestamp,
     },
     /// The heartbeat is not newer than the last one.
@@ -238,7 +248,7 @@ pub enum Rejection {
         last: Option<Timestamp>,
     },
     /// A heartbeat announced a bundle that was not received.
-    #[error("the bundle of stream {stream:?} of {} has not come{}", format_minute(*.created), into(.not_in))]
+    #[error("the bundle of stream {stream:?} of {} was not imported{}", format_minute(*.created), into(.not_in))]
     NotHere {
         /// The stream.
         stream: String,
@@ -268,7 +278,7 @@ pub enum Rejection {
     OlderThanSigned {
         /// The dataset.
         dataset: String,
-        /// Where it came from.
+        /// The source that it came from.
         source_name: String,
         /// Its date.
         updated_at: Timestamp,
@@ -280,9 +290,9 @@ pub enum Rejection {
     Suspect {
         /// The dataset.
         dataset: String,
-        /// Where it came from.
+        /// The source that it came from.
         source_name: String,
-        /// What is suspicious about it.
+        /// The reason for the suspicion.
         why: String,
     },
     /// The target lacks a dataset, and the bundle's version is older than the one accepted before.
@@ -295,7 +305,7 @@ pub enum Rejection {
         /// The date of the version that was accepted before.
         floor: Timestamp,
     },
-    /// The image's tag names something that trivy-ferry did not push.
+    /// The image's tag names a manifest that trivy-ferry did not push.
     #[error("{image} is not pushed: {reference} names {found}, which trivy-ferry did not set")]
     ForeignTag {
         /// The image's name.
@@ -334,7 +344,7 @@ pub enum Rejection {
         dataset: String,
     },
     /// A dataset is older than `--max-age` allows.
-    #[error("{dataset} is of {}, {age} old, and --max-age allows {allowed}", format_minute(*.updated_at))]
+    #[error("{dataset} of {} is {age} old, and --max-age allows {allowed}", format_minute(*.updated_at))]
     TooOld {
         /// The dataset.
         dataset: String,

@@ -1,5 +1,5 @@
-//! The log of exports: what this host signed, with which key, and where the data came from. It has one line of JSON
-//! per bundle, and is append-only.
+//! The log of exports: records the bundles that this host signed, the keys, and the sources of the
+//! data. It has one line of JSON per bundle, and is append-only.
 //!
 //! The log is in the state directory. No decision depends on it.
 
@@ -58,11 +58,11 @@ pub struct ExportLogEntry {
 pub struct SignedItem {
     /// Its reference name, such as `trivy-db-2`, or the name of an image.
     pub name: String,
-    /// Where it was fetched from.
+    /// The source from which it was fetched.
     pub source: String,
     /// The digest of its manifest.
     pub digest: Digest,
-    /// When upstream built it, if it says so.
+    /// When upstream built it, if known.
     #[serde(
         skip_serializing_if = "Option::is_none",
         serialize_with = "crate::util::text::serialize_optional_second"

@@ -20,7 +20,7 @@ const KDF_ROUNDS: u32 = 600_000;
 /// The largest key file that is read, in bytes.
 pub const MAX_PEM: u64 = 64 << 10;
 
-/// The identifier of a public key: the sha256 of its SubjectPublicKeyInfo in DER. This computes it too:
+/// The identifier of a public key: the sha256 of its SubjectPublicKeyInfo in DER. The following command computes it too:
 /// `openssl pkey -pubin -in ferry.pub -outform DER | sha256sum`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(Digest);
@@ -72,7 +72,7 @@ pub struct PublicKey(VerifyingKey);
 
 impl PublicKey {
     /// Reads the first `PUBLIC KEY` block of a PEM text. A byte-order mark and Windows line ends
-    /// are tolerated, since keys travel by mail and editor.
+    /// are accepted, because mail programs and editors add them.
     ///
     /// # Errors
     /// If the text holds no PEM block, a private key, another kind of key, or a weak key. The text of the
@@ -125,7 +125,7 @@ impl PublicKey {
 /// A private key. Its bytes are wiped when it is dropped.
 pub struct SigningKey(ed25519_dalek::SigningKey);
 
-/// Why a private key could not be read.
+/// The reason why a private key could not be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadKey {
@@ -133,7 +133,7 @@ pub enum BadKey {
     #[error("no passphrase was given")]
     Encrypted,
     /// The passphrase does not decrypt the key.
-    #[error("this passphrase does not open it")]
+    #[error("this passphrase does not decrypt it")]
     WrongPassphrase,
     /// The text is not a private key; the string says why.
     #[error("{0}")]
@@ -144,7 +144,7 @@ impl SigningKey {
     /// Generates a key from the system's random numbers.
     ///
     /// # Errors
-    /// If the system gives no random numbers.
+    /// If the system returns no random numbers.
     pub fn generate() -> std::io::Result<Self> {
         let mut seed = Zeroizing::new([0; 32]);
         getrandom::fill(&mut *seed).map_err(std::io::Error::other)?;
@@ -187,7 +187,7 @@ impl SigningKey {
     /// PBKDF2-HMAC-SHA256, AES-256-CBC).
     ///
     /// # Errors
-    /// If the system gives no random numbers, or the key cannot be encoded.
+    /// If the system returns no random numbers, or the key cannot be encoded.
     pub fn to_pem(&self, passphrase: Option<&str>) -> std::io::Result<Zeroizing<String>> {
         let failed = |e: &dyn fmt::Display| std::io::Error::other(e.to_string());
         // With a public half it would be version 2, which OpenSSL 3.0 does not read.
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pair_survives_its_files() {
+    fn a_pair_is_read_back_from_its_files() {
         let key = SigningKey::generate().unwrap();
         let pem = key.to_pem(None).unwrap();
         let back = SigningKey::from_pem(&pem, None).unwrap();

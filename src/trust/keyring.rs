@@ -44,11 +44,11 @@ impl TrustedKey {
     }
 }
 
-/// The trusted keys, and how many of them must have signed a bundle.
+/// The trusted keys, and the number of them that must have signed a bundle.
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
     keys: Vec<TrustedKey>,
-    /// How many different keys must have signed; 0 and 1 mean one.
+    /// The number of different keys that must have signed; 0 and 1 mean one.
     min_signers: u32,
 }
 
@@ -88,7 +88,8 @@ impl Keyring {
     }
 
     /// Returns the keyring with this minimum number of signers, or with that of the file beside the keys if it is
-    /// higher. Only keys that are trusted for the stream count; if the stream is unknown, the stream with most keys.
+    /// higher. Only keys that are trusted for the stream count; if the stream is unknown, the keys
+    /// of the stream with most keys count.
     ///
     /// # Errors
     /// [`TrustError::FewKeys`] if fewer keys are trusted.
@@ -114,7 +115,7 @@ impl Keyring {
         Ok(self)
     }
 
-    /// How many different keys are trusted for a stream.
+    /// Returns the number of different keys that are trusted for a stream.
     fn count_for(&self, stream: &str) -> usize {
         let trusted = self.keys.iter().filter(|trusted| trusted.is_for(stream));
         trusted.map(|trusted| trusted.key.id()).collect::<BTreeSet<KeyId>>().len()
@@ -128,7 +129,7 @@ impl Keyring {
         Keyring { min_signers, ..self }.requiring(None, None)
     }
 
-    /// How many different keys must have signed a bundle.
+    /// Returns the number of different keys that must have signed a bundle.
     pub fn min_signers(&self) -> u32 {
         self.min_signers.max(1)
     }
@@ -229,14 +230,16 @@ pub fn read(path: &Path) -> Result<ParsedKey, TrustError> {
 const STREAMS: &str = "# streams:";
 /// The file beside trusted keys that holds the minimum number of signers.
 const MIN_SIGNERS: &str = "min-signers";
-/// The highest minimum number of signers: a bundle has room for so many signatures.
+/// The highest minimum number of signers: the number of signatures that a bundle has room for.
 pub const MOST_SIGNERS: u32 = crate::trust::envelope::MAX_SIGNATURES as u32;
 
-/// Reads how many keys must have signed.
+/// Reads the minimum number of signers.
 fn read_min_signers(path: &Path) -> Result<u32, TrustError> {
-    const WANTED: &str = "a number of keys";
-    let not = |why: String| TrustError::NotAKey { path: path.into(), wanted: WANTED, why };
-    let file = trusted::open(path).map_err(|failed| not_opened(path, WANTED, failed))?;
+    let not = |why: String| TrustError::NotANumber { path: path.into(), why };
+    let file = trusted::open(path).map_err(|failed| match failed {
+        TrustedFileError::NotAFile => not("it is not a regular file".into()),
+        other => not_opened(path, PUBLIC, other),
+    })?;
     let mut text = String::new();
     file.take(16).read_to_string(&mut text).map_err(|error| not(error.to_string()))?;
     let number = text.trim().parse().ok().filter(|number| (1..=MOST_SIGNERS).contains(number));
@@ -393,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_others_can_change_is_no_key() {
+    fn a_key_that_is_writable_by_others_is_rejected() {
         let dir = crate::util::fs::tempdir().unwrap();
         let path = add(dir.path(), "k", &SigningKey::generate().unwrap().public(), &[]).unwrap().path;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
@@ -402,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_trusted_for_its_streams_and_so_many_must_sign() {
+    fn a_key_is_trusted_for_its_streams_and_a_minimum_number_must_sign() {
         let dir = crate::util::fs::tempdir().unwrap();
         let [one, two] = [(); 2].map(|()| SigningKey::generate().unwrap().public());
         add(dir.path(), "one", &one, &["weekly".into(), "lab".into()]).unwrap();

@@ -1,5 +1,5 @@
-//! The log of imports: what this host accepted, rejected, rebuilt and admitted with an override. It has one line of
-//! JSON per event, and is append-only.
+//! The log of imports: records the bundles that this host accepted, rejected, rebuilt and admitted
+//! with an override. It has one line of JSON per event, and is append-only.
 //!
 //! The log is in the state directory. No decision depends on it; decisions depend on the state alone. `chattr +a`
 //! protects earlier lines even from the file's owner.
@@ -18,17 +18,17 @@ use crate::util::fs;
 
 /// The file name, in the state directory.
 pub const NAME: &str = "imports.jsonl";
-/// How much of the end [`Log::latest`] reads, in bytes.
+/// The number of bytes at the end of the log that [`Log::latest`] reads.
 const LATEST: u64 = 1 << 20;
 /// Lines about files that no trusted key signed are added only while the log is shorter than this, in bytes, so that
 /// forged files cannot fill the disk. Lines about signed bundles are always added.
 const MAX_UNSIGNED: u64 = 16 << 20;
 /// The text of the last such line.
-const ENOUGH: &str = "this log has 16 MiB: refusals of files that no trusted key signed are no longer written here; move it away";
+const ENOUGH: &str = "this log has 16 MiB: rejections of files that no trusted key signed are no longer written here; move it away";
 /// The longest text of a line, in characters: a forged file can contain long names.
 const MAX_TEXT: usize = 2000;
 
-/// What happened to a bundle, or at a target.
+/// An event of a bundle, or at a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Event {
@@ -57,7 +57,7 @@ pub enum Event {
 pub struct LogEntry {
     /// When it happened, by this host's clock.
     pub at: Timestamp,
-    /// What happened.
+    /// The event.
     pub event: Event,
     /// The stream that the run imports.
     pub stream: String,
@@ -88,7 +88,7 @@ pub struct LogEntry {
     /// The names of requested items that its exporter could not get.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<String>,
-    /// Why it was rejected or failed, or what was rebuilt.
+    /// The reason for the rejection or failure, or the rebuilt files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Whether the line is about a heartbeat; the file name does not matter.
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_half_line_spoils_no_other() {
+    fn an_incomplete_line_does_not_damage_others() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::of(Dir::top(dir.path()).unwrap(), 0o600);
         log.append(&[entry("a")]).unwrap();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forger_fills_no_disk_with_lines() {
+    fn forged_files_cannot_fill_the_disk_with_lines() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::of(Dir::top(dir.path()).unwrap(), 0o600);
         let why = "x".repeat(1900);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_no_log() {
+    fn a_log_that_is_not_a_regular_file_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let (log, path) = (Log::of(Dir::top(dir.path()).unwrap(), 0o600), dir.path().join(NAME));
         let fifo = rustix::fs::FileType::Fifo;
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forger_fills_no_disk_with_words() {
+    fn the_text_of_a_line_is_limited() {
         assert_eq!(entry(&"x".repeat(1 << 20)).why.unwrap().len(), MAX_TEXT);
     }
 }

@@ -1,4 +1,5 @@
-//! The maximum age of data, by dataset: `3d,trivy-java-db=14d`. Knows dates only, no bundles or targets.
+//! The maximum age of data, by dataset: `3d,trivy-java-db=14d`. This module depends on dates,
+//! but not on bundles or targets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
@@ -18,7 +19,7 @@ pub struct MaxAge {
     explicit: BTreeSet<Name>,
 }
 
-/// Why a string is not a list of ages.
+/// The reason why a string is not a list of ages.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMaxAge {
     /// An age is invalid.

@@ -1,7 +1,7 @@
-//! Trust: who signed a bundle, and whether it is acceptable here and now.
+//! Trust: decides which keys signed a bundle, and whether it is acceptable here and now.
 //!
-//! This module knows keys, signatures, the state of earlier imports and exports, and the rules of
-//! acceptance. It knows nothing of archives, targets or networks.
+//! This module handles keys, signatures, the state of earlier imports and exports, and the rules of
+//! acceptance. It does not depend on archives, targets or networks.
 
 pub mod acceptance;
 pub mod envelope;

@@ -1,5 +1,5 @@
-//! Secrets in memory: private keys and passphrases. Keeps them out of core dumps, and wipes their buffers. Knows
-//! bytes only, no formats of keys.
+//! Secrets in memory: private keys and passphrases. Keeps them out of core dumps, and wipes their
+//! buffers. This module handles bytes and does not parse keys.
 
 use std::io::{self, Read};
 
@@ -86,7 +86,7 @@ fn read_until(
 mod tests {
     use super::*;
 
-    /// Gives one byte at a time, as a pipe may.
+    /// Returns one byte at a time, as a pipe may.
     struct Slow<'a>(&'a [u8]);
 
     impl Read for Slow<'_> {
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_ends_where_lines_end() {
+    fn a_line_is_read_without_its_line_end() {
         for (held, wanted) in
             [("pass\n", "pass"), ("pass\r\nmore", "pass"), ("pass word", "pass word"), ("", ""), ("\nx", "")]
         {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn it_stays_in_one_allocation() {
+    fn a_secret_stays_in_one_allocation() {
         let held = read(Slow(&[7; 1000]), 4096).unwrap();
         assert_eq!((held.len(), held.capacity()), (1000, 4096));
         let (at, text) = (held.as_ptr(), text(held).unwrap());

@@ -10,7 +10,7 @@ use crate::trust::key::{PublicKey, SigningKey};
 use crate::trust::message::Message;
 use crate::util::fs::{self, Links};
 
-/// How long a command may take. The user may have to touch a token.
+/// The time limit for a command. The user may have to touch a token.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
 /// The environment variable with the path of the message, for commands that cannot read it from stdin: `openssl
 /// pkeyutl` needs its length.
@@ -18,7 +18,7 @@ const PAE: &str = "TRIVY_FERRY_PAE";
 
 /// A signer: a key in memory, a command, or another program's own implementation, such as for an HSM.
 pub trait Signer {
-    /// Returns the key that verifies what it signs.
+    /// Returns the key that verifies its signatures.
     fn public(&self) -> PublicKey;
 
     /// Returns the Ed25519 signature of [`Message::as_bytes`], without hashing them first. The signature is verified
@@ -117,7 +117,7 @@ impl Signer for ExternalSigner {
             .map_err(|_| self.failed(format!("it printed {} bytes, and a signature has 64", bytes.len())))?;
         if !self.public.verifies(message.as_bytes(), &signature) {
             let key = self.public.id().fingerprint();
-            return Err(self.failed(format!("what it printed is no signature of the key {key}")));
+            return Err(self.failed(format!("its output is not a signature of the key {key}")));
         }
         Ok(signature)
     }

@@ -1,12 +1,13 @@
-//! The record of a target's runs, beside what it accepted: when it was used, how it failed, and when its floors were
-//! reset.
+//! The record of a target's runs, in addition to its accepted bundles: its last use, its failure,
+//! and the reset of its floors.
 
 use jiff::Timestamp;
 
 use crate::trust::state::{Failure, TargetState};
 
 impl TargetState {
-    /// Forgets every date and number that was accepted, so that the next bundle is judged as the first.
+    /// Removes every date and number that was accepted, so that the next bundle is judged
+    /// as the first.
     pub fn reset_floors(&mut self, now: Timestamp) {
         let TargetState { origins, images, overrides, hook_due, used, beside, failure, forgotten, .. } =
             std::mem::take(self);

@@ -21,7 +21,7 @@ pub enum InvalidAge {
     #[error("months and years differ in length. Write the duration in days or weeks, such as 30d")]
     Calendar,
     /// It is negative.
-    #[error("a duration cannot be negative. Remove the sign or the word `ago`, such as in 3d")]
+    #[error("a duration cannot be negative. Write it without a sign and without `ago`, such as 3d")]
     Negative,
     /// It is zero or nearly zero.
     #[error("a duration must be at least 1 ms. Write a longer one, such as 500ms or 10s")]
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_age_is_named() {
+    fn an_invalid_age_has_an_error_with_the_reason() {
         use InvalidAge::{Calendar, Negative, Syntax, TooLong, TooShort};
         for (text, wanted) in [
             ("", Syntax),

@@ -2,7 +2,7 @@
 //!
 //! Everything below a top directory is opened component by component, never through a symbolic link and
 //! never upwards, because an import may run as root in a directory that another user owns. A name is one
-//! component of a path; anything else that a caller passes is an error. This module knows nothing of Trivy.
+//! component of a path; anything else that a caller passes is an error. This module is not specific to Trivy.
 
 mod entry;
 pub(crate) mod lock;
@@ -91,13 +91,13 @@ pub(super) fn open_at(dir: &OwnedFd, name: &OsStr, flags: OFlags, mode: Mode) ->
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY);
-/// For a directory that is only passed through, which need not be readable.
+/// The flags for a directory that is only passed through and need not be readable.
 const THROUGH: OFlags = OFlags::PATH.union(OFlags::DIRECTORY);
 
-/// Sees each directory before an entry of it is used.
+/// A callback that gets each directory before an entry of it is used.
 pub(crate) type Visit<'v> = dyn FnMut(&Dir) -> io::Result<()> + 'v;
 
-/// How missing directories are created.
+/// The owner and the mode of missing directories that are created.
 #[derive(Clone, Copy)]
 pub(crate) struct Make<'m> {
     pub owner: Option<Owner>,
@@ -107,9 +107,9 @@ pub(crate) struct Make<'m> {
 
 /// The place where a walk along a path ended.
 enum End {
-    /// At the directory that the path names.
+    /// The directory that the path names.
     Dir(Dir),
-    /// In the directory that holds the last component, with that component. It is not a link.
+    /// The directory that holds the last component, and that component, which is not a link.
     In(Dir, OsString),
 }
 
@@ -128,7 +128,7 @@ impl Walk<'_, '_> {
     }
 
     fn go(&mut self, path: &Path) -> io::Result<End> {
-        /// As many links as Linux follows (path_resolution(7)).
+        /// The number of links that Linux follows (path_resolution(7)).
         const MAX_LINKS: usize = 40;
         let mut dir = Walk::root()?;
         let mut links = 0;
@@ -170,8 +170,8 @@ impl Walk<'_, '_> {
 
     fn make(&self, dir: &Dir, name: &OsStr, last: bool) -> io::Result<Dir> {
         let Some(Make { owner, mode }) = self.make else { return Err(Errno::NOENT.into()) };
-        // A new directory gets the owner if it is the last one of the path, or if the owner has its parent already.
-        // Other directories stay with this user.
+        // A new directory gets the owner if it is the last one of the path, or if its parent already belongs to the
+        // owner. Other directories belong to this user.
         let parent = dir.entry()?;
         let mode = mode(&parent);
         match owner.filter(|owner| last || owner.uid == parent.owner.uid) {
@@ -474,7 +474,7 @@ impl Dir {
         let mut bytes = Vec::new();
         file.take(most + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > most {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than it may be"));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("larger than {most} bytes")));
         }
         Ok(Some(bytes))
     }
@@ -648,8 +648,8 @@ pub(super) fn regular(fd: OwnedFd) -> io::Result<File> {
     }
 }
 
-/// Renames, but never over an existing entry. On a file system without `RENAME_NOREPLACE` (FAT), this checks
-/// before that the new name is free.
+/// Renames, but never over an existing entry. On a file system without `RENAME_NOREPLACE` (FAT), this first checks
+/// that the new name is free.
 ///
 /// # Errors
 /// If the new name exists (`AlreadyExists`), or the entry cannot be renamed.

@@ -1,11 +1,11 @@
 //! Fault injection for tests. Every change to the file system calls [`step`] just before it happens. This exists in
 //! unit tests and in builds with debug assertions; a release build does not contain it.
 //!
-//! A unit test lets the changes of its thread fail after some steps with `kill_after`, or lets an exchange fail. An
+//! A unit test makes the changes of its thread fail after some steps with `kill_after`, or makes an exchange fail. An
 //! integration test starts the program with environment variables:
 //!
 //! - `TRIVY_FERRY_TEST_KILL_AT=N`: the process sends SIGKILL to itself at its `N`th step, before that change.
-//!   The first step is 1. Steps count over all threads.
+//!   The first step is 1. Steps are counted across all threads.
 //! - `TRIVY_FERRY_TEST_STEPS=FILE`: the process appends a line for each step to this file, such as
 //!   `17 rename "db"`, so that a test can count the steps of a run.
 //! - `TRIVY_FERRY_TEST_REFUSE=WHAT:NAME:NUMBERS`: steps of this kind with this name fail one after the other with
@@ -37,7 +37,7 @@ mod process {
         refuse: Option<RefusePlan>,
     }
 
-    /// Which steps fail, and how.
+    /// The steps that fail, and their errors.
     struct RefusePlan {
         what: String,
         name: String,
@@ -123,7 +123,7 @@ thread_local! {
     static REFUSE: Cell<Refuse> = const { Cell::new(Refuse::Nothing) };
 }
 
-/// Which calls fail as if the file system did not support them.
+/// The calls that fail as if the file system did not support them.
 #[cfg(test)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refuse {

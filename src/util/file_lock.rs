@@ -1,4 +1,4 @@
-//! A lock on a file that ends when the value is dropped. Closing the file is not enough: a child process that
+//! A file lock that ends when the value is dropped. Closing the file is not enough: a child process that
 //! another thread has just forked has the file open until it calls `exec`, and would keep the lock.
 
 use std::fs::File;

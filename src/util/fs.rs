@@ -16,7 +16,7 @@ pub(crate) use crate::util::dir::write::Durability;
 use crate::util::dir::{self, Dir};
 use crate::util::step;
 
-/// Returns the name by which tests know a path.
+/// Returns the name of a path in the steps of tests.
 fn name(path: &Path) -> &OsStr {
     path.file_name().unwrap_or(path.as_os_str())
 }
@@ -28,10 +28,10 @@ pub(crate) enum Links {
     Refuse,
 }
 
-/// Why a file was not opened.
+/// The reason why a file was not opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// It is not a regular file, but this.
+    /// It is a file of this kind, not a regular file.
     #[error("it is {0}, not a regular file")]
     NotRegular(&'static str),
     /// The system reported an error.
@@ -48,7 +48,8 @@ impl From<OpenError> for io::Error {
     }
 }
 
-/// Opening must not wait for the other end of a named pipe, and a terminal must not become the controlling terminal.
+/// The flags of every open: it must not wait for the other end of a named pipe, and a terminal must not become the
+/// controlling terminal.
 const OPEN: OFlags = OFlags::NONBLOCK.union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Opens a regular file for reading. Reading a device or a pipe could block or never end.
@@ -84,7 +85,7 @@ pub(crate) fn read(path: impl AsRef<Path>) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Opens a file to overwrite parts of it. A link is not followed. The caller checks what kind of file it is.
+/// Opens a file to overwrite parts of it. A link is not followed. The caller checks the kind of the file.
 ///
 /// # Errors
 /// If it cannot be opened.
@@ -95,7 +96,7 @@ pub(crate) fn open_to_write(path: &Path) -> io::Result<File> {
 /// Opens a regular file with one name to read and write it.
 ///
 /// # Errors
-/// If it is a link, not a regular file or has further hard links, or cannot be opened.
+/// If it is a link, is not a regular file, has further hard links, or cannot be opened.
 pub(crate) fn open_plain(path: &Path) -> io::Result<File> {
     let file: File = rustix::fs::open(path, OPEN | OFlags::RDWR | OFlags::NOFOLLOW, Mode::empty())?.into();
     let metadata = file.metadata()?;
@@ -202,7 +203,7 @@ pub(crate) fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>, durability: D
 }
 
 /// Renames as [`rename`] does, but never over an existing entry. On a file system without `RENAME_NOREPLACE` (FAT),
-/// this checks before that the new name is free.
+/// this first checks that the new name is free.
 ///
 /// # Errors
 /// If the new name exists (`AlreadyExists`), or the entry cannot be synced or renamed.

@@ -1,4 +1,4 @@
-//! General helpers that the standard library lacks. They know no other module of this program.
+//! General helpers that the standard library lacks. They use no other module of this program.
 
 pub mod age;
 pub mod byte_size;

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_in_comes_out() {
+    fn the_reader_gets_all_written_bytes() {
         let (mut writer, mut reader) = pipe();
         let data: Vec<u8> = (0..1_000_000u32).map(|n| n as u8).collect();
         let copy = data.clone();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drained_source_comes_with_its_error() {
+    fn the_reader_gets_the_error_of_a_drained_source() {
         struct Broken;
         impl Read for Broken {
             fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {

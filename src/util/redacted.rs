@@ -49,7 +49,7 @@ impl fmt::Display for Redacted {
     }
 }
 
-/// Returns where the scheme at the end of a text begins.
+/// Returns the offset at which the scheme at the end of a text begins.
 fn scheme_start(text: &str) -> usize {
     let in_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
     text.rfind(|c| !in_scheme(c)).map_or(0, |at| at + text[at..].chars().next().map_or(0, char::len_utf8))

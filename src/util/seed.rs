@@ -1,11 +1,11 @@
-//! For tests only: the number and the seed of the random cases of a property. Both come from `test_kit`.
+//! For tests only: the number and the seed of the random cases of a property. `test_kit` provides both.
 
 use proptest::test_runner::{Config, RngSeed};
 
 /// The factor by which a nightly run has more cases.
 const NIGHTLY: u32 = 20;
 
-/// Returns how many times to repeat a test that usually runs `usual` times.
+/// Returns the number of runs of a test that usually runs `usual` times.
 pub(crate) fn rounds(usual: u32) -> u32 {
     let rounds = test_kit::runs(usual.into(), (usual * NIGHTLY).into());
     rounds.try_into().unwrap_or(u32::MAX)

@@ -6,9 +6,9 @@ use tempfile::SpooledTempFile;
 
 use crate::util::pipe::CHUNK;
 
-/// The bytes that stay in memory of all blobs that wait at the same time.
+/// The bytes in memory for all blobs that wait at the same time.
 pub(crate) const IN_MEMORY: u64 = 4 << 20;
-/// The bytes that stay in memory of one blob of an export, which may have dozens of blobs.
+/// The bytes in memory for one blob of an export, which may have dozens of blobs.
 pub(crate) const ONE_IN_MEMORY: u64 = 1 << 20;
 
 /// Copies all data of a source, and rewinds the copy. Up to `in_memory` bytes stay in memory. `failed` converts an

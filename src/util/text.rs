@@ -67,7 +67,7 @@ pub fn escape(text: &str) -> String {
     Unverified::new(text).to_string()
 }
 
-/// Puts a name before a reason, unless the reason contains it in any case.
+/// Puts a name before a reason, unless the reason contains the name. Ignores case.
 pub(crate) fn with_name(name: &str, why: &str) -> String {
     if why.to_lowercase().contains(&name.to_lowercase()) { why.to_owned() } else { format!("{name}: {why}") }
 }
@@ -117,7 +117,7 @@ pub fn is_hidden(c: char) -> bool {
 }
 
 /// Escapes JSON text for a terminal: characters for which [`is_hidden`] is true become `\uXXXX`, which means the same
-/// to a JSON reader. Outside of strings, JSON has only line feeds and tabs of these, which stay.
+/// to a JSON reader. Line feeds and tabs stay, because no other hidden characters occur outside of strings.
 pub fn escape_json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -233,7 +233,7 @@ pub fn format_size(bytes: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// Formats a duration in seconds, or in milliseconds if it is no whole number of seconds: `60 s`, `500 ms`.
+/// Formats a duration in seconds, or in milliseconds if it is not a whole number of seconds: `60 s`, `500 ms`.
 pub fn format_duration(duration: Duration) -> String {
     match duration.subsec_millis() {
         0 => format!("{} s", duration.as_secs()),
@@ -252,8 +252,8 @@ pub fn format_age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Formats how long ago something was, such as `3 h ago`, or how far it is ahead of the clock if that is more than
-/// clocks usually differ.
+/// Formats the time that has passed since `then`, such as `3 h ago`. If `then` is further ahead of the clock than
+/// clocks usually differ, formats the difference instead.
 pub fn format_ago(then: Timestamp, now: Timestamp) -> String {
     const USUAL: SignedDuration = SignedDuration::from_mins(5);
     match then.duration_since(now) > USUAL {
@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_ahead_of_the_clock_is_not_new() {
+    fn a_time_ahead_of_the_clock_has_no_age() {
         let now: Timestamp = "2026-11-30T12:00:00Z".parse().unwrap();
         let ago = |minutes: i64| format_ago(now - SignedDuration::from_mins(minutes), now);
         assert_eq!((ago(90).as_str(), ago(-4).as_str()), ("90 min ago", "0 min ago"));

@@ -4,7 +4,7 @@
 //! A path is walked through file descriptors, and the checks are made on the descriptors that are used
 //! afterwards: of the directories on the way, then of the file itself. Links are followed, because Kubernetes
 //! Secrets and the CA files of RHEL are links, but only links of root or of this user, in directories that no
-//! other user can write. This module knows nothing of keys.
+//! other user can write. This module does not parse keys.
 
 use std::fmt;
 use std::fs::File;
@@ -31,7 +31,7 @@ enum Why {
 }
 
 impl WritableByOthers {
-    /// Returns why others can write to it: `owned by user 1000`, `mode 0777`.
+    /// Returns the reason why others can write to it: `owned by user 1000`, `mode 0777`.
     pub fn why(&self) -> String {
         match self.why {
             Why::Owner(uid) => format!("owned by user {uid}"),
@@ -46,7 +46,7 @@ impl fmt::Display for WritableByOthers {
     }
 }
 
-/// Why a file was not opened.
+/// The reason why a file was not opened.
 #[derive(Debug)]
 pub(crate) enum TrustedFileError {
     /// Another user can write to it, or to a directory that leads to it.
@@ -82,7 +82,7 @@ impl From<io::Error> for TrustedFileError {
 #[derive(Debug, Clone)]
 pub(crate) struct TrustedUsers {
     users: Vec<u32>,
-    /// Groups whose members share a directory that is writable for the group and has its setgid bit.
+    /// Groups whose members share a directory that is writable by the group and has its setgid bit.
     groups: Vec<u32>,
 }
 
@@ -165,7 +165,7 @@ impl TrustedUsers {
         Ok(if sticky { Ok(()) } else { self.judge(dir.path(), &entry) })
     }
 
-    /// Opens a directory. With `make`, a mode, creates it and its missing parents. Also returns the directories on
+    /// Opens a directory. If `make` is a mode, creates it and its missing parents. Also returns the directories on
     /// the way that another user can write to. The caller judges the directory itself.
     pub fn directory(&self, path: &Path, make: Option<u32>) -> io::Result<(Dir, Vec<WritableByOthers>)> {
         let mut found = Vec::new();
@@ -372,7 +372,7 @@ mod tests {
         let trust = TrustedUsers { groups: vec![group], ..TrustedUsers::own() };
         assert_eq!(trust.judge(dir.path(), &entry(0o2775)), Ok(()));
         assert!(trust.judge(dir.path(), &entry(0o775)).is_err(), "not shared");
-        assert!(trust.judge(dir.path(), &entry(0o2777)).is_err(), "writable for all users");
+        assert!(trust.judge(dir.path(), &entry(0o2777)).is_err(), "writable by all users");
         assert!(
             TrustedUsers::own().judge(dir.path(), &entry(0o2775)).is_err(),
             "keys have no such exception"

@@ -1,4 +1,4 @@
-//! The import of files that were taken from the inbox, and the decision where they go afterwards.
+//! The import of files that were taken from the inbox, and the choice of the directory for them afterwards.
 
 use crate::bundle::volumes::Volume;
 use crate::digest::Digest;
@@ -50,12 +50,13 @@ impl ImportAttempt {
         ImportAttempt { first_bundle, repaired, errors, category, why, by_clock, details }
     }
 
-    /// Returns where the files go. Returns `None` if they stay in the inbox. `unfinished` tells whether more of the
-    /// bundle may come, `holds_no_bundle` whether no file is a bundle.
+    /// Returns the outcome for the files, or `None` if they stay in the inbox. `unfinished` is true if more of the
+    /// bundle may arrive, and `holds_no_bundle` is true if no file is a bundle.
     pub(crate) fn outcome(&self, unfinished: bool, holds_no_bundle: bool) -> Option<Disposition> {
         match self.category {
             None => Some(Disposition::Processed),
-            // Errors such as expired installed data, or other files with this name, are not the accepted bundle's.
+            // Such errors concern, for example, expired installed data or other files with this name, and not the
+            // accepted bundle.
             Some(Category::Usage | Category::Verification | Category::Rejected)
                 if self.first_bundle.is_some() =>
             {

@@ -5,7 +5,7 @@
 //! the open descriptors, so that other users cannot replace them by renaming.
 //!
 //! On a share, a rename fails while another program has the file open (a virus scanner, the sender, the file server).
-//! It is retried for some seconds. Files that could not be put back are put back later.
+//! It is retried for up to 5 s in one look. Files that could not be put back are put back later.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -27,7 +27,8 @@ use crate::watch::reason::{Disposition, Reason, may_be_completed};
 const OWN: &str = ".trivy-ferry";
 /// The prefix of the directories of taken files.
 const TAKEN: &str = "taken-";
-/// The prefix of the directories for files that cannot be put back because another file has got their name.
+/// The prefix of the directories for files that cannot be put back because another file now has
+/// their name.
 const BESIDE: &str = "beside-";
 /// The maximum number of such files with one name.
 const MAX_BESIDE: usize = 8;
@@ -182,7 +183,7 @@ impl Inbox {
         let watched = Dir::top(path).map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::ACCESS | Errno::PERM) => failed(path, error),
             Some(Errno::LOOP) => Error::usage(
-                format!("{} is or leads through a symbolic link that others can change", path.display()),
+                format!("{} is or contains a symbolic link that is writable by others", path.display()),
                 "Give the path of the directory itself.",
             ),
             _ => Error::usage(
@@ -250,7 +251,7 @@ impl Inbox {
         }
     }
 
-    /// Creates a directory in trivy-ferry's own, or in one of taken files.
+    /// Creates a directory in trivy-ferry's own directory, or in a directory of taken files.
     fn make(&self, directory: &Path) -> io::Result<()> {
         let (parent, name) = fs::holding(directory)?;
         parent.make(name, FileMode::working(0o700), None).map(drop)
@@ -312,8 +313,9 @@ impl Inbox {
         self.give_back(file, taken.was(file)).map_err(|error| self.failed(file, error))
     }
 
-    /// Puts a file back into the directory that it came from, 0 for the inbox. If another file has its name there, the
-    /// file goes to a `beside-` directory, so that another file of the same name does not displace it.
+    /// Puts a file back into the directory with the number `was`, 0 for the inbox. If another file
+    /// has its name there, the file is moved to a `beside-` directory, so that another file of the
+    /// same name does not displace it.
     ///
     /// # Errors
     /// If the file cannot be renamed, or if too many files have its name. It stays in place then.
@@ -340,7 +342,8 @@ impl Inbox {
     /// Puts back all files of a directory of taken or kept files, and removes the directory.
     fn give_all_back(&self, taken: &TakenFiles) -> io::Result<()> {
         let mut failed = None;
-        // Later files yield if there is not enough room for all files of one name.
+        // In reverse order, so that files of `beside-` directories keep their places if there is not enough room for
+        // all files of one name.
         for file in taken.files()?.iter().rev() {
             if let Err(error) = self.give_back(file, taken.was(file)) {
                 failed.get_or_insert(error);
@@ -398,8 +401,8 @@ impl Inbox {
         Ok(taken)
     }
 
-    /// Puts files back. A file whose name is in use goes to a `beside-` directory and is handled like the other one.
-    /// Files that cannot be put back now are put back when a later look begins.
+    /// Puts files back. A file whose name is in use is moved to a `beside-` directory and handled
+    /// like the other one. Files that cannot be put back now are put back when a later look begins.
     ///
     /// # Errors
     /// If a file cannot be renamed.
@@ -442,7 +445,7 @@ impl Inbox {
         Ok(Some(Quarantine { bundles, shown, _pinned: pinned }))
     }
 
-    /// Puts back bundles from quarantine for which more files have come. Returns whether any file was put back.
+    /// Puts back bundles from quarantine for which more files have arrived. Returns whether any file was put back.
     ///
     /// # Errors
     /// If the directory of a bundle cannot be read.
@@ -521,7 +524,8 @@ impl Inbox {
         let readable = std::os::unix::fs::PermissionsExt::from_mode(readable);
         let _ = std::fs::set_permissions(pinned.path.join(&kept), readable);
         let all = std::fs::read_dir(&pinned.path).into_iter().flatten().flatten().map(|entry| entry.path());
-        // Directories with later times come from a clock that was ahead, and count as older than the new one.
+        // Directories with later times were named while the clock was ahead, and count as older
+        // than the new one.
         let made = pinned.path.join(&kept);
         let mut all: Vec<PathBuf> = all.filter(|path| is_kept(path) && *path != made).collect();
         all.sort_by_key(|path| (*path < made, path.clone()));
@@ -555,7 +559,7 @@ fn is_held(error: &io::Error) -> bool {
 fn failed(path: &Path, error: io::Error) -> Error {
     let hint = match is_held(&error) {
         true => {
-            "trivy-ferry retries, because another program may have the file open. Check that this user may write and rename in the watched directory."
+            "trivy-ferry retries, because another program may have the file open; check that this user may write and rename in the watched directory."
         }
         false => "Check that this user may write and rename in the watched directory.",
     };
@@ -585,14 +589,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_kept_or_put_back() {
+    fn taken_files_are_kept_or_put_back() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str| {
             fs::write(dir.path().join(name), text).unwrap();
             dir.path().join(name)
         };
         let directory = Inbox::open(dir.path()).unwrap();
-        assert!(Inbox::open(dir.path()).is_err(), "one is enough");
+        assert!(Inbox::open(dir.path()).is_err(), "only one run can watch a directory");
         let files = [file("a", "first"), file("b", "b"), dir.path().join("gone")];
         let taken = directory.take(&files).unwrap();
         assert_eq!(names(dir.path()), [OWN]);
@@ -634,7 +638,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_puts_something_in_the_place_of_our_directories() {
+    fn other_users_cannot_replace_our_directories() {
         let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let directory = Inbox::open(dir.path()).unwrap();
         let swap = |name: &str| {
@@ -657,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_elses_directory_is_not_used() {
+    fn a_directory_of_another_user_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/tmp", dir.path().join(OWN)).unwrap();
         assert!(Inbox::open(dir.path()).is_err());

@@ -35,7 +35,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::log::{Event, LogEntry};
 use crate::trust::state::{Side, StateDir};
 use crate::util::clock;
-use crate::util::text::{escape, escape_line, format_second, with_name};
+use crate::util::text::{escape, escape_line, format_count, format_second, with_name};
 use crate::watch::attempt::ImportAttempt;
 use crate::watch::inbox::{Inbox, Quarantine, TakenFiles};
 use crate::watch::options::WatchOptions;
@@ -47,7 +47,8 @@ use crate::watch::report::{BundleOutcome, WaitingBundle, WatchReport};
 use crate::watch::seen::{SeenBundle, Todo};
 use crate::watch::state::{ImportedBundle, ImportedBundles, UnsignedQuota, WaitingTimes};
 
-/// The pause before a retry after a failure that may pass, such as an unreachable registry or a full disk.
+/// The pause before a retry after a temporary failure, such as an unreachable registry or a full
+/// disk.
 const RETRY_PAUSE: Duration = Duration::from_secs(60);
 /// The pause before a retry after a rejection because of a clock. It is long, because each retry writes to the log.
 const RECHECK_PAUSE: Duration = Duration::from_secs(600);
@@ -57,9 +58,9 @@ struct Watch<'w> {
     importer: Importer,
     inbox: Inbox,
     seen: BTreeMap<String, SeenBundle>,
-    /// For how long bundles have waited, including earlier runs.
+    /// The waiting times of bundles, including earlier runs.
     waited: WaitingTimes,
-    /// The imported bundles, to recognize files of them that come late.
+    /// The imported bundles, to recognize files of them that arrive late.
     done: ImportedBundles,
     /// The limit on files without a trusted signature, because anyone may send any number of them.
     unsigned: UnsignedQuota,
@@ -118,7 +119,7 @@ fn keyring(options: &WatchOptions) -> Result<Keyring, TrustError> {
 }
 
 fn watch(options: &WatchOptions, importer: &Importer, progress: &dyn Progress) -> Result<WatchReport, Error> {
-    // Errors in the set-up are reported at the start and not when the first bundle comes.
+    // Errors in the setup are reported at the start and not when the first bundle arrives.
     keyring(options)?;
     check_places(&options.import)?;
     let inbox = Inbox::open(&options.inbox)?;
@@ -169,7 +170,10 @@ impl Watch<'_> {
         match self.inbox.begin_look() {
             0 => {}
             _ if self.options.once => {}
-            count => self.progress.info(&format!("cannot put back {count} sets of files yet; retrying")),
+            count => {
+                let sets = format_count(count, "file set");
+                self.progress.info(&format!("cannot put back {sets} yet; retrying"));
+            }
         }
         let mut there = match Inputs::read_with_digests(&self.inbox.directories(), &self.digests) {
             Ok(there) => there,
@@ -183,7 +187,7 @@ impl Watch<'_> {
         };
         let settled = self.link(&mut there);
         if self.more {
-            // Files came back from quarantine. The next round judges them together with the new ones.
+            // Files were put back from quarantine. The next round judges them together with the new ones.
             return Ok(false);
         }
         let sets = sets_of(&there);
@@ -206,7 +210,8 @@ impl Watch<'_> {
             self.errors.push(error);
         }
         if let Some(more) = self.unsigned.take_untold(clock::now()) {
-            let why = format!("{more} more files are not signed by a trusted key, or are not bundles");
+            let files = format_count(usize::try_from(more).unwrap_or(usize::MAX), "more file");
+            let why = format!("{files}: not a bundle, or not signed by a trusted key");
             self.log(None, Event::Rejected, &why, true);
         }
         self.unsigned.save(self.inbox.own());
@@ -218,7 +223,7 @@ impl Watch<'_> {
         Ok(at_rest && settled && !self.more)
     }
 
-    /// Assigns renamed volumes to their heads, and brings back bundles from quarantine for which volumes have come.
+    /// Assigns renamed volumes to their heads, and puts back bundles from quarantine for which volumes have arrived.
     /// Returns whether no file that may be such a volume is about to settle.
     fn link(&mut self, there: &mut Inputs) -> bool {
         self.more = false;
@@ -320,7 +325,7 @@ impl Watch<'_> {
         });
     }
 
-    /// Imports a settled bundle, or finds out what it waits for.
+    /// Imports a settled bundle, or records the reason why it waits.
     fn deal_with(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<(), Error> {
         if there.heartbeats_named(key).next().is_some() {
             return self.hear(there, key, files);
@@ -383,8 +388,8 @@ impl Watch<'_> {
         kept.or_else(|error| self.inbox.put_back(&taken).and(Err(error)))
     }
 
-    /// Handles incomplete files that belong to a known bundle. Returns whether they do: files of an imported bundle are
-    /// removed, and a bundle in quarantine is put back into the inbox.
+    /// Handles incomplete files if they belong to a known bundle: removes files of an imported
+    /// bundle, and puts a bundle in quarantine back into the inbox. Returns whether it did either.
     fn is_late_or_back(&mut self, there: &Inputs, key: &str, files: &[PathBuf]) -> Result<bool, Error> {
         if self.done.has_all(there, key) {
             self.say(&format!("late         {}: removed files that are no longer needed", escape(key)));
@@ -414,7 +419,7 @@ impl Watch<'_> {
         }))
     }
 
-    /// Leaves a bundle that could not be imported in the inbox.
+    /// Leaves a bundle in the inbox if it could not be imported.
     fn wait_after(&mut self, there: &Inputs, key: &str, tried: ImportAttempt) {
         // An incomplete bundle may still become complete, so this is not a failure yet.
         let lacks = matches!(tried.category, Some(Category::Verification | Category::Incomplete));
@@ -493,7 +498,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Leaves a bundle in the inbox, with what to do next.
+    /// Leaves a bundle in the inbox, and records the reason and the next action.
     fn wait(&mut self, there: &Inputs, key: &str, why: &str, todo: Todo, failed: Option<Error>) {
         let heartbeats: Vec<PathBuf> = there.heartbeats_named(key).cloned().collect();
         let files = if heartbeats.is_empty() { there.all(key) } else { heartbeats };

@@ -14,27 +14,27 @@ pub struct WatchOptions {
     pub inbox: PathBuf,
     /// The pause between two looks.
     pub interval: Age,
-    /// How long a file must be unchanged before it is handled.
+    /// The time for which a file must be unchanged before it is handled.
     pub settle: Age,
-    /// How long to wait for the missing files of a bundle.
+    /// The time to wait for the missing files of a bundle.
     pub give_up_after: Age,
-    /// How many imported bundles are kept.
+    /// The number of imported bundles that are kept.
     pub keep_processed: u32,
-    /// How many rejected bundles are kept.
+    /// The number of rejected bundles that are kept.
     pub keep_quarantined: u32,
     /// The maximum total size of waiting files; `None` for no limit.
     pub max_waiting: Option<ByteSize>,
-    /// Ends when all files have been handled or wait for more.
+    /// Whether the watch ends when all files have been handled or wait for more files.
     pub once: bool,
     /// A shell command that runs after each outcome.
     pub exec_outcome: Option<String>,
-    /// How bundles are imported.
+    /// The options of the imports.
     pub import: ImportOptions,
 }
 
 impl WatchOptions {
-    /// Creates options that look at a directory every 10 s and handle files that have not changed for 10 s. Incomplete
-    /// bundles wait for 3 days. The latest 3 imported and 10 rejected bundles are kept.
+    /// Creates the default options: the watch looks at the directory every 10 s and handles files that have not
+    /// changed for 10 s. Incomplete bundles wait for 3 days. The latest 3 imported and 10 rejected bundles are kept.
     #[must_use]
     pub fn new(inbox: PathBuf, import: ImportOptions) -> Self {
         WatchOptions {

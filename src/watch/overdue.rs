@@ -13,9 +13,9 @@ pub(crate) struct Overdue {
     pub(crate) key: String,
     /// Whether a trusted key signed its head.
     pub(crate) trusted: bool,
-    /// For how long it has waited.
+    /// The time for which it has waited.
     pub(crate) waited: Duration,
-    /// Why the watch stops waiting for it.
+    /// The reason why the watch stops waiting for it.
     pub(crate) why: &'static str,
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn overdue<'k>(
         };
         waiting.push((seen.trusted, Reverse(waited), key.to_owned(), bytes));
     }
-    // Bundles without a trusted signature go first.
+    // Bundles without a trusted signature are chosen first.
     waiting.sort();
     let mut all = waiting.iter().fold(0u64, |all, (.., bytes)| all.saturating_add(*bytes));
     let most = options.max_waiting.map_or(u64::MAX, |size| size.bytes());

@@ -31,9 +31,10 @@ pub(crate) struct Sorted {
     pub(crate) portion: Portion,
     /// Whether a trusted key signed one of its heads.
     pub(crate) trusted: bool,
-    /// What the bundle lacks by its signed manifest. `None` if only some of the files are handled.
+    /// The missing part of the bundle by its signed manifest. `None` if only some of the files are handled.
     pub(crate) lacks: Option<BundleError>,
-    /// Why the handled files are not signed by a trusted key and cannot become so by waiting.
+    /// The reason why the handled files are not signed by a trusted key, which waiting cannot
+    /// change.
     pub(crate) junk: Option<BundleError>,
 }
 
@@ -88,7 +89,7 @@ impl Portion {
     }
 }
 
-/// Whether a head is not signed by a trusted key and cannot become so by waiting.
+/// Whether a head is not signed by a trusted key, which waiting cannot change.
 pub(crate) fn is_junk(why: &BundleError) -> bool {
     !why.is_signed() && !why.is_short() && !why.is_usage() && !matches!(why, BundleError::Read { .. })
 }
@@ -98,7 +99,7 @@ pub(crate) fn first(there: &Inputs, key: &str) -> PathBuf {
     there.all(key).into_iter().next().unwrap_or_default()
 }
 
-/// The properties of files that change when they change: path, length, modification time and inode.
+/// The properties of files that show a change: path, length, modification time and inode.
 pub(crate) type Look = Vec<(PathBuf, u64, i64, i64, u64)>;
 
 /// Returns the properties of files, sorted, because the order of a directory's entries may change without a change of

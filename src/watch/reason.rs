@@ -1,6 +1,6 @@
 //! `reason.json`, which says why the files beside it were processed or quarantined.
 //!
-//! Knows the content of the file; nothing of the directories.
+//! This module handles the content of the file, but not the directories.
 
 use std::io::Read;
 use std::path::Path;
@@ -47,7 +47,7 @@ pub(crate) struct BundleVerdict<'v> {
 }
 
 impl BundleVerdict<'_> {
-    /// Returns the progress line. A reason that names the bundle already does not repeat the name.
+    /// Returns the progress line. If an error names the bundle, the line does not repeat the name.
     pub(crate) fn summary(&self, key: &str) -> String {
         let name = escape(key);
         let said = match (&self.why, &self.details) {
@@ -67,7 +67,8 @@ pub(crate) struct Reason<'r> {
     pub(crate) exit_code: u8,
     pub(crate) at: Timestamp,
     pub(crate) errors: Vec<Value>,
-    /// Whether the files only had a bundle's name. They are not put back when more files of the bundle come.
+    /// Whether the files only had a bundle's name. Such files are not put back when more files of
+    /// the bundle arrive.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) stray: bool,
     #[serde(flatten)]
@@ -85,9 +86,9 @@ pub(crate) enum Details<'r> {
     },
     /// It had waited too long.
     GivenUp {
-        /// Why.
+        /// The reason.
         given_up: &'r str,
-        /// For how long it had waited.
+        /// The time for which it had waited.
         waited_seconds: u64,
     },
     /// Files without a trusted signature that were quarantined together.
@@ -134,7 +135,7 @@ struct EarlierReason {
 /// Returns whether a `reason.json` says that a bundle of this name was damaged or incomplete, so that later files may
 /// complete it. Without a name, any bundle matches, and so do files that are not bundles but may be volumes.
 pub(crate) fn may_be_completed(reason: &Path, bundle: Option<&str>) -> bool {
-    /// Larger than any report, in bytes.
+    /// The maximum size in bytes, larger than any report.
     const MAX: u64 = 16 << 20;
     let read = || -> Option<EarlierReason> {
         let mut text = Vec::new();
@@ -192,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_has_the_fields_of_its_case_alone() {
+    fn a_reason_has_only_the_fields_of_its_case() {
         let reason = |details| Reason {
             outcome: Disposition::Quarantined,
             bundle: "a.tar".into(),

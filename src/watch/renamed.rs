@@ -35,7 +35,7 @@ pub(crate) struct RenamedVolumes {
     compared: Look,
 }
 
-/// A bundle in quarantine for which a volume has come.
+/// A bundle in quarantine for which a volume has arrived.
 pub(crate) struct Continued {
     /// The name of its head.
     pub(crate) name: String,

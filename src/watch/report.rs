@@ -1,6 +1,6 @@
 //! The report of a watch with `once`.
 //!
-//! Plain data; knows nothing of how the watch works or how the report is printed.
+//! This module is plain data. It does not depend on the watch or on the text of the report.
 
 use std::path::PathBuf;
 
@@ -48,7 +48,7 @@ pub struct BundleOutcome {
 pub struct WaitingBundle {
     /// Its name.
     pub bundle: String,
-    /// How long it has waited, in seconds.
+    /// The time for which it has waited, in seconds.
     pub since: u64,
     /// The reason.
     pub why: String,

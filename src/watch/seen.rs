@@ -12,9 +12,9 @@ pub(crate) struct SeenBundle {
     pub(crate) since: Instant,
     /// The time since which it has been changing.
     pub(crate) restless: Instant,
-    /// What to do with it.
+    /// The next action.
     pub(crate) todo: Todo,
-    /// Why it waits.
+    /// The reason why it waits.
     pub(crate) why: String,
     /// The error of the last failed attempt in this run.
     pub(crate) failed: Option<Error>,
@@ -33,14 +33,15 @@ impl SeenBundle {
     }
 }
 
-/// What to do with a settled bundle.
+/// The next action for a settled bundle.
 pub(crate) enum Todo {
-    /// Import it. It has not been tried yet.
+    /// Imports it for the first time.
     Try,
-    /// Wait until its files change, because it is incomplete.
+    /// Waits until its files change, because it is incomplete.
     Wait,
-    /// Retry the import at this time.
+    /// Retries the import at this time.
     TryAt(Instant),
-    /// Retry at this time, within the limit of waiting. A clock that may be corrected caused the rejection.
+    /// Retries at this time, within the time limit for waiting. A clock that may be corrected
+    /// caused the rejection.
     JudgeAt(Instant),
 }

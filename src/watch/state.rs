@@ -87,7 +87,7 @@ pub(crate) struct ImportedBundle {
 
 impl ImportedBundles {
     const FILE: &str = "done.json";
-    /// Enough for years of daily bundles.
+    /// The maximum number of bundles, enough for years of daily ones.
     const MAX: usize = 2000;
 
     pub(crate) fn load(own: &Path) -> Self {
@@ -130,11 +130,11 @@ impl ImportedBundles {
 /// send any number of them, so beyond an hourly limit they are handled and reported together.
 #[derive(Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct UnsignedQuota {
-    /// The begin of the hour.
+    /// The beginning of the hour.
     since: Option<Timestamp>,
-    /// How many files were reported by name in it.
+    /// The number of files that were reported by name in it.
     named: u64,
-    /// How many files were only counted since the last report.
+    /// The number of files that were only counted since the last report.
     counted: u64,
     /// The time of the last report.
     told: Option<Timestamp>,
@@ -156,7 +156,7 @@ impl UnsignedQuota {
         write_note(own, Self::FILE, self);
     }
 
-    /// Whether an hour has passed. Returns `true` if the clock went back.
+    /// Whether an hour has passed. Returns `true` if the clock was set back.
     fn is_over(since: Option<Timestamp>, now: Timestamp) -> bool {
         since.is_none_or(|since| !(SignedDuration::ZERO..Self::HOUR).contains(&now.duration_since(since)))
     }
@@ -179,7 +179,7 @@ impl UnsignedQuota {
         self.counted = self.counted.saturating_add(more as u64);
     }
 
-    /// Returns the number of counted files and resets it, once in an hour.
+    /// Returns the number of counted files and resets it, at most once an hour.
     pub(crate) fn take_untold(&mut self, now: Timestamp) -> Option<u64> {
         if self.counted == 0 || !Self::is_over(self.told, now) {
             return None;
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn few_are_named_and_the_rest_is_told_once_in_an_hour() {
+    fn a_few_files_are_reported_by_name_and_the_number_of_others_once_an_hour() {
         let minute = |minute: i64| {
             "2026-11-21T12:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_mins(minute)
         };
@@ -211,7 +211,7 @@ mod tests {
             unsigned.name(minute(0));
         }
         assert!(!unsigned.has_room(minute(59)) && unsigned.has_room(minute(60)));
-        assert!(unsigned.has_room(minute(-1)), "a clock that went back keeps nothing quiet");
+        assert!(unsigned.has_room(minute(-1)), "a clock that was set back suppresses no report");
         assert_eq!(unsigned.take_untold(minute(1)), None);
         unsigned.count(5);
         assert_eq!(unsigned.take_untold(minute(1)), Some(5));
@@ -232,7 +232,7 @@ mod tests {
             waited.tick(["a", "b"].into_iter());
             (waited.of("a").as_secs(), waited.of("b").as_secs())
         };
-        assert_eq!(counted("2001-01-01T00:00:00Z"), (10 + 24 * 60 * 60, 0), "years ahead count for a day");
-        assert_eq!(counted("2999-01-01T00:00:00Z"), (10, 0), "a clock that went back counts for nothing");
+        assert_eq!(counted("2001-01-01T00:00:00Z"), (10 + 24 * 60 * 60, 0), "years ahead count as a day");
+        assert_eq!(counted("2999-01-01T00:00:00Z"), (10, 0), "a clock that was set back adds no time");
     }
 }

@@ -54,7 +54,7 @@ const METHODS: &[(&str, usize)] = &[("persist", 1), ("persist_noclobber", 1)];
 struct Listed {
     file: &'static str,
     mentions: &'static [&'static str],
-    /// Why it does not use `util::fs`.
+    /// The reason why it does not use `util::fs`.
     #[allow(dead_code)]
     reason: &'static str,
 }
@@ -126,7 +126,7 @@ impl Aliases {
         self.0.entry(name).or_default().push(path);
     }
 
-    /// Returns all paths that a path may stand for.
+    /// Returns all paths that a path may mean.
     fn resolve(&self, path: &Names) -> BTreeSet<Names> {
         let (mut seen, mut open) = (BTreeSet::new(), vec![path.clone()]);
         while let Some(path) = open.pop() {
@@ -203,7 +203,7 @@ impl Finder {
                 list.iter().copied().find(|name| path == *name || path.starts_with(&format!("{name}::")))
             };
             let Some(reserved) = is_in(RESERVED).filter(|_| is_in(FREE).is_none()) else { continue };
-            // For a crate, the item in it.
+            // If a whole crate is reserved, report the item in it.
             let what = match reserved {
                 "tempfile" if path == "tempfile" => continue,
                 "tempfile" => path.splitn(3, "::").take(2).collect::<Vec<_>>().join("::"),
@@ -375,7 +375,7 @@ mod of_this_test {
     }
 
     #[test]
-    fn what_is_allowed_is_not_reported() {
+    fn allowed_mentions_are_not_reported() {
         for text in [
             "use crate::util::fs; fn f() { fs::write(p, b); fs::read(p); fs::rename(p, q); }",
             "use crate::util::fs::{self, rename}; fn f() { rename(p, q); }",
@@ -394,7 +394,7 @@ mod of_this_test {
     }
 
     #[test]
-    fn the_list_holds_what_is_needed_and_no_more() {
+    fn the_list_has_exactly_the_mentions_in_the_files() {
         let check = |files: &[(&str, &str)]| {
             let files = files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
             let entry =

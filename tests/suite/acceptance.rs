@@ -1,7 +1,7 @@
-//! Whether a genuine bundle is accepted here and now, through the command line: rollback,
-//! equivocation, future, expiry, streams, gaps, ages, state, and going back.
+//! Decisions of the importer about valid bundles, tested through the command line: rollback,
+//! equivocation, dates in the future, expiry, streams, gaps, ages, state and restore.
 //!
-//! The bundles are well made and well signed; only what they say of themselves differs.
+//! The bundles are well formed and signed by a trusted key. Only their metadata differs.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,12 +13,12 @@ use test_kit::process::Run;
 
 use crate::forge::{self, Bundle, Host, Part, days, hours};
 
-/// A bundle whose data is as old as itself.
+/// Returns a bundle whose data is as old as the bundle.
 fn bundle(created: Timestamp) -> Bundle {
     Bundle::of(created, &Part::all(created))
 }
 
-/// The same with a number.
+/// Returns such a bundle with a sequence number.
 fn numbered(created: Timestamp, sequence: u64) -> Bundle {
     bundle(created).with("sequence", sequence)
 }
@@ -28,20 +28,20 @@ fn date(of: Timestamp) -> Option<String> {
 }
 
 #[test]
-fn the_first_import_says_so_and_the_next_does_not() {
+fn only_the_first_import_is_reported_as_such() {
     let host = Host::new();
     let ran = host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]);
-    ran.good().prints("first import of this stream here");
+    ran.good().prints("first import of this stream into this target");
     let ran = host.import(&host.bundle("two.tar", &bundle(days(-2))), &[]);
     ran.good();
     assert!(!ran.out.contains("first import"), "{ran:#?}");
-    // Another cache has a memory of its own.
+    // Each cache has its own state.
     let ran = host.import_to("cache-2", &host.path("two.tar"), &[]);
-    ran.good().prints("first import of this stream here");
+    ran.good().prints("first import of this stream into this target");
 }
 
 #[test]
-fn an_older_bundle_is_rejected_unless_it_is_asked_for_and_then_written_down() {
+fn an_older_bundle_needs_an_override_which_is_recorded() {
     let host = Host::new();
     let (old, new) = (bundle(days(-5)), bundle(days(-2)));
     host.import(&host.bundle("new.tar", &new), &[]).good();
@@ -49,7 +49,7 @@ fn an_older_bundle_is_rejected_unless_it_is_asked_for_and_then_written_down() {
     let path = host.bundle("old.tar", &old);
     host.import(&path, &[]).fails_with(5, &["old.tar", "before the last one accepted", "--allow-rollback"]);
     assert_eq!(host.snapshot(), before);
-    // Nothing of this host stands against it for verify, which knows no state.
+    // `verify` does not read the state of this host, so it accepts the bundle.
     host.verify(&path, &[]).good();
 
     let ran = host.import(&path, &["--allow-rollback"]);
@@ -61,7 +61,8 @@ fn an_older_bundle_is_rejected_unless_it_is_asked_for_and_then_written_down() {
     assert_eq!(state["last"]["identity"], json!(old.identity()));
     assert_eq!(state["floors"]["trivy-db-2"], json!(days(-5)));
 
-    // The floor was lowered: what lies between is welcome again, and what is older is not.
+    // The override lowered the floor. A bundle above the new floor is accepted, and one below it is
+    // rejected.
     host.import(&host.bundle("between.tar", &bundle(days(-4))), &[]).good();
     assert_eq!(host.installed("cache", "db"), date(days(-4)));
     let ran = host.import(&host.bundle("oldest.tar", &bundle(days(-6))), &[]);
@@ -70,18 +71,18 @@ fn an_older_bundle_is_rejected_unless_it_is_asked_for_and_then_written_down() {
 }
 
 #[test]
-fn two_bundles_of_one_moment_are_not_both_right() {
+fn only_the_first_of_two_bundles_with_one_creation_time_is_accepted() {
     let host = Host::new();
     let created = days(-2);
     host.import(&host.bundle("one.tar", &bundle(created)), &[]).good();
     let before = host.snapshot();
-    let twin = bundle(created).with("producer", "somebody else");
+    let twin = bundle(created).with("producer", "another exporter");
     let path = host.bundle("twin.tar", &twin);
     host.import(&path, &[])
         .fails_with(5, &["twin.tar", "same creation time as the last", "--allow-rollback"]);
     assert_eq!(host.snapshot(), before);
     host.import(&path, &["--allow-rollback"]).good().prints("--allow-rollback");
-    // Both in one folder: the same alarm, and the first of them is used.
+    // If both are in one directory, the first is imported and the error is the same.
     let other = Host::new();
     other.bundle("inbox/one.tar", &bundle(created));
     other.bundle("inbox/twin.tar", &twin);
@@ -94,15 +95,15 @@ fn two_bundles_of_one_moment_are_not_both_right() {
 }
 
 #[test]
-fn the_future_is_rejected_and_raises_no_floor() {
+fn a_bundle_dated_in_the_future_is_rejected_and_raises_no_floor() {
     let host = Host::new();
     let future = bundle(hours(25));
     let path = host.bundle("future.tar", &future);
     for ran in [host.import(&path, &[]), host.verify(&path, &[])] {
-        ran.fails_with(5, &["future.tar", "more than a day after this host's clock", "--allow-future"]);
+        ran.fails_with(5, &["future.tar", "more than 24 h after this host's clock", "--allow-future"]);
     }
     assert!(!host.path("cache/db").exists());
-    // A year ahead, data and all.
+    // Both the bundle and its data are dated a year ahead.
     let far = host.bundle("far.tar", &bundle(days(365)));
     host.import(&far, &["--allow-future"]).good().prints("because of --allow-future");
     host.verify(&far, &["--allow-future"]).good();
@@ -110,15 +111,15 @@ fn the_future_is_rejected_and_raises_no_floor() {
     assert!(state["last"].is_null(), "{state:#}");
     assert_eq!(state["floors"], json!({}), "{state:#}");
     assert_eq!(state["overrides"][0]["flags"], json!(["--allow-future"]));
-    // The truth of today is not locked out by it, neither by the state nor by what is installed.
+    // Neither the state nor the installed data of that import prevents an import of current data.
     host.import(&host.bundle("today.tar", &bundle(hours(-1))), &[]).good();
     assert_eq!(host.installed("cache", "db"), date(hours(-1)));
-    // Clocks may differ by less than a day.
+    // Clocks may differ by up to 24 h.
     host.import(&host.bundle("nearly.tar", &bundle(hours(23))), &[]).good();
 }
 
 #[test]
-fn what_has_expired_is_rejected_and_what_is_installed_stays_watched() {
+fn expired_bundles_are_rejected_and_the_expiry_of_installed_data_is_checked() {
     let host = Host::new();
     let expired = bundle(days(-3)).with("expires", hours(-1));
     let path = host.bundle("expired.tar", &expired);
@@ -130,13 +131,13 @@ fn what_has_expired_is_rejected_and_what_is_installed_stays_watched() {
     ran.good().prints("because of --allow-expired");
     host.verify(&path, &["--allow-expired"]).good();
     assert_eq!(host.state("default")["last"]["expires"], json!(hours(-1)));
-    // From now on every run says so: with the same bundle, and also where there is nothing new.
+    // Without the override, every later run fails, with the same bundle and with an older one.
     host.import(&path, &[]).fails_with(5, &["expired.tar", "--allow-expired"]);
     let older = bundle(days(-4)).with("sequence", 3);
     host.import(&host.bundle("older.tar", &older), &[]).fails_with(5, &["older.tar"]);
     host.import(&path, &["--allow-expired"]).good();
 
-    // One that expires after it was imported: its own date is what the next run goes by.
+    // If a bundle expires after its import, the next run uses its expiry date.
     let host = Host::new();
     let soon = hours(1);
     let path = host.bundle("soon.tar", &bundle(days(-3)).with("expires", soon));
@@ -145,16 +146,16 @@ fn what_has_expired_is_rejected_and_what_is_installed_stays_watched() {
     let before = host.snapshot();
     host.import(&path, &[]).fails_with(5, &["expired", "--allow-expired"]);
     assert_eq!(host.snapshot(), before);
-    // A late bundle without a date of its own does not silence it.
+    // A late bundle without an expiry date does not suppress the error.
     let late = host.bundle("late.tar", &bundle(days(-4)));
     host.import(&late, &["--allow-rollback"]).good();
     let newer = host.bundle("newer.tar", &bundle(days(-1)));
     host.import(&newer, &[]).good();
-    assert!(host.state("default")["last"]["expires"].is_null(), "a newer bundle ends the watch");
+    assert!(host.state("default")["last"]["expires"].is_null(), "a newer bundle clears the date");
 }
 
 #[test]
-fn a_late_bundle_does_not_end_the_watch_over_what_is_installed() {
+fn a_late_bundle_does_not_clear_the_expiry_of_installed_data() {
     let host = Host::new();
     host.import(&host.bundle("1.tar", &numbered(days(-5), 1)), &[]).good();
     let soon = hours(1);
@@ -167,7 +168,7 @@ fn a_late_bundle_does_not_end_the_watch_over_what_is_installed() {
 }
 
 #[test]
-fn another_stream_is_rejected_by_name() {
+fn a_bundle_of_another_stream_is_rejected() {
     let host = Host::new();
     host.import(&host.bundle("one.tar", &bundle(days(-3))), &[]).good();
     let before = host.snapshot();
@@ -177,11 +178,12 @@ fn another_stream_is_rejected_by_name() {
     assert_eq!(host.snapshot(), before);
     host.verify(&lab, &["--stream", "default"]).fails_with(5, &["\"lab\"", "--stream"]);
     host.verify(&lab, &[]).good();
-    // Asked for by name, it has a state of its own, and the first one's stays as it was.
-    host.import(&lab, &["--stream", "lab"]).good().prints("first import of this stream here");
+    // With `--stream`, it is accepted and gets its own state. The state of the first stream does
+    // not change.
+    host.import(&lab, &["--stream", "lab"]).good().prints("first import of this stream into this target");
     assert_eq!(host.state("lab")["seen"].as_array().unwrap().len(), 1);
     assert_eq!(host.state("default")["seen"].as_array().unwrap().len(), 1);
-    // A folder with both: each is judged, and the right one is used.
+    // Other bundles in a directory are skipped, and the one of the right stream is imported.
     let other = Host::new();
     other.bundle("inbox/lab.tar", &bundle(days(-1)).with("stream", "lab"));
     other.bundle("inbox/mine.tar", &bundle(days(-2)));
@@ -191,35 +193,35 @@ fn another_stream_is_rejected_by_name() {
 }
 
 #[test]
-fn a_gap_is_reported_and_a_late_bundle_that_fills_it_is_no_warning() {
+fn a_gap_is_reported_and_a_late_bundle_that_fills_it_causes_no_warning() {
     let host = Host::new();
     host.import(&host.bundle("1.tar", &numbered(days(-8), 1)), &[]).good();
     let ran = host.import(&host.bundle("5.tar", &numbered(days(-4), 5)), &[]);
-    ran.good().prints("bundles number 2 to 4 of this stream never came here");
+    ran.good().prints("bundles number 2 to 4 of this stream were never received here");
     assert_eq!(host.state("default")["missing"], json!([2, 3, 4]));
     let ran = host.import(&host.bundle("7.tar", &numbered(days(-2), 7)), &[]);
-    ran.good().prints("bundle number 6 of this stream never came here");
-    // Number 3 turns up.
+    ran.good().prints("bundle number 6 of this stream was never received here");
+    // Bundle number 3 arrives late.
     let late = host.bundle("3.tar", &numbered(days(-6), 3));
     let ran = host.import(&late, &[]);
     ran.good().prints("late: newer bundles of this stream arrived before");
     assert_eq!(host.installed("cache", "db"), date(days(-2)), "the newest data stays");
     assert_eq!(host.state("default")["missing"], json!([2, 4, 6]));
     assert_eq!(host.state("default")["last"]["sequence"], json!(7));
-    // The same again is known; another with its number is not.
+    // The same bundle is known already. Another bundle with the same number is rejected.
     host.import(&late, &[]).good();
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
     let second = numbered(days(-6), 3).with("producer", "again");
     host.import(&host.bundle("3b.tar", &second), &[]).fails_with(5, &["3b.tar", "--allow-rollback"]);
-    // Numbers of any size.
+    // Sequence numbers can have any size.
     let last = host.bundle("last.tar", &numbered(days(-1), u64::MAX));
     host.import(&last, &[]).good().prints("bundles number 8 to 18446744073709551614");
     assert!(host.state("default")["missing"].as_array().unwrap().len() <= 256);
-    // An exporter that lost its count, and one that keeps none.
+    // One exporter has lost its sequence number, and one does not number its bundles.
     host.import(&host.bundle("again.tar", &numbered(hours(-3), 1)), &[]).good();
     let ran = host.import(&host.bundle("none.tar", &bundle(hours(-2))), &[]);
     ran.good();
-    assert!(!ran.out.contains("never came"), "{ran:#?}");
+    assert!(!ran.out.contains("never received"), "{ran:#?}");
 }
 
 #[test]
@@ -229,12 +231,13 @@ fn one_older_dataset_in_a_newer_bundle_is_skipped() {
     let mixed = Bundle::of(days(-1), &[Part::db(days(-1)), Part::java_db(days(-5)), Part::checks("new")]);
     let path = host.bundle("mixed.tar", &mixed);
     let ran = host.import(&path, &[]);
-    ran.good().prints("trivy-java-db   left alone").warns("was left alone").warns("--allow-rollback");
+    ran.good().prints("trivy-java-db   skipped").warns("was skipped").warns("--allow-rollback");
     assert_eq!(host.installed("cache", "db"), date(days(-1)));
     assert_eq!(host.installed("cache", "java-db"), date(days(-3)));
     assert_eq!(host.state("default")["floors"]["trivy-java-db-1"], json!(days(-3)));
 
-    // Asked for, it is taken; that is written down, and the floor is what was taken.
+    // With the override, the older dataset is imported, the override is recorded, and the floor is
+    // lowered.
     let ran = host.import(&path, &["--allow-rollback"]);
     ran.good().prints("accepted only because of --allow-rollback");
     assert_eq!(host.installed("cache", "java-db"), date(days(-5)));
@@ -242,27 +245,27 @@ fn one_older_dataset_in_a_newer_bundle_is_skipped() {
     assert_eq!(state["floors"]["trivy-java-db-1"], json!(days(-5)), "{state:#}");
     assert_eq!(state["floors"]["trivy-db-2"], json!(days(-1)));
     assert_eq!(state["overrides"][0]["flags"], json!(["--allow-rollback"]));
-    // What lies between the two is then newer than what is there.
+    // A dataset between the two dates is then newer than the installed one.
     let between = Bundle::of(hours(-2), &[Part::java_db(days(-4))]);
     host.import(&host.bundle("between.tar", &between), &[]).good();
     assert_eq!(host.installed("cache", "java-db"), date(days(-4)));
-    // The flag alone, where nothing is older, is no override.
+    // The flag is not an override if nothing is older.
     host.import(&host.bundle("next.tar", &bundle(hours(-1))), &["--allow-rollback"]).good();
     assert_eq!(host.state("default")["overrides"].as_array().unwrap().len(), 1);
 }
 
 #[test]
-fn going_back_to_a_bundle_that_was_seen_is_written_down_too() {
+fn a_rollback_to_a_known_bundle_is_recorded_too() {
     let host = Host::new();
     let old = bundle(days(-5));
     let path = host.bundle("old.tar", &old);
     host.import(&path, &[]).good();
     host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
-    // It was accepted once, so it is no alarm; and it changes nothing.
-    // So also the checks, which have no date of their own.
+    // The bundle was accepted before, so it is not an error and changes nothing. This includes the
+    // checks, which have no date.
     let settled = host.snapshot();
     let ran = host.import(&path, &[]);
-    ran.good().prints("trivy-db        left alone").prints("trivy-checks    left alone");
+    ran.good().prints("trivy-db        skipped").prints("trivy-checks    skipped");
     let same = |path: &&String| path.starts_with("cache/");
     assert!(settled.0.keys().filter(same).all(|path| settled.0[path] == host.snapshot().0[path]));
     host.import(&path, &["--allow-rollback"]).good().prints("because of --allow-rollback");
@@ -273,23 +276,20 @@ fn going_back_to_a_bundle_that_was_seen_is_written_down_too() {
 }
 
 #[test]
-fn without_state_the_data_that_is_there_is_the_floor() {
+fn without_state_the_installed_data_is_the_floor() {
     let host = Host::new();
     host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
     fs::remove_dir_all(host.path("state")).unwrap();
     let ran = host.import(&host.bundle("old.tar", &bundle(days(-5))), &[]);
-    ran.good()
-        .prints("first import")
-        .prints("trivy-db        left alone")
-        .prints("trivy-java-db   left alone");
+    ran.good().prints("first import").prints("trivy-db        skipped").prints("trivy-java-db   skipped");
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
-    // What Trivy itself downloaded counts as well, whatever else is not there.
+    // Data that Trivy downloaded counts as well, even if other datasets are missing.
     let other = Host::new();
     other.file("cache/db/trivy.db", forge::bolt());
     other.file("cache/db/metadata.json", forge::metadata_json(2, days(-1)));
     let ran = other.import(&other.bundle("old.tar", &bundle(days(-5))), &[]);
-    ran.good().prints("trivy-db        left alone").prints("trivy-java-db   installed");
-    // A date that nobody can believe is no floor, and one at the end of time breaks nothing.
+    ran.good().prints("trivy-db        skipped").prints("trivy-java-db   installed");
+    // A date far in the future is not a floor, and the latest possible date causes no error.
     for date in ["2090-01-01T00:00:00Z", "9999-12-30T22:00:00Z"] {
         let other = Host::new();
         other.file("cache/db/trivy.db", forge::bolt());
@@ -315,7 +315,7 @@ fn without_state_a_date_ahead_of_the_clock_is_ignored_and_reported() {
     assert_eq!(host.installed("cache", "db"), date(days(-1)));
 }
 
-/// Checks of a version, in a bundle of this moment.
+/// Returns a bundle with checks of a version.
 fn checks(created: Timestamp, version: &str) -> Bundle {
     let mut part = Part::checks(version);
     part.dataset.version = Some(version.into());
@@ -323,7 +323,7 @@ fn checks(created: Timestamp, version: &str) -> Bundle {
 }
 
 #[test]
-fn without_state_the_version_of_the_checks_that_are_there_is_the_floor() {
+fn without_state_the_version_of_the_installed_checks_is_the_floor() {
     let host = Host::new();
     let installed = |host: &Host| {
         let text = fs::read(host.path("cache/policy/metadata.json")).unwrap();
@@ -334,20 +334,20 @@ fn without_state_the_version_of_the_checks_that_are_there_is_the_floor() {
     let old = host.bundle("old.tar", &checks(days(-5), "2.9.0"));
     let ran = host.import(&old, &[]);
     ran.good()
-        .warns("trivy-checks-2 2.9.0 was left alone")
+        .warns("trivy-checks-2 2.9.0 was skipped")
         .warns("the target has version 2.10.0")
         .warns("--allow-rollback");
     assert_eq!(installed(&host), "2.10.0");
     fs::remove_dir_all(host.path("state")).unwrap();
     host.import(&old, &["--allow-rollback"]).good();
     assert_eq!(installed(&host), "2.9.0");
-    // With its state, the dates of the bundles decide, as before.
+    // With the state, the dates of the bundles decide again.
     host.import(&host.bundle("newer.tar", &checks(days(-1), "2.8.9")), &[]).good();
     assert_eq!(installed(&host), "2.8.9");
 }
 
 #[test]
-fn a_directory_that_others_can_write_and_that_leads_to_the_state_is_an_error_for_root_and_else_a_warning() {
+fn a_parent_of_the_state_that_is_writable_by_others_is_an_error_for_root_and_a_warning_otherwise() {
     let host = Host::new();
     let path = host.bundle("one.tar", &bundle(days(-2)));
     fs::create_dir(host.path("shared")).unwrap();
@@ -362,12 +362,13 @@ fn a_directory_that_others_can_write_and_that_leads_to_the_state_is_an_error_for
     } else {
         ran.good().warns("is above the state directory and writable by others").warns("shared (mode 0777)");
     }
-    // In a sticky one nobody else can rename what is there.
+    // In a sticky directory, other users cannot rename its entries.
     mode(0o1777);
     let ran = host.run(&args);
     ran.good();
     assert!(!ran.out.contains("above the state directory"), "{ran:#?}");
-    // A group that shares a volume is trusted with it, but not by root. 4242 is no group of root's.
+    // trivy-ferry trusts a directory that a group of its user shares, but never if it runs as
+    // root. Root is not in group 4242.
     let group = rustix::process::geteuid().is_root().then_some(4242);
     std::os::unix::fs::chown(host.path("shared"), None, group).unwrap();
     mode(0o2775);
@@ -379,7 +380,7 @@ fn a_directory_that_others_can_write_and_that_leads_to_the_state_is_an_error_for
 }
 
 #[test]
-fn max_age_is_rejected_on_the_importing_side_by_dataset() {
+fn an_import_rejects_datasets_that_are_older_than_max_age() {
     let host = Host::new();
     let parts = [Part::db(days(-5)), Part::java_db(days(-20)), Part::checks("c")];
     let path = host.bundle("aged.tar", &Bundle::of(days(-1), &parts));
@@ -398,13 +399,13 @@ fn max_age_is_rejected_on_the_importing_side_by_dataset() {
     ran.good().prints("unchanged");
     rejected_by_clap(&host.import(&path, &["--max-age", "3y"]));
     rejected_by_clap(&host.import(&path, &["--max-age", "db=3d"]));
-    // Old data is a warning where nobody asked for more.
+    // Without `--max-age`, old data only causes a warning.
     let fresh = Host::new();
     let ran = fresh.import(&fresh.bundle("aged.tar", &Bundle::of(days(-1), &parts)), &[]);
     ran.good().warns("trivy-java-db is 20 d old");
 }
 
-/// A flag that cannot be read: the parser's own form, and exit code 2.
+/// Asserts that the argument parser rejected a flag, with its own form of message and exit code 2.
 #[track_caller]
 fn rejected_by_clap(run: &Run) {
     run.exits(2);
@@ -412,7 +413,7 @@ fn rejected_by_clap(run: &Run) {
 }
 
 #[test]
-fn max_age_is_rejected_on_the_exporting_side_before_anything_is_written() {
+fn an_export_rejects_data_that_is_older_than_max_age_before_it_writes_anything() {
     let host = Host::new();
     host.write_key();
     let packed = forge::db_layer(days(-5));
@@ -431,7 +432,7 @@ fn max_age_is_rejected_on_the_exporting_side_before_anything_is_written() {
 }
 
 #[test]
-fn damaged_state_is_never_a_fresh_start() {
+fn damaged_state_is_an_error_and_not_treated_as_missing() {
     let host = Host::new();
     host.import(&host.bundle("new.tar", &bundle(days(-2))), &[]).good();
     let file = host.path("state/import-default.json");
@@ -454,7 +455,7 @@ fn damaged_state_is_never_a_fresh_start() {
 }
 
 #[test]
-fn nothing_rests_on_what_others_can_change() {
+fn files_that_are_writable_by_others_are_not_trusted() {
     let host = Host::new();
     let path = host.bundle("one.tar", &bundle(days(-2)));
     let mode =
@@ -471,12 +472,12 @@ fn nothing_rests_on_what_others_can_change() {
     host.import(&path, &[]).fails_with(2, &["exporter.pub is writable by others", "chmod"]);
     host.verify(&path, &[]).fails_with(2, &["exporter.pub is writable by others"]);
     mode("keys/exporter.pub", 0o644);
-    // A folder of keys to which anyone could add one.
+    // Any user could add a key to this directory of keys.
     fs::create_dir_all(host.path("xdg-config/trivy-ferry/trusted")).unwrap();
     mode("xdg-config/trivy-ferry/trusted", 0o777);
     host.run(&["verify", path.to_str().unwrap()]).fails_with(2, &["trusted is writable by others"]);
     assert_eq!(host.snapshot(), before);
-    // A state folder that cannot be one.
+    // The state directory is a file.
     host.file("a-file", "x");
     let (bundle, cache, key) = (path.to_str().unwrap(), host.at("cache"), host.at("keys/exporter.pub"));
     let state = host.at("a-file");
@@ -486,18 +487,18 @@ fn nothing_rests_on_what_others_can_change() {
 }
 
 #[test]
-fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
+fn a_damaged_newer_bundle_does_not_prevent_the_import_of_a_good_older_one() {
     let good = bundle(days(-3));
     let newer = bundle(days(-1));
     let host = Host::new();
     let file = newer.signed(&host.key);
-    // Where it shows at once, where it shows in the middle, and where it shows at the very end.
+    // The damage is detected at the beginning, in the middle or at the very end.
     let flip = |at: usize| {
         let mut file = file.clone();
         file[at] ^= 1;
         file
     };
-    // Base64 as it was, of something else.
+    // The result is valid base64 of other data.
     let other_letter = |at: usize| {
         let mut file = file.clone();
         file[at] = if file[at] == b'a' { b'b' } else { b'a' };
@@ -532,8 +533,8 @@ fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
         assert_eq!(host.installed("cache", "java-db"), date(days(-3)));
         assert!(host.staged("cache").is_empty(), "{:?}", host.staged("cache"));
         let state = host.state("default");
-        assert_eq!(state["seen"], json!([good.identity()]), "what is damaged was not accepted");
-        // Copied again, it is taken.
+        assert_eq!(state["seen"], json!([good.identity()]), "the damaged bundle was not accepted");
+        // After it is copied again, it is imported.
         host.file("inbox/b-damaged.tar", &file);
         host.import(&host.path("inbox"), &[]).good();
         assert_eq!(host.installed("cache", "db"), date(days(-1)));
@@ -541,7 +542,7 @@ fn a_damaged_newer_bundle_does_not_keep_out_a_good_older_one() {
 }
 
 #[test]
-fn a_directory_that_lacks_what_it_seems_to_hold_is_no_success() {
+fn an_unreadable_file_with_the_name_of_a_bundle_is_an_error() {
     let host = Host::new();
     host.bundle("inbox/default-20260101t000000z.tar", &bundle(days(-3)));
     let mut zeroed = bundle(days(-1)).signed(&host.key);
@@ -553,7 +554,7 @@ fn a_directory_that_lacks_what_it_seems_to_hold_is_no_success() {
         assert!(ran.err.contains("default-20260102t000000z (1).tar is not a trivy-ferry bundle"), "{ran:#?}");
     }
     assert_eq!(host.installed("cache", "db"), date(days(-3)));
-    // Somebody else's bundle may be the one that was waited for: its exporter has a new key.
+    // A bundle of another key may be the expected one, because its exporter may have a new key.
     let host = Host::new();
     host.bundle("inbox/one.tar", &bundle(days(-3)));
     host.file("inbox/two.tar", bundle(days(-1)).signed(&Host::new().key));
@@ -563,7 +564,7 @@ fn a_directory_that_lacks_what_it_seems_to_hold_is_no_success() {
 }
 
 #[test]
-fn what_a_newer_bundle_beside_it_surpasses_is_skipped() {
+fn a_rejected_bundle_is_skipped_if_a_newer_one_is_imported() {
     let host = Host::new();
     host.import(&host.bundle("first.tar", &bundle(days(-5))), &[]).good();
     host.bundle("inbox/older-than-the-first.tar", &bundle(days(-9)));
@@ -574,11 +575,11 @@ fn what_a_newer_bundle_beside_it_surpasses_is_skipped() {
         ran.good()
             .prints("skipped: older-than-the-first.tar: ")
             .prints("skipped: expired.tar: ")
-            .prints("a newer bundle is here");
+            .prints("a newer bundle was found");
         assert_eq!(host.installed("cache", "db"), date(days(-1)));
     }
     host.verify(&host.path("inbox"), &[]).good().prints("skipped: expired.tar");
-    // Alone, or as the newest that is there, each is still refused.
+    // Each is still rejected if it is the only or the newest bundle.
     host.import(&host.path("inbox/expired.tar"), &[]).fails_with(5, &["expired.tar", "--allow-expired"]);
     fs::remove_file(host.path("inbox/new.tar")).unwrap();
     let ran = host.import(&host.path("inbox"), &[]);
@@ -609,13 +610,13 @@ fn a_switch_in_the_environment_is_yes_or_no_and_nothing_else() {
     }
     import(clear, "yes", &new).good();
     assert!(!host.path("cache/fanal").exists());
-    // An override must not live on in an environment file.
+    // No environment variable can set an override, because it would apply to every later run.
     let old = host.bundle("old.tar", &bundle(days(-5)));
     assert_eq!(import("TRIVY_FERRY_ALLOW_ROLLBACK", "yes", &old).code, 5);
 }
 
 #[test]
-fn from_a_directory_the_newest_of_each_dataset_is_imported() {
+fn the_newest_version_of_each_dataset_in_a_directory_is_imported() {
     let host = Host::new();
     host.bundle("inbox/weekly.tar", &Bundle::of(days(-1), &[Part::db(days(-1)), Part::checks("weekly")]));
     host.bundle("inbox/monthly.tar", &Bundle::of(days(-9), &Part::all(days(-9))));
@@ -648,11 +649,11 @@ fn restore_swaps_back_and_forth() {
     restore(&["--only", "trivy-db"]).good();
     assert_eq!(host.installed("cache", "db"), date(days(-5)));
     assert_eq!(host.installed("cache", "java-db"), date(days(-2)));
-    // The newest bundle again brings the rest back, and says what it did.
+    // A new import of the newest bundle restores the other datasets, and reports this.
     let ran = host.import(&host.path("new.tar"), &[]);
     ran.good().prints("trivy-db        restored").prints("trivy-java-db   unchanged");
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
-    // Nothing to go back to.
+    // There is no earlier generation to restore.
     let other = Host::new();
     let (cache, bundle) = (other.at("cache"), other.bundle("one.tar", &bundle(days(-2))));
     other
@@ -663,7 +664,7 @@ fn restore_swaps_back_and_forth() {
 }
 
 #[test]
-fn no_generation_is_kept_where_none_is_wanted() {
+fn no_generation_is_kept_if_keep_previous_is_zero() {
     let host = Host::new();
     let keep_none = ["--keep-previous", "0"];
     host.import(&host.bundle("1.tar", &bundle(days(-5))), &[]).good();
@@ -678,19 +679,20 @@ fn no_generation_is_kept_where_none_is_wanted() {
 }
 
 #[test]
-fn only_and_skip_choose_what_is_installed() {
+fn only_and_skip_select_the_datasets() {
     let host = Host::new();
     let path = host.bundle("one.tar", &bundle(days(-2)));
     host.import(&path, &["--only", "trivy-db,vex-hub"]).good();
     let there = |name: &str| host.path("cache").join(name).exists();
     assert_eq!(["db", "java-db", "policy", "vex"].map(there), [true, false, false, true]);
     assert!(host.state("default")["floors"]["trivy-java-db-1"].is_null());
-    // The same bundle brings the rest, though it was seen.
+    // The same bundle also installs the other datasets, although it was imported before.
     host.import(&path, &["--skip", "trivy-checks"]).good();
     assert_eq!(["db", "java-db", "policy", "vex"].map(there), [true, true, false, true]);
     host.import(&path, &["--only", "vex-other"]).fails_with(2, &["no bundle here holds vex-other"]);
     rejected_by_clap(&host.import(&path, &["--only", "db"]));
-    // Damage in a large layer that is not wanted is not looked at; a wanted one beside it is.
+    // Damage in a large layer of a skipped dataset is not detected. A selected dataset beside it is
+    // imported.
     let new = bundle(days(-1));
     let mut file = new.signed(&host.key);
     let large = new.spans().into_iter().filter(|span| span.size > 500).collect::<Vec<_>>();
@@ -706,7 +708,7 @@ fn only_and_skip_choose_what_is_installed() {
 }
 
 #[test]
-fn a_bundle_seen_before_is_applied_wherever_a_target_differs() {
+fn a_bundle_imported_before_is_applied_to_each_target_that_differs() {
     let host = Host::new();
     let path = host.bundle("one.tar", &bundle(days(-2)));
     host.import(&path, &[]).good();
@@ -714,10 +716,10 @@ fn a_bundle_seen_before_is_applied_wherever_a_target_differs() {
     let ran = host.import(&path, &[]);
     ran.good();
     assert_eq!(ran.out.matches(" unchanged").count(), 4, "{ran:#?}");
-    assert_eq!(host.snapshot(), settled, "nothing to do is done by doing nothing");
+    assert_eq!(host.snapshot(), settled, "nothing is written if nothing has changed");
     host.import_to("cache-2", &path, &[]).good().prints("installed");
     assert_eq!(host.installed("cache-2", "db"), date(days(-2)));
-    // After `trivy clean`, and after somebody's hand.
+    // `trivy clean` and a user have changed the cache.
     fs::remove_dir_all(host.path("cache/db")).unwrap();
     fs::write(host.path("cache/java-db/trivy-java.db"), "changed").unwrap();
     fs::write(host.path("cache/policy/content/policies/extra.rego"), "package x").unwrap();
@@ -730,8 +732,9 @@ fn a_bundle_seen_before_is_applied_wherever_a_target_differs() {
 }
 
 #[test]
-fn a_clock_that_fell_back_changes_nothing() {
-    // The last accepted bundle is nearly a day ahead of this clock: that is the time then.
+fn a_clock_that_was_set_back_does_not_extend_expiry() {
+    // The last accepted bundle is dated 23 h ahead of this clock, and its date counts as the
+    // current time.
     let host = Host::new();
     host.import(&host.bundle("ahead.tar", &bundle(hours(23))), &[]).good();
     let expires = host.bundle("expires.tar", &bundle(hours(-1)).with("expires", hours(22)));
@@ -740,7 +743,7 @@ fn a_clock_that_fell_back_changes_nothing() {
 }
 
 #[test]
-fn a_late_bundle_gives_what_no_newer_one_brought() {
+fn a_late_bundle_adds_the_datasets_that_newer_bundles_lack() {
     let host = Host::new();
     let without_java = |created, sequence| {
         let parts: Vec<Part> = Part::all(created)
@@ -757,7 +760,7 @@ fn a_late_bundle_gives_what_no_newer_one_brought() {
         .exits(0)
         .prints("late: newer bundles")
         .prints("trivy-java-db   installed")
-        .prints("trivy-db        left alone");
+        .prints("trivy-db        skipped");
     ran.does_not_say("warning: trivy-db");
     assert_eq!(host.installed("cache", "java-db"), date(days(-4)));
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
@@ -775,7 +778,7 @@ fn the_command_after_an_import_runs_for_every_change_and_is_never_lost() {
     assert_eq!(calls(), 1);
     host.import(&one, &["--exec-after", &call]).good();
     assert_eq!(calls(), 1, "nothing changed");
-    // It fails: the data is in place all the same, and the next run calls it again.
+    // If the command fails, the data is installed, and the next run calls the command again.
     let ran = host.import(&two, &["--exec-after", "exit 3"]);
     ran.exits(1).prints("installed");
     assert!(ran.err.contains("`exit 3` failed"), "{ran:#?}");
@@ -784,7 +787,7 @@ fn the_command_after_an_import_runs_for_every_change_and_is_never_lost() {
     assert_eq!(calls(), 1);
     host.import(&two, &["--exec-after", &call]).good().prints("unchanged").prints("Done after the import");
     assert_eq!(calls(), 2);
-    // The run is killed before the command has ended.
+    // This command kills the run before the command ends.
     let three = host.bundle("three.tar", &bundle(days(-1)));
     let ran = host.import(&three, &["--exec-after", "kill -9 $PPID"]);
     assert_eq!(ran.code, -1, "{ran:#?}");
@@ -793,25 +796,26 @@ fn the_command_after_an_import_runs_for_every_change_and_is_never_lost() {
     assert_eq!(calls(), 3);
     host.import(&three, &["--exec-after", &call]).good();
     assert_eq!(calls(), 3);
-    // Nothing changes where an old bundle is left alone.
+    // Nothing changes if an old bundle is skipped.
     host.import(&one, &["--exec-after", &call]).good();
     assert_eq!(calls(), 3);
 }
 
 #[test]
-fn a_command_that_is_due_is_called_whatever_the_next_run_finds() {
+fn a_command_that_is_due_is_called_even_if_the_next_run_imports_nothing() {
     let host = Host::new();
     let calls = || fs::read_to_string(host.path("calls")).unwrap_or_default().len();
     let call = format!("printf x >> {}", host.at("calls"));
     let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
     host.import(&one, &["--exec-after", "exit 1"]).exits(1).prints("installed");
-    // The stick is empty, or holds nothing that is acceptable: the change of before is told all the same.
+    // The medium is empty, or has no acceptable bundle. The command still runs for the earlier
+    // change.
     fs::create_dir(host.path("empty")).unwrap();
     host.import(&host.path("empty"), &["--exec-after", &call]).fails_with(2, &["there is no bundle"]);
     assert_eq!(calls(), 1);
     host.import(&host.path("empty"), &["--exec-after", &call]).fails_with(2, &["there is no bundle"]);
     assert_eq!(calls(), 1);
-    // Going back is a change too.
+    // A restore is a change as well.
     host.import(&two, &["--exec-after", &call]).good();
     assert_eq!(calls(), 2);
     let (cache, state) = (host.at("cache"), host.at("state"));
@@ -830,7 +834,7 @@ fn a_command_that_is_due_is_called_whatever_the_next_run_finds() {
     assert_eq!(restore("exit 3").code, 1);
     host.import(&host.path("empty"), &["--exec-after", &call]).fails_with(2, &["there is no bundle"]);
     assert_eq!(calls(), 3);
-    // Nothing to go back to is no change.
+    // A restore without an earlier generation is not a change.
     let other = host.at("cache-2");
     let nothing = host.run(&[
         "import",
@@ -847,11 +851,12 @@ fn a_command_that_is_due_is_called_whatever_the_next_run_finds() {
 }
 
 #[test]
-fn what_cannot_be_written_down_first_is_not_done() {
+fn nothing_is_imported_if_the_state_cannot_be_written_first() {
     let host = Host::new();
     let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
     host.import(&one, &[]).good();
-    // The memory cannot be written: a run that was killed now would lose the command.
+    // The state cannot be written. If the run were killed after the import, the command would
+    // be lost.
     fs::create_dir_all(host.path("state/import-default.json.trivy-ferry.tmp/in-the-way")).unwrap();
     let ran = host.import(&two, &["--exec-after", "true"]);
     assert_eq!(ran.code, 2, "{ran:#?}");
@@ -872,7 +877,7 @@ fn two_runs_at_once_call_the_command_once() {
 }
 
 #[test]
-fn each_dataset_is_watched_until_its_own_exporters_date() {
+fn each_dataset_expires_at_the_date_of_its_own_bundle() {
     let host = Host::new();
     let soon = hours(1);
     host.import(&host.bundle("java.tar", &bundle(days(-5)).with("expires", soon)), &[]).good();
@@ -886,7 +891,7 @@ fn each_dataset_is_watched_until_its_own_exporters_date() {
 }
 
 #[test]
-fn a_copy_in_the_same_directory_was_not_accepted_before() {
+fn a_copy_in_the_same_directory_does_not_count_as_an_earlier_import() {
     let host = Host::new();
     host.import(&host.bundle("old.tar", &bundle(days(-3))), &[]).good();
     for name in ["a.tar", "b.tar"] {
@@ -897,7 +902,7 @@ fn a_copy_in_the_same_directory_was_not_accepted_before() {
 }
 
 #[test]
-fn of_more_bundles_than_anyone_has_the_newest_are_imported() {
+fn only_the_256_newest_bundles_of_a_directory_are_considered() {
     let host = Host::new();
     for number in 0..260 {
         let created = hours(-300 + number);
@@ -910,10 +915,10 @@ fn of_more_bundles_than_anyone_has_the_newest_are_imported() {
 }
 
 #[test]
-fn the_command_after_an_import_finds_nothing_locked() {
+fn nothing_is_locked_while_the_command_after_an_import_runs() {
     let host = Host::new();
     let bundle = host.bundle("one.tar", &bundle(days(-3)));
-    // A scan that must not straddle a switch takes the lock shared; another cache is imported into.
+    // A scan takes the lock in shared mode, and another import has another cache as its target.
     let again = format!(
         "/usr/bin/flock --shared --timeout 5 {} /bin/true && {} import {} --trust {} --cache-dir {} --state-dir {}",
         host.at("cache/.trivy-ferry/lock"),
@@ -928,7 +933,7 @@ fn the_command_after_an_import_finds_nothing_locked() {
 }
 
 #[test]
-fn many_names_and_many_copies_of_a_bundle_are_one() {
+fn many_names_and_copies_of_a_bundle_are_imported_once() {
     let host = Host::new();
     let file = bundle(days(-2)).signed(&host.key);
     let first = host.file("inbox/a.tar", &file);
@@ -970,7 +975,7 @@ fn a_report_is_json_whatever_the_paths_are() {
 }
 
 #[test]
-fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
+fn vex_hub_is_found_under_any_configured_name() {
     let host = Host::new();
     let home = host.at("data");
     let config =
@@ -985,7 +990,7 @@ fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
     let ran = host.run(&["import", "--restore", "--cache-dir", &cache, "--data-home", &home]);
     ran.good().prints("vex-hub         restored");
     assert_ne!(index(), newer);
-    // What cannot go back is named.
+    // A warning names a repository that cannot be restored.
     fs::rename(
         host.path("cache/.trivy-ferry/previous/vex-hub"),
         host.path("cache/.trivy-ferry/previous/vex-Corp VEX"),
@@ -995,7 +1000,7 @@ fn vex_hub_is_found_under_whatever_name_the_site_has_for_it() {
     ran.good().warns("the VEX repository Corp VEX stays as it is");
 }
 
-/// A bundle with VEX Hub, and with the VEX repository `corp` from a source.
+/// Returns a bundle with VEX Hub, and with the VEX repository `corp` if it has a source.
 fn with_vex(created: Timestamp, corp: Option<&str>) -> Bundle {
     let mut parts = Part::all(created);
     if let Some(source) = corp {
@@ -1037,12 +1042,12 @@ fn a_vex_source_that_trivy_could_misread_is_rejected() {
 }
 
 #[test]
-fn a_vex_entry_lives_as_long_as_its_bundles_and_their_key() {
+fn a_vex_entry_is_removed_with_its_bundle_or_its_key() {
     let host = Host::new();
     let file = host.path("xdg-data/.trivy/vex/repository.yaml");
     let entries = || fs::read_to_string(&file).unwrap();
     let source = "https://vex.corp.example/a?b=c#d";
-    // What the operator has keeps its bytes throughout.
+    // The operator's own entries are kept byte for byte.
     let mine =
         "# mine\nrepositories:\n  - name: 'own' # own\n    url: https://own.example\n    enabled: true\n";
     host.file("xdg-data/.trivy/vex/repository.yaml", mine);
@@ -1055,13 +1060,13 @@ fn a_vex_entry_lives_as_long_as_its_bundles_and_their_key() {
     let added = format!("name: corp\n    url: \"{source}\"\n    enabled: true");
     assert!(with.starts_with(mine) && with.contains(&added), "{with}");
     assert!(with.contains("stream=default") && with.contains(&host.key.public().id().hex()), "{with}");
-    // A bundle without any VEX says nothing about it; one with others does.
+    // A bundle without VEX does not change the entries. A bundle with other VEX repositories does.
     let databases = Bundle::of(days(-5), &[Part::db(days(-5))]);
     assert_eq!(import(&host, "databases.tar", &databases).1, with);
     let (out, without) = import(&host, "hub.tar", &with_vex(days(-4), None));
     assert!(without.starts_with(mine) && !without.contains("corp"), "{without}");
     assert!(out.contains("corp") && out.contains("was removed"), "{out}");
-    // A stolen key is replaced: what it brought ends with the next import, whatever that brings.
+    // A stolen key is replaced. The next import of any bundle removes its entries.
     import(&host, "two.tar", &with_vex(days(-3), Some(source)));
     assert!(entries().contains(&added));
     let next = Host::new();
@@ -1086,7 +1091,7 @@ fn first_imports_at_once_into_one_state_and_several_caches_all_succeed() {
         for cache in ["a", "b", "c", "d"] {
             assert_eq!(host.installed(&format!("deep/er/{cache}"), "db"), date(days(-3)));
         }
-        // None has overwritten what another one remembers.
+        // No import has overwritten the state of another.
         let state: Value =
             serde_json::from_slice(&fs::read(host.path("state/import-default.json")).unwrap()).unwrap();
         assert_eq!(state["targets"].as_object().unwrap().len(), 4, "{state:#}");

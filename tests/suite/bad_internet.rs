@@ -1,5 +1,5 @@
-//! Exports over a network that fails: a good bundle, or one clear reason; and nothing is fetched twice
-//! that came once.
+//! Exports over a failing network: the result is a good bundle or one clear reason, and received
+//! data is not fetched twice.
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use trivy_ferry::digest::Digest;
 use crate::forge::upstream::Upstream;
 use crate::forge::{self, Host};
 
-/// A host that exports, and how it does so.
+/// Returns a host with the key and the directory for an export.
 fn exporter() -> Host {
     let host = Host::new();
     host.write_key();
@@ -30,7 +30,7 @@ fn exporter() -> Host {
 }
 
 impl Host {
-    /// An export into `out` that still lacks its sources.
+    /// Returns the command of an export into `out`, without the flags for its sources.
     fn export_from(&self) -> Command {
         let mut command = self.command();
         command.args(["export", "--key", "exporter.key", "--output", "out", "--state-dir", "state"]);
@@ -45,7 +45,7 @@ impl Host {
         self.left().iter().filter(|name| name.ends_with(".tar")).count()
     }
 
-    /// Everything in the folder is a bundle that verifies, and there are so many.
+    /// Asserts that the directory contains this number of valid bundles and nothing else.
     #[track_caller]
     fn holds_good_bundles(&self, count: usize) {
         assert_eq!(self.bundles(), count, "{:?}", self.left());
@@ -56,10 +56,10 @@ impl Host {
     }
 }
 
-/// The random faults of one run.
+/// Returns a random fault.
 fn fault(dice: &mut Noise) -> Fault {
     let at = dice.below(5_000_000) as usize;
-    // Those that cost time are rare.
+    // Faults that take time are rare.
     if dice.below(40) == 0 {
         return if dice.below(2) == 0 { Fault::Stall(at) } else { Fault::Silence };
     }
@@ -80,14 +80,14 @@ fn fault(dice: &mut Noise) -> Fault {
     }
 }
 
-/// What is between an export and upstream.
+/// The connection between an export and upstream.
 struct Route<'a> {
-    /// Upstream speaks TLS by this authority, and wants a certificate of it.
+    /// The authority of upstream's TLS certificate and of the client certificate that it requires.
     authority: Option<&'a Authority>,
     proxy: Option<&'a squid::Running>,
 }
 
-/// The ways that there are, where a squid is at hand.
+/// The possible routes. Some use the proxy if there is one.
 struct Routes {
     authority: Authority,
     proxy: Option<squid::Running>,
@@ -101,10 +101,10 @@ impl Routes {
 }
 
 impl Route<'_> {
-    /// What a host needs to go it.
+    /// Prepares a host for this route, and returns the flags for it.
     fn prepare(&self, host: &Host, upstream: &mut Upstream) -> Vec<&'static str> {
         if self.proxy.is_some() {
-            // Nobody but the proxy knows that name.
+            // Only the proxy can resolve that name.
             upstream.rename(NAME);
         }
         let Some(authority) = self.authority else { return Vec::new() };
@@ -122,20 +122,20 @@ impl Route<'_> {
     }
 }
 
-/// One export under random faults and one without, of the same upstream.
+/// Exports from one upstream under random faults until an export succeeds, and returns the outcome.
 fn schedule(seed: u64, route: &Route<'_>) -> &'static str {
     let dice = Mutex::new(Noise::new(seed));
     let often = 1 + dice.lock().unwrap().below(12);
     let mut upstream = Upstream::with(route.authority, move |number, _| {
         let mut dice = dice.lock().unwrap();
-        // The weather clears up in the end, or the second export would prove nothing.
+        // The faults end after 120 requests, so that an export can succeed.
         (number < 120 && dice.below(often) == 0).then(|| fault(&mut dice))
     });
     let host = exporter();
     let flags = route.prepare(&host, &mut upstream);
     upstream.publish(seed % 1000, 5_000_000);
     let (mut outcome, mut last) = ("failed", String::new());
-    // Half of them want all of it or nothing.
+    // Half of the runs require all datasets.
     let require = if seed & 4 == 0 { "all" } else { "trivy-db" };
     let mut incomplete = 0;
     for round in 0..200 {
@@ -166,13 +166,13 @@ fn schedule(seed: u64, route: &Route<'_>) -> &'static str {
 }
 
 #[test]
-fn whatever_the_weather_an_export_ends_with_a_good_bundle_or_a_reason() {
+fn an_export_under_any_faults_ends_with_a_good_bundle_or_a_reason() {
     bad_weather(&Routes { authority: Authority::new(), proxy: None });
 }
 
 #[test]
 #[ignore = "tools"]
-fn whatever_the_weather_an_export_through_a_proxy_ends_with_a_good_bundle_or_a_reason() {
+fn an_export_through_a_proxy_under_any_faults_ends_with_a_good_bundle_or_a_reason() {
     let proxy = Squid { login: true, ..Squid::default() }.start();
     bad_weather(&Routes { authority: Authority::new(), proxy: Some(proxy) });
 }
@@ -196,16 +196,16 @@ fn bad_weather(routes: &Routes) {
     });
     let count = |what: &str| outcomes.iter().filter(|outcome| **outcome == what).count();
     println!("{} good at once, {} after a failure", count("good at once"), count("good after a failure"));
-    assert!(count("good at once") > 0 && count("good after a failure") > 0, "the weather is too good or bad");
+    assert!(count("good at once") > 0 && count("good after a failure") > 0, "too few or too many faults");
 }
 
-/// The repositories of this name in several upstreams, as a flag takes them.
+/// Returns the repositories of this name in several upstreams, in the form of a flag.
 fn repositories(sources: &[&Upstream], name: &str) -> String {
     let list: Vec<String> = sources.iter().map(|upstream| format!("{}/{name}:1", upstream.host)).collect();
     list.join(",")
 }
 
-/// Exports trivy-db from these in their order; what became of it, and its row of the report.
+/// Exports trivy-db from these upstreams in this order. Returns the run, and the row of the report.
 fn export_db(host: &Host, sources: &[&Upstream], more: &[&str]) -> (Run, serde_json::Value) {
     let mut command = host.export_from();
     command.args(["--only", "trivy-db", "--plain-http", "--format", "json"]);
@@ -243,11 +243,12 @@ fn a_source_that_fails_or_lags_is_skipped_and_named() {
         assert!(named, "{why}: {passed:?}");
     }
     assert_eq!(passed.len(), 3, "{passed:?}");
-    // Alone it is no better than what was signed last, and nothing is signed.
+    // The stale source is older than the last signed data. If it is the only source, nothing is
+    // signed.
     let (ran, _) = export_db(&host, &[&stale], &[]);
     assert_eq!(ran.code, 5, "{ran:#?}");
     host.holds_good_bundles(1);
-    // Nobody is asked who need not be, while the first is good.
+    // If the first source has new data, the other source is not asked.
     let host = exporter();
     let asked = stale.asked();
     let newest = Upstream::new(|_, _| None);
@@ -255,11 +256,11 @@ fn a_source_that_fails_or_lags_is_skipped_and_named() {
     let (ran, row) = export_db(&host, &[&newest, &stale], &[]);
     ran.good();
     assert_eq!(row["passed_over"], serde_json::json!([]), "{row:#}");
-    assert_eq!(stale.asked(), asked, "what is of today needs no comparison");
+    assert_eq!(stale.asked(), asked, "new data needs no comparison");
 }
 
 #[test]
-fn a_layer_that_breaks_off_goes_on_from_another_source() {
+fn an_interrupted_layer_is_resumed_from_another_source() {
     let dying = Upstream::new(|number, path| match path.contains("/db/blobs/") {
         true if number == 2 => Some(Fault::Cut(500_000)),
         true if number > 2 => Some(Fault::Status(503, None)),
@@ -275,12 +276,13 @@ fn a_layer_that_breaks_off_goes_on_from_another_source() {
     assert!(ran.err.contains("resuming from"), "{ran:#?}");
     host.holds_good_bundles(1);
     let sent = dying.sent() + other.sent();
-    assert!(sent < 2_200_000, "what came is not fetched again: {sent}");
+    assert!(sent < 2_200_000, "received data is not fetched again: {sent}");
 }
 
 #[test]
-fn an_interruption_costs_little() {
-    // One cut, somewhere in the large layer, in a run that goes on by itself.
+fn an_interruption_causes_little_additional_traffic() {
+    // The connection is closed once, at some byte of the large layer, and the run retries by
+    // itself.
     for at in [1, 70_000, 1_000_000, 2_097_151] {
         let cut = Arc::new(Mutex::new(Some(at)));
         let weather = cut.clone();
@@ -292,7 +294,7 @@ fn an_interruption_costs_little() {
         let host = exporter();
         host.export(&upstream, &[]).good();
         host.holds_good_bundles(1);
-        assert!(cut.lock().unwrap().is_none(), "it was cut");
+        assert!(cut.lock().unwrap().is_none(), "the connection was not closed");
         let (sent, size) = (upstream.sent(), upstream.size());
         assert!(sent * 10 < size * 13, "{at}: {sent} bytes for {size}");
     }
@@ -300,7 +302,8 @@ fn an_interruption_costs_little() {
 
 #[test]
 fn an_export_that_failed_resumes_where_it_was() {
-    // The registry dies in the second answer for the large layer, and comes back when the export is over.
+    // The registry fails during its second response for the large layer, and works again for the
+    // next export.
     const DEAD: u64 = 2;
     const BACK: u64 = 3;
     let phase = Arc::new(AtomicU64::new(0));
@@ -322,7 +325,7 @@ fn an_export_that_failed_resumes_where_it_was() {
     let ran = host.export(&upstream, &[]);
     assert_eq!(ran.code, 3, "{ran:#?}");
     assert!(ran.err.contains("503"), "{ran:#?}");
-    assert_eq!(host.left().len(), 2, "what came, and its plan: {:?}", host.left());
+    assert_eq!(host.left().len(), 2, "the received data, and its plan: {:?}", host.left());
     phase.store(BACK, Relaxed);
     let ran = host.export(&upstream, &[]);
     ran.good();
@@ -332,8 +335,8 @@ fn an_export_that_failed_resumes_where_it_was() {
     assert!(sent * 10 < size * 13, "{sent} bytes for {size}");
 }
 
-/// Kills an export when its file holds so many bytes. What was sent to it and not written yet is in the
-/// system's buffers, which may hold 32 MiB: not a measure of what an export has.
+/// Kills an export when its file has this size. The number of sent bytes does not show the size,
+/// because up to 32 MiB of them may still be in the buffers of the system.
 fn kill_at(host: &Host, upstream: &Upstream, bytes: u64) {
     let mut command = host.export_command(upstream, &[]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -346,20 +349,22 @@ fn kill_at(host: &Host, upstream: &Upstream, bytes: u64) {
     while !written() && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+    assert!(child.try_wait().unwrap().is_none(), "the export ended before it was killed");
     child.kill().unwrap();
     child.wait().unwrap();
 }
 
 #[test]
 fn an_export_that_was_killed_resumes_where_it_was() {
-    // Until it is killed, the registry stalls behind 64 MB of the large layer: nobody can be too slow.
+    // Until the export is killed, the registry stalls after 64 MB of the large layer, so that the
+    // kill is never too late.
     let (stalling, answered) = (Arc::new(AtomicU64::new(1)), AtomicU64::new(0));
     let weather = stalling.clone();
     let small = Digest::of(b"{}").hex();
     let upstream = Upstream::new(move |_, path| {
         let large = path.contains("/db/blobs/") && !path.ends_with(&small);
-        // The start is one answer; then comes one stream, or a range after the other.
+        // The start is one response. After it, the client reads one stream, or one range after the
+        // other.
         match answered.fetch_add(u64::from(large), Relaxed) {
             _ if !large || weather.load(Relaxed) == 0 => None,
             0 | 2..=29 => None,
@@ -379,12 +384,12 @@ fn an_export_that_was_killed_resumes_where_it_was() {
 }
 
 #[test]
-fn what_upstream_has_not_changed_is_kept() {
+fn data_that_upstream_has_not_changed_is_kept() {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 80_000_000);
     let host = exporter();
     kill_at(&host, &upstream, 40_000_000);
-    // All but the large layer is new.
+    // Everything except the large layer is new.
     let large = Upstream::new(|_, _| None);
     large.publish(0, 80_000_000);
     upstream.publish(1, 80_000_000);
@@ -400,11 +405,12 @@ fn what_upstream_has_not_changed_is_kept() {
 }
 
 #[test]
-fn what_a_killed_export_left_is_not_believed() {
+fn leftover_files_of_a_killed_export_are_not_trusted() {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 40_000_000);
     let host = exporter();
-    // By turns: bytes that changed, a plan that lies, a plan that is none, and no plan.
+    // The cases are changed bytes, changed bytes with a matching plan, an invalid plan, no plan,
+    // and an empty file.
     for change in 0..5u64 {
         kill_at(&host, &upstream, 16_000_000);
         let find =
@@ -417,7 +423,7 @@ fn what_a_killed_export_left_is_not_believed() {
                 fs::write(&partial, bytes).unwrap();
             }
             1 => {
-                // The checksum of the changed bytes: only the digest can tell now.
+                // The checksum matches the changed bytes, so only the digest shows the damage.
                 let mut bytes = fs::read(&partial).unwrap();
                 bytes[6_000_000] ^= 1;
                 fs::write(&partial, &bytes).unwrap();
@@ -441,8 +447,9 @@ fn what_a_killed_export_left_is_not_believed() {
 }
 
 #[test]
-fn bytes_that_were_wrong_when_they_came_are_fetched_again() {
-    // The first range is damaged on its way, and then the registry dies: nobody could notice.
+fn bytes_that_were_damaged_on_arrival_are_fetched_again() {
+    // The first range is damaged in transit, and then the registry fails, so that the damage is not
+    // detected yet.
     let phase = Arc::new(AtomicU64::new(0));
     let weather = phase.clone();
     let small = Digest::of(b"{}").hex();
@@ -460,9 +467,9 @@ fn bytes_that_were_wrong_when_they_came_are_fetched_again() {
     upstream.publish(0, 5_000_000);
     let host = exporter();
     assert_eq!(host.export(&upstream, &[]).code, 3);
-    assert_eq!(host.left().len(), 2, "it is kept: {:?}", host.left());
+    assert_eq!(host.left().len(), 2, "the received data is kept: {:?}", host.left());
     phase.store(2, Relaxed);
-    // It makes no difference that other data are to be written around it.
+    // The result is the same if the export must write other new data around it.
     upstream.publish_vex(1);
     let ran = host.export(&upstream, &[]);
     ran.good();
@@ -471,20 +478,21 @@ fn bytes_that_were_wrong_when_they_came_are_fetched_again() {
 }
 
 #[test]
-fn a_bad_layer_is_had_from_another_source() {
+fn a_bad_layer_is_fetched_from_another_source() {
     let good = Upstream::new(|_, _| None);
     good.publish(0, 20_000_000);
-    // Its manifest is newer and its layer's digest is right, and the content is none.
+    // This source has the newer manifest and a layer with the right digest, but the content is
+    // invalid.
     let rubbish = Upstream::new(|_, _| None);
     rubbish.publish_rubbish_db(1);
-    // Each byte of what this one sends may be another than its digest promises.
+    // This source sends bytes that do not match the digest of the layer.
     let small = Digest::of(b"{}").hex();
     let damaging = Upstream::new(move |_, path| {
         let large = path.contains("/db/blobs/") && !path.ends_with(&small);
         large.then_some(Fault::Flip(1_000_000))
     });
     damaging.publish(2, 20_000_000);
-    // This one has lost what its manifest names.
+    // This source no longer has the layer that its manifest names.
     let small = Digest::of(b"{}").hex();
     let forgetful = Upstream::new(move |_, path| {
         let large = path.contains("/db/blobs/") && !path.ends_with(&small);
@@ -504,7 +512,7 @@ fn a_bad_layer_is_had_from_another_source() {
         assert!(passed.contains(&upstream.host) && passed.contains(why), "{why}: {passed}");
     }
     host.holds_good_bundles(1);
-    // Without a good one, nothing is signed.
+    // If no source has a good layer, nothing is signed.
     let host = exporter();
     let (ran, _) = export_db(&host, &[&rubbish, &damaging], &[]);
     assert_eq!(ran.code, 3, "{ran:#?}");
@@ -512,7 +520,7 @@ fn a_bad_layer_is_had_from_another_source() {
 }
 
 #[test]
-fn a_bad_layer_costs_no_other_one() {
+fn a_bad_layer_does_not_affect_other_layers() {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 60_000_000);
     let (bad, good) = (Upstream::new(|_, _| None), Upstream::new(|_, _| None));
@@ -551,7 +559,7 @@ fn a_dry_run_names_every_host_for_the_firewall() {
 }
 
 #[test]
-fn only_what_enough_registries_name_alike_is_signed() {
+fn only_data_that_enough_registries_agree_on_is_signed() {
     let [one, two, liar] = [0, 0, 1].map(|generation| {
         let upstream = Upstream::new(|_, _| None);
         upstream.publish(generation, 1000);
@@ -564,7 +572,7 @@ fn only_what_enough_registries_name_alike_is_signed() {
         command.arg(repositories(sources, "db"));
         forge::run(command)
     };
-    // The liar's data is the newest, and nobody else has it.
+    // The wrong registry has the newest data, and no other registry has it.
     export(&[&liar, &one, &two], "2").good();
     host.verify(&host.path("out"), &[]).good();
     let inspected = host.run(&["inspect", &host.at("out"), "--format", "json"]);
@@ -573,12 +581,12 @@ fn only_what_enough_registries_name_alike_is_signed() {
     assert_eq!(source, &format!("{}/db:1", one.host));
     let ran = export(&[&liar, &one, &two], "3");
     ran.fails_with(3, &["2 of the 3 registries", &liar.host, "--quorum-wait"]);
-    // One registry has one word, however often it is named.
+    // A registry counts once, even if it is named twice.
     export(&[&one, &one, &liar], "2").fails_with(3, &["1 of the 2 registries"]);
     host.holds_good_bundles(1);
 }
 
-/// Leaves what an export leaves that was killed, and says how its files are called.
+/// Leaves the files of a killed export, and returns their paths.
 fn leave(host: &Host, upstream: &Upstream) -> (PathBuf, PathBuf) {
     kill_at(host, upstream, 16_000_000);
     let find = |end: &str| {
@@ -589,12 +597,13 @@ fn leave(host: &Host, upstream: &Upstream) -> (PathBuf, PathBuf) {
 }
 
 #[test]
-fn whoever_may_write_to_the_directory_leads_an_export_nowhere_else() {
+fn an_export_follows_no_link_that_another_user_puts_into_its_directory() {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 40_000_000);
     let host = exporter();
     let victim = host.file("victim", "precious");
-    // By turns: a link or a FIFO in place of the file or its plan, and a file with a second name.
+    // The cases are a link or a FIFO in place of the file or its plan, and a file with a second
+    // hard link.
     for change in 0..5 {
         let (partial, plan) = leave(&host, &upstream);
         let swapped = if change % 2 == 0 { &partial } else { &plan };
@@ -604,7 +613,8 @@ fn whoever_may_write_to_the_directory_leads_an_export_nowhere_else() {
             2 | 3 => drop(Command::new("mkfifo").arg(swapped).status().unwrap()),
             _ => fs::hard_link(&victim, swapped).unwrap(),
         }
-        // A bundle is named after its second, and what has that name already is refused.
+        // The name of a bundle contains its creation time to the second, and an existing file with
+        // that name is an error.
         host.wait(2);
         let ran = host.export(&upstream, &[]);
         ran.good();
@@ -617,7 +627,7 @@ fn whoever_may_write_to_the_directory_leads_an_export_nowhere_else() {
             fs::remove_file(host.path("out").join(name)).unwrap();
         }
     }
-    // Bytes beside the blobs, and bytes behind the end.
+    // The leftover file has additional bytes between the blobs and after the end.
     let (partial, _) = leave(&host, &upstream);
     let mut bytes = fs::read(&partial).unwrap();
     bytes.resize(bytes.len() + 90_000_000, 7);
@@ -627,8 +637,8 @@ fn whoever_may_write_to_the_directory_leads_an_export_nowhere_else() {
 }
 
 #[test]
-fn a_run_that_comes_second_leaves_the_first_its_file() {
-    // The first waits in the middle until it is stopped, and goes on from there.
+fn a_second_run_does_not_touch_the_file_of_the_first() {
+    // The first run stalls in the middle and then continues.
     let stalls = std::sync::atomic::AtomicBool::new(true);
     let upstream = Upstream::new(move |_, path| {
         (path.contains("/db/blobs/") && stalls.swap(false, Relaxed)).then_some(Fault::Stall(10_000_000))
@@ -647,7 +657,7 @@ fn a_run_that_comes_second_leaves_the_first_its_file() {
     let pid = Pid::from_child(&first);
     kill_process(pid, Signal::STOP).unwrap();
     forge::run(export("state2")).fails_with(7, &["b.tar"]);
-    assert!(first.try_wait().unwrap().is_none(), "it ended before the second began");
+    assert!(first.try_wait().unwrap().is_none(), "the first export ended before the second began");
     kill_process(pid, Signal::CONT).unwrap();
     assert!(ended(&mut first).success());
     host.holds_good_bundles(1);
@@ -655,7 +665,7 @@ fn a_run_that_comes_second_leaves_the_first_its_file() {
 
 #[test]
 #[ignore = "tools"]
-fn a_company_lets_nobody_out_but_by_its_proxy() {
+fn all_connections_use_the_proxy_of_a_company() {
     let authority = Authority::new();
     let proxy = Squid { login: true, ..Squid::default() }.start();
     let route = Route { authority: Some(&authority), proxy: Some(&proxy) };
@@ -669,7 +679,7 @@ fn a_company_lets_nobody_out_but_by_its_proxy() {
         forge::run(command)
     };
     let nothing = ("NOTHING", "");
-    // Without a login, with a wrong one, and past the proxy.
+    // The login is missing or wrong, or the proxy is not used.
     export("", nothing).fails_with(3, &["The proxy requires a login"]);
     export("ann:wrong@", nothing).fails_with(3, &["The proxy requires a login"]);
     export("ann:secret@", ("NO_PROXY", NAME)).fails_with(3, &[NAME]);
@@ -678,8 +688,8 @@ fn a_company_lets_nobody_out_but_by_its_proxy() {
     host.holds_good_bundles(1);
     let passed = proxy.passed();
     assert!(passed.contains(&format!("CONNECT {}", upstream.host)), "{passed}");
-    assert!(!passed.contains(" GET "), "it sees nothing of what passes: {passed}");
-    // What is not TLS is handed to the proxy as it is, and refused in other words.
+    assert!(!passed.contains(" GET "), "the proxy must not see the requests in TLS: {passed}");
+    // The proxy gets complete requests over plain HTTP, and rejects them with another status.
     let plain = Upstream::new(|_, _| None).named(NAME);
     plain.publish(0, 1000);
     let mut command = host.export_command(&plain, &[]);
@@ -689,7 +699,7 @@ fn a_company_lets_nobody_out_but_by_its_proxy() {
 
 #[test]
 #[ignore = "tools"]
-fn a_proxy_that_opens_tls_is_believed_where_its_authority_is_named() {
+fn a_proxy_that_intercepts_tls_is_trusted_if_its_authority_is_given() {
     let (own, behind) = (Authority::new(), Authority::new());
     let proxy = Squid { opens_tls: Some(&own), trusts: Some(&behind), ..Squid::default() }.start();
     let upstream = Upstream::behind_tls(&behind, |_, _| None).named(NAME);
@@ -705,15 +715,15 @@ fn a_proxy_that_opens_tls_is_believed_where_its_authority_is_named() {
     host.holds_good_bundles(0);
     export(&["--cacert", "own.pem"]).good();
     host.holds_good_bundles(1);
-    // Or where the system's store is said to be.
+    // The authority can also be in the certificate store of the system.
     let mut command = host.export_command(&upstream, &["--dry-run"]);
     command.env("HTTPS_PROXY", format!("http://{}", proxy.address)).env("SSL_CERT_FILE", "own.pem");
     forge::run(command).good();
-    assert!(proxy.passed().contains(" GET "), "it sees what passes: {}", proxy.passed());
+    assert!(proxy.passed().contains(" GET "), "the proxy intercepts the requests: {}", proxy.passed());
 }
 
 #[test]
-fn a_sites_mirror_is_asked_first_and_has_no_word_of_its_own() {
+fn a_mirror_is_tried_first_and_does_not_count_for_a_quorum() {
     let upstream = Upstream::new(|_, _| None);
     let mirror = Upstream::new(|_, _| None);
     upstream.publish(0, 1000);
@@ -728,33 +738,33 @@ fn a_sites_mirror_is_asked_first_and_has_no_word_of_its_own() {
     let mirrored = format!("--registry-mirror={}={}", upstream.host, mirror.host);
     export(&[&mirrored, "--quorum", "2"]).fails_with(3, &["1 of the 2 registries"]);
     host.holds_good_bundles(0);
-    // Its data is three days old, so that both are asked, and agree.
+    // The mirror's data is 3 days old, so that both registries are asked. Both have the same data.
     let ran = export(&[&mirrored]);
     ran.good();
     let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(report["datasets"][0]["source"], format!("{}/db:1", mirror.host), "{report:#}");
-    // A mirror that is out is passed over.
+    // An unreachable mirror is skipped.
     let out = export(&[&format!("--registry-mirror={}=127.0.0.1:1/cache", upstream.host)]);
     out.good();
     assert!(out.err.contains("skipped 127.0.0.1:1/cache/db:1"), "{out:#?}");
 }
 
-/// So many minutes after three days ago: a generation of an hour ago.
+/// The generation of data that was published 1 h ago: the minutes since 3 days ago.
 const FRESH: u64 = 3 * 24 * 60 - 60;
 
-/// The weather in which large layers of trivy-db get this.
+/// Returns a function that returns this fault for all requests for large layers of trivy-db.
 fn large_gets(fault: Fault) -> impl Fn(u64, &str) -> Option<Fault> + Send + Sync {
     let small = Digest::of(b"{}").hex();
     move |_, path| (path.contains("/db/blobs/") && !path.ends_with(&small)).then(|| fault.clone())
 }
 
 #[test]
-fn a_fresh_source_that_lost_its_layer_keeps_nobody_from_asking_others() {
+fn a_fresh_source_without_its_layer_does_not_prevent_the_use_of_others() {
     for fault in [Fault::Status(404, None), Fault::Status(500, None), Fault::Long(10)] {
         let forgetful = Upstream::new(large_gets(fault.clone()));
         forgetful.publish(FRESH, 100_000);
         let other = Upstream::new(|_, _| None);
-        // Once other data, and once the same.
+        // The other source has other data, and then the same data.
         for generation in [FRESH + 1, FRESH] {
             other.publish(generation, 100_000);
             let host = exporter();
@@ -769,7 +779,7 @@ fn a_fresh_source_that_lost_its_layer_keeps_nobody_from_asking_others() {
 }
 
 #[test]
-fn a_quorum_takes_the_newest_that_enough_agree_on_and_gets_over_bad_bytes() {
+fn a_quorum_selects_the_newest_data_that_enough_registries_have_even_if_one_sends_bad_bytes() {
     let [old, new, old_too, new_too] = [0, 2000, 0, 2000].map(|generation| {
         let upstream = Upstream::new(|_, _| None);
         upstream.publish(generation, 1000);
@@ -786,7 +796,7 @@ fn a_quorum_takes_the_newest_that_enough_agree_on_and_gets_over_bad_bytes() {
         passed.contains(&old.host) && passed.contains("from that of the registries that agree"),
         "{passed}"
     );
-    // Its bytes are bad, and what it says is true all the same.
+    // This source sends bad bytes, but its manifest counts for the quorum.
     let host = exporter();
     let (ran, row) = export_db(&host, &[&damaging, &new], &["--quorum", "2"]);
     ran.good();
@@ -795,7 +805,7 @@ fn a_quorum_takes_the_newest_that_enough_agree_on_and_gets_over_bad_bytes() {
 }
 
 #[test]
-fn a_layer_is_one_thing_only() {
+fn two_datasets_cannot_share_a_layer() {
     let [odd, good] = [0, 0].map(|generation| {
         let upstream = Upstream::new(|_, _| None);
         upstream.publish(generation, 1000);
@@ -817,17 +827,18 @@ fn a_layer_is_one_thing_only() {
         .exits(3)
         .warns("serves an unusable trivy-java-db")
         .warns("is also another blob of the bundle");
-    // What it shares the layer with is good.
+    // The other dataset with this layer is good.
     host.holds_good_bundles(1);
 }
 
 #[test]
-fn a_leftover_that_is_longer_than_the_bundle_makes_it_no_longer() {
+fn a_leftover_file_that_is_too_long_does_not_lengthen_the_bundle() {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 40_000_000);
     let host = exporter();
     let (partial, plan) = leave(&host, &upstream);
-    // Whoever may write there has brought it to its end, and beyond, with sums that fit.
+    // Another user has extended the leftover file beyond the end of the bundle, with matching
+    // checksums.
     let size = 64 << 20;
     let mut bytes = fs::read(&partial).unwrap();
     bytes.resize(size, 7);

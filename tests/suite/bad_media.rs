@@ -1,4 +1,4 @@
-//! Media that fail: what is carried is what was written, or somebody knows that it is not.
+//! Failing media: the written data is correct, or the export or the import reports the damage.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use test_kit::process::Run;
 use crate::forge::upstream::Upstream;
 use crate::forge::{self, Bundle, Host, Part, days, hours};
 
-/// A byte in the middle of the large layer of [`upstream`].
+/// The offset of a byte in the middle of the large layer of [`upstream`].
 const BAD_BYTE: &str = "3000000";
 
 fn upstream() -> Upstream {
@@ -18,7 +18,7 @@ fn upstream() -> Upstream {
     upstream
 }
 
-/// A host whose `medium.so` fails where it is preloaded.
+/// Returns a host with `medium.so`. A preloaded `medium.so` makes the medium fail.
 fn host() -> Host {
     let host = Host::new();
     host.write_key();
@@ -37,7 +37,7 @@ fn export(host: &Host, upstream: &Upstream, more: &[&str]) -> Command {
     command
 }
 
-/// On a stick that loses a byte.
+/// Exports to a medium that damages one byte.
 fn failing(host: &Host, upstream: &Upstream, more: &[&str]) -> Run {
     let mut command = export(host, upstream, more);
     command.env("LD_PRELOAD", host.path("medium.so")).env("BAD_BYTE", BAD_BYTE);
@@ -45,7 +45,7 @@ fn failing(host: &Host, upstream: &Upstream, more: &[&str]) -> Run {
 }
 
 #[test]
-fn what_is_read_back_is_what_was_written() {
+fn the_written_data_is_read_back_and_compared() {
     let (host, upstream) = (host(), upstream());
     let ran = failing(&host, &upstream, &["--verify-after-write"]);
     ran.fails_with(7, &["the data read back from the medium differs", "Use another medium"]);
@@ -54,7 +54,7 @@ fn what_is_read_back_is_what_was_written() {
     ran.good();
     assert!(ran.out.contains("validated, signed, synced, read back."), "{ran:#?}");
     host.verify(&host.path("stick"), &[]).good();
-    // Without it nobody on this side knows; the other side does.
+    // Without the flag, the export does not notice the damage, but `verify` on the other side does.
     fs::remove_dir_all(host.path("stick")).unwrap();
     fs::create_dir(host.path("stick")).unwrap();
     failing(&host, &upstream, &[]).good();
@@ -63,10 +63,10 @@ fn what_is_read_back_is_what_was_written() {
 
 #[test]
 #[ignore = "tools"]
-fn it_is_read_from_the_medium_and_not_from_memory() {
+fn the_data_is_read_back_from_the_medium_and_not_from_memory() {
     let (host, upstream) = (host(), upstream());
     let run = |more: &[&str]| {
-        // The mount goes with the shell that made it.
+        // The mount ends with the shell.
         let line = "truncate -s 64M stick.img && mkfs.ext4 -q -F stick.img && mount -o loop stick.img stick && \
                     LD_PRELOAD=./medium.so BAD_IMAGE=./stick.img \"$@\"";
         let export = export(&host, &upstream, more);
@@ -78,8 +78,8 @@ fn it_is_read_from_the_medium_and_not_from_memory() {
     run(&["--verify-after-write"]).fails_with(7, &["the data read back from the medium differs"]);
 }
 
-/// Runs the program with every system call of this name failing that concerns files below a folder: the one of this
-/// number, or with a `+` behind it all from there on.
+/// Runs the program, and makes one system call on these files fail, selected by name and number.
+/// With a `+` after the number, all later calls fail as well.
 fn with_fault(host: &Host, call: &str, error: &str, when: &str, files: &[&str], args: &[String]) -> Run {
     let mut command = Command::new("strace");
     command.current_dir(host.path(".")).args(["-f", "-qq", "-o", "/dev/null"]);
@@ -113,15 +113,15 @@ fn a_medium_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
             if ran.code == 0 {
                 break;
             }
-            // It is said of which file, and what to do.
+            // The error names the file, and the hint names the next step.
             ran.fails_with(4, &["stick/b.tar could not be read", "Copy the file again"]);
             assert!(host.snapshot() == before, "read {when} failed, and something changed");
             fault += 1;
-            assert!(fault < 500, "it never ends");
+            assert!(fault < 500, "the import never succeeds");
         }
         assert!(fault > 20, "{fault} reads");
         assert_eq!(host.installed("cache", "db").unwrap(), days(-1).to_string());
-        // Once more from the beginning.
+        // Restore the initial state for the next error.
         fs::remove_dir_all(host.path("cache")).unwrap();
         fs::remove_dir_all(host.path("state")).unwrap();
         host.import(&host.path("old.tar"), &[]).good();
@@ -130,7 +130,7 @@ fn a_medium_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
 
 #[test]
 #[ignore = "tools"]
-fn a_medium_that_fails_at_any_write_holds_no_half_bundle() {
+fn a_medium_that_fails_at_any_write_has_no_incomplete_bundle() {
     let (host, upstream) = (host(), Upstream::new(|_, _| None));
     upstream.publish(0, 9_000_000);
     let args = ["export", "--key", "exporter.key", "--output", "stick/b.tar", "--state-dir", "state"];
@@ -149,12 +149,13 @@ fn a_medium_that_fails_at_any_write_holds_no_half_bundle() {
             failed += 1;
             assert!(matches!(ran.code, 1 | 7), "{call} {fault}: {ran:#?}");
             assert!(ran.err.contains("stick"), "{call} {fault}: {ran:#?}");
-            // What is called a bundle is one: only the last sync, after the rename, may have failed.
+            // A file with the name of a bundle is complete: only the last sync, after the rename,
+            // may have failed.
             if medium().contains(&"b.tar".to_owned()) {
                 host.verify(&host.path("stick/b.tar"), &[]).good();
                 fs::remove_file(host.path("stick/b.tar")).unwrap();
             }
-            assert!(fault < 300, "it never ends");
+            assert!(fault < 300, "the export never succeeds");
         }
     }
     assert!(failed > 8, "{failed}");

@@ -1,4 +1,4 @@
-//! The cache on real file systems: what the kernel refuses, and what people's hosts look like.
+//! The cache on real file systems: errors of the kernel, and the configurations of real hosts.
 //!
 //! Tests that mount something need root and run once more in a mount namespace of their own.
 
@@ -66,7 +66,7 @@ fn content(dataset: &str, generation: u32) -> Content {
     }
 }
 
-/// What the signed payload would say of the content.
+/// Returns the description of the content in a signed payload.
 fn contents(dataset: &str, content: &Content) -> Contents {
     let files: Vec<File> = content
         .iter()
@@ -124,7 +124,7 @@ fn leftovers(dir: &Path) -> Vec<String> {
     names.filter(|name| !matches!(name.as_str(), "lock" | "previous")).collect()
 }
 
-/// Imports two generations over what is there, looks at each, and brings the first back.
+/// Imports two generations over the existing data, checks each, and restores the first.
 fn two_generations(dir: &Path, datasets: &[&str], how: [Switch; 2], keeps: bool) {
     for dataset in datasets {
         let mut cache = open(dir).unwrap();
@@ -210,14 +210,14 @@ fn a_link_in_place_of_a_slot_is_rejected_and_not_followed() {
 }
 
 #[test]
-fn what_is_not_a_cache_directory_is_rejected() {
+fn files_and_other_directories_are_rejected_as_cache_directories() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     std::fs::write(&file, "").unwrap();
     assert!(matches!(open(&file), Err(TargetError::NotADirectory { .. })));
     let mut cache = open(dir.path()).unwrap();
     import(&mut cache, "trivy-db", &content("trivy-db", 1)).unwrap();
-    let Err(error) = open(&dir.path().join("db")) else { panic!("the db folder was taken") };
+    let Err(error) = open(&dir.path().join("db")) else { panic!("the db directory was accepted") };
     assert!(error.hint().contains(dir.path().to_str().unwrap()), "{}", error.hint());
     assert!(matches!(open(dir.path()), Err(TargetError::Locked { .. })));
     drop(cache);
@@ -237,7 +237,7 @@ fn harbor_has_a_place_for_the_databases_and_vex() {
 }
 
 #[test]
-fn the_scan_cache_goes_completely() {
+fn the_scan_cache_is_removed_completely() {
     let dir = tempfile::tempdir().unwrap();
     let mut cache = open(dir.path()).unwrap();
     assert!(!cache.clear_scan_cache().unwrap());
@@ -249,7 +249,7 @@ fn the_scan_cache_goes_completely() {
 }
 
 #[test]
-fn too_little_room_is_found_before_the_first_byte() {
+fn insufficient_space_is_detected_before_the_first_byte() {
     let dir = tempfile::tempdir().unwrap();
     let cache = open(dir.path()).unwrap();
     let (db, java) = (slot(&cache, "trivy-db"), slot(&cache, "trivy-java-db"));
@@ -258,7 +258,7 @@ fn too_little_room_is_found_before_the_first_byte() {
     assert!(matches!(error, TargetError::Space { .. }));
     assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
     assert!(error.hint().ends_with("or use --skip trivy-java-db."), "{}", error.hint());
-    // What an earlier generation takes can be had back.
+    // The space of an earlier generation can be freed.
     drop(cache);
     let mut cache = open(dir.path()).unwrap();
     for generation in [1, 2] {
@@ -266,14 +266,14 @@ fn too_little_room_is_found_before_the_first_byte() {
     }
     let error = cache.preflight(&[(db.clone(), 1 << 60, 2)]).unwrap_err();
     assert!(error.hint().ends_with("or use --keep-previous 0."), "{}", error.hint());
-    // Some file systems have no limit of inodes to run into.
+    // Some file systems have no limit on inodes.
     if let Err(error) = cache.preflight(&[(db, 0, 1 << 33)]) {
         assert!(matches!(error, TargetError::Inodes { .. } | TargetError::Space { .. }), "{error}");
     }
 }
 
 #[test]
-fn directories_in_directories_of_any_depth_are_no_obstacle() {
+fn nested_directories_of_any_depth_are_replaced() {
     let top = tempfile::tempdir().unwrap();
     let deep = top.path().join("policy/content").join("d/".repeat(1500));
     std::fs::create_dir_all(&deep).unwrap();
@@ -281,7 +281,7 @@ fn directories_in_directories_of_any_depth_are_no_obstacle() {
     let mut cache = open(top.path()).unwrap();
     let content = content("trivy-checks", 1);
     assert!(!holds(&cache, "trivy-checks", &content));
-    // What was there becomes the kept generation, and goes at the second import.
+    // The existing data becomes the previous generation, and the second import removes it.
     for generation in 1..=3 {
         import(&mut cache, "trivy-checks", &self::content("trivy-checks", generation)).unwrap();
     }
@@ -302,11 +302,12 @@ fn a_thousand_files_are_staged() {
     assert!(holds(&cache, "trivy-checks", &content));
 }
 
-/// Kills real processes at every step; then the cache must be old or new, and usable.
+/// Kills a process at every step. After each kill, the cache must have the old or the new data and
+/// be usable.
 #[test]
-fn a_killed_process_leaves_old_or_new() {
+fn a_killed_process_leaves_old_or_new_data() {
     let generations = [content("trivy-checks", 1), content("trivy-checks", 2)];
-    // The process that is killed is this test once more.
+    // The killed process runs this same test.
     if let Some(dir) = std::env::var_os("TRIVY_FERRY_TEST_CACHE") {
         for content in generations.iter().rev() {
             import(&mut open(Path::new(&dir)).unwrap(), "trivy-checks", content).unwrap();
@@ -320,7 +321,7 @@ fn a_killed_process_leaves_old_or_new() {
     let list = dir.path().with_extension("steps");
     let child = |variable: &str, value: &std::ffi::OsStr| {
         let mut child = Command::new(&exe);
-        child.args(["cache_filesystems::a_killed_process_leaves_old_or_new", "--exact"]);
+        child.args(["cache_filesystems::a_killed_process_leaves_old_or_new_data", "--exact"]);
         child.env("TRIVY_FERRY_TEST_CACHE", dir.path()).env(variable, value);
         child.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
         child.status().unwrap()
@@ -329,7 +330,7 @@ fn a_killed_process_leaves_old_or_new() {
     let steps = std::fs::read_to_string(&list).unwrap().lines().count();
     std::fs::remove_file(&list).unwrap();
     assert!(steps > 20, "{steps}");
-    // Every step is one to be killed at.
+    // Kill the process at every step.
     for round in 1..=steps {
         let status = child("TRIVY_FERRY_TEST_KILL_AT", round.to_string().as_ref());
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "step {round}: {status}");
@@ -339,11 +340,11 @@ fn a_killed_process_leaves_old_or_new() {
         assert_eq!(leftovers(&dir.path().join(".trivy-ferry")), Vec::<String>::new());
     }
     let interrupted = interrupted.0.into_inner();
-    eprintln!("{interrupted} remarks on interrupted imports");
-    assert!(interrupted > 5, "too few kills met an import: {interrupted}");
+    eprintln!("{interrupted} messages about interrupted imports");
+    assert!(interrupted > 5, "too few kills interrupted an import: {interrupted}");
 }
 
-/// Counts what an open had to say.
+/// Counts the messages of an open cache.
 #[derive(Default)]
 struct Count(AtomicU32);
 
@@ -376,11 +377,12 @@ fn an_overlay_with_the_slots_in_a_lower_layer() {
 
 #[test]
 #[ignore = "tools"]
-fn an_overlay_over_a_cache_of_ours() {
+fn an_overlay_over_an_existing_cache() {
     if !again_in_mounts("cd $D; mkdir upper work cache base;") {
         return;
     }
-    // As a container image that was built with an import: the kept generation is in a layer too.
+    // A container image that was built with an import has the previous generation in a layer as
+    // well.
     for generation in [1, 2] {
         import(&mut open(&mounts().join("base")).unwrap(), "trivy-db", &content("trivy-db", generation))
             .unwrap();
@@ -412,13 +414,13 @@ fn a_slot_that_is_a_mount_point() {
     }
     let dir = mounts().join("cache");
     two_generations(&dir, &["trivy-db", "trivy-checks"], [Switch::PerFile; 2], true);
-    assert!(mounts().join("elsewhere/trivy.db").exists(), "it went into the mount");
+    assert!(mounts().join("elsewhere/trivy.db").exists(), "the data is not in the mount");
     let mut cache = Cache::open(CacheOptions { keep_previous: false, ..options(&dir) }, &Silent).unwrap();
     import(&mut cache, "trivy-db", &content("trivy-db", 3)).unwrap();
     let names: Vec<_> =
         std::fs::read_dir(dir.join("db")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 2, "no working folder stays behind: {names:?}");
-    // Too little room in the small mount, while the cache has enough.
+    assert_eq!(names.len(), 2, "no working directory is left: {names:?}");
+    // The small mount has too little space, but the cache has enough.
     let policy = slot(&cache, "trivy-checks");
     let error = cache.preflight(&[(policy, 20 << 20, 10)]).unwrap_err();
     assert!(matches!(&error, TargetError::Space { path, .. } if path.ends_with("policy")), "{error:?}");
@@ -500,7 +502,7 @@ fn root_in_a_cache_of_another_user() {
     assert_eq!(owner(".trivy-ferry"), (0, 0));
     drop(cache);
 
-    // An owner by number counts, and is repaired where the data is the same.
+    // An owner can be given by number. The ownership is repaired if the data is the same.
     let owned = CacheOptions { owner: Some(Owner { uid: 77, gid: 78 }), ..options(&dir) };
     let mut cache = Cache::open(owned, &Silent).unwrap();
     let same = content("trivy-db", 1);
@@ -510,7 +512,7 @@ fn root_in_a_cache_of_another_user() {
     assert!(holds(&cache, "trivy-db", &same));
     drop(cache);
 
-    // A working folder that the other user prepared is not trusted.
+    // A working directory that the other user created is not trusted.
     std::fs::remove_dir_all(dir.join(".trivy-ferry")).unwrap();
     std::fs::DirBuilder::new().mode(0o700).create(dir.join(".trivy-ferry")).unwrap();
     chown(dir.join(".trivy-ferry"), Some(1234), None).unwrap();
@@ -518,7 +520,7 @@ fn root_in_a_cache_of_another_user() {
     assert!(matches!(error, TargetError::Foreign { owner: 1234, .. }), "{error:?}");
     assert_eq!(std::fs::read_dir(dir.join(".trivy-ferry")).unwrap().count(), 0);
 
-    // And a lock file that is a link elsewhere is neither followed nor changed.
+    // A lock file that is a link is neither followed nor changed.
     std::fs::remove_dir(dir.join(".trivy-ferry")).unwrap();
     std::fs::remove_file(dir.join(".trivy-ferry.lock")).unwrap();
     let secret = mounts().join("secret");
@@ -534,7 +536,7 @@ fn root_in_a_cache_of_another_user() {
 
 #[test]
 #[ignore = "tools"]
-fn an_ordinary_user_in_a_cache_that_is_not_theirs() {
+fn an_ordinary_user_in_a_cache_of_another_user() {
     if !again_in_mounts(
         "chmod 755 $D; mkdir $D/cache; cp \"$EXE\" $D/exe; chmod 755 $D/exe; EXE=$D/exe; \
          exec setpriv --reuid 65534 --regid 65534 --clear-groups \"$EXE\" $NAME --exact --include-ignored --nocapture;",

@@ -1,4 +1,4 @@
-//! The settings against the real Trivy: every line, variable and key must be one that it takes.
+//! The scanner settings and the real Trivy: Trivy must accept every line, variable and key.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -28,8 +28,8 @@ fn all(cache: &Path) -> Settings {
     settings(cache, TrivyVersion::newest(), in_place, &scanner)
 }
 
-/// What Trivy makes of its settings in a directory: `--generate-default-config` writes what it
-/// has read.
+/// Returns the effective settings of Trivy in a directory: `--generate-default-config` writes the
+/// settings that it has read.
 fn effective(trivy: &Path, dir: &Path, environment: &[(String, String)]) -> Vec<(String, String)> {
     let environment = environment.iter().map(|(name, value)| (name, value));
     run(Command::new(trivy).args(["image", "--generate-default-config"]).current_dir(dir).envs(environment));
@@ -73,13 +73,13 @@ fn assert_accepted(effective: &[(String, String)], cache: &Path) {
 
 #[test]
 #[ignore = "tools"]
-fn every_line_is_one_that_the_subcommand_takes() {
+fn every_line_is_accepted_by_its_subcommand() {
     let trivy = trivy();
     let dir = tempfile::tempdir().unwrap();
     let lines = all(&dir.path().join("cache")).lines;
     assert_eq!(lines.len(), 10);
     for line in lines {
-        // An unknown flag is an error even beside --help.
+        // Trivy rejects an unknown flag even with `--help`.
         run(Command::new(&trivy).args(line.subcommand.split(' ')).args(&line.flags).arg("--help"));
     }
     let wrong = Command::new(&trivy).args(["config", "--skip-db-update", "--help"]).output().unwrap();
@@ -117,7 +117,7 @@ fn trivy_reads_the_vex_configuration_that_was_merged() {
         let output = run(Command::new(&trivy).args(["vex", "repo", "list"]).env("XDG_DATA_HOME", home));
         String::from_utf8(output.stdout).unwrap()
     };
-    // Trivy's own file, with one of ours added.
+    // Trivy writes this file, and trivy-ferry adds one entry.
     run(Command::new(&trivy).args(["vex", "repo", "init"]).env("XDG_DATA_HOME", dir.path()));
     let corp =
         CarriedRepository { name: "corp".into(), url: "https://vex.corp.example/a".into(), origin: None };
@@ -129,7 +129,7 @@ fn trivy_reads_the_vex_configuration_that_was_merged() {
     for wanted in ["Name: default", "Name: corp", "URL: https://vex.corp.example/a", "Status: Enabled"] {
         assert!(listed.contains(wanted), "{listed}");
     }
-    // A missing file becomes byte for byte what Trivy would have written.
+    // If the file does not exist, the new file has exactly the bytes that Trivy would write.
     let (theirs, ours) = (dir.path().join("theirs"), dir.path().join("ours"));
     run(Command::new(&trivy).args(["vex", "repo", "init"]).env("XDG_DATA_HOME", &theirs));
     VexConfig::read_at(Some(ours.clone())).unwrap().merge(&[hub], None, &|_| true).unwrap();
@@ -137,7 +137,7 @@ fn trivy_reads_the_vex_configuration_that_was_merged() {
     assert_eq!(text(&ours), text(&theirs));
 }
 
-/// Texts that YAML takes for something else where they are not quoted, or that break out of a scalar.
+/// Texts that have another meaning in YAML if they are not quoted, or that end a scalar early.
 const HOSTILE: [&str; 58] = [
     "",
     " ",
@@ -199,8 +199,8 @@ const HOSTILE: [&str; 58] = [
     "https://a.example/'\"",
 ];
 
-/// Hostile texts, and strings of every character that is alone in its way, by a generator that gives the same
-/// each time.
+/// Returns hostile texts, and strings of characters with a special meaning in YAML. The generator
+/// always returns the same texts.
 fn hostile_texts() -> Vec<String> {
     let alphabet: Vec<char> =
         "aZ09 :#-?,[]{}&*!|>'\"%@`~=\\/\t\n\r\u{0}\u{1}\u{7f}\u{85}\u{a0}\u{2028}\u{feff}\u{ffff}\u{1f600}"
@@ -220,7 +220,7 @@ fn hostile_texts() -> Vec<String> {
 
 #[test]
 #[ignore = "tools"]
-fn trivy_reads_hostile_names_and_addresses_as_they_were_meant() {
+fn trivy_reads_hostile_names_and_addresses_unchanged() {
     let trivy = trivy();
     let keys = vec!["ab".repeat(32)];
     let origin = Some(Origin { stream: "default".into(), bundle: Digest::of(b"x"), keys });
@@ -231,7 +231,7 @@ fn trivy_reads_hostile_names_and_addresses_as_they_were_meant() {
         for (index, text) in texts.iter().enumerate() {
             let name = format!("n{batch}-{index}");
             carried.push(CarriedRepository { name: name.clone(), url: text.clone(), origin: origin.clone() });
-            // Trivy takes a name only if it is a path below its own directory.
+            // Trivy accepts a name only if it is a path below its own directory.
             if !text.is_empty() && !text.contains('/') {
                 let url = format!("https://{name}.example/{text}");
                 carried.push(CarriedRepository { name: text.clone(), url, origin: origin.clone() });
@@ -254,7 +254,7 @@ fn trivy_reads_hostile_names_and_addresses_as_they_were_meant() {
     }
 }
 
-/// What is left after the last entry of ours must not stop Trivy.
+/// An empty list, after the removal of the last entry of trivy-ferry, must not stop Trivy.
 #[test]
 #[ignore = "tools"]
 fn trivy_reads_a_list_without_entries() {

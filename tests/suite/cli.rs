@@ -1,35 +1,36 @@
-//! What the program prints: help, results and errors, with their exit codes.
+//! The output of the program: help, results and errors, with their exit codes.
 //!
-//! Each file in `tests/cmd` is one command with its stdout, its stderr and its exit code. After a
-//! change that is meant, `TRYCMD=overwrite cargo test cli::` writes them anew: read the
-//! difference aloud before you commit it. It writes only what a file has already, so a new one begins with
-//! `stdout = ""`, `stderr = ""` and `status.code = 0`.
+//! Each file in `tests/cmd` is one command with its stdout, its stderr and its exit code. After an
+//! intended change, `TRYCMD=overwrite cargo test cli::` updates the files. Read the whole
+//! difference before you commit it. The command updates only fields that a file has already, so a
+//! new file begins with `stdout = ""`, `stderr = ""` and `status.code = 0`.
 
-/// Nothing of the machine's own settings reaches the commands: every case says
-/// `env.inherit = false`, and the width of the help texts is fixed here. Nothing is on the PATH,
-/// so that no `trivy` is asked for its version.
+/// The settings of the machine do not affect the commands: every case has `env.inherit = false`,
+/// and the width of the help texts is fixed here. `PATH` has no programs, so that trivy-ferry runs
+/// no `trivy` to read its version.
 #[test]
 fn output_is_as_pinned() {
     let home = tempfile::tempdir().unwrap();
-    // Keys and state of a user who has none yet.
+    // The directories for keys and state do not exist yet.
     let path = |name: &str| home.path().join(name).display().to_string();
     let cases = trycmd::TestCases::new();
-    // A program that is not found is no failure for trycmd.
+    // trycmd ignores cases whose program does not exist.
     cases.register_bin("trivy-ferry", std::path::Path::new(crate::forge::PROGRAM));
     cases.env("COLUMNS", "100").env("PATH", path("bin")).env("TZ", "UTC");
     cases.env("HOME", path("home")).env("XDG_CONFIG_HOME", path("config"));
     cases.env("XDG_STATE_HOME", path("state"));
     cases.insert_var("[HOME]", home.path().display().to_string()).unwrap();
     cases.case("tests/cmd/*.toml");
-    // These say that no key is trusted, which a host's own folder of keys would change.
+    // These cases report that no key is trusted. The host's own directory of keys would change
+    // that.
     if std::path::Path::new("/etc/trivy-ferry/trusted").exists() {
         cases.skip("tests/cmd/trust-list*.toml").skip("tests/cmd/import-no-key.toml");
     }
     cases.run();
 }
 
-/// A case that inherits the environment would pass or fail with the machine that it runs on, and what it does
-/// not mention is not compared.
+/// A case that inherits the environment would depend on the machine. Output that a case does not
+/// mention is not compared.
 #[test]
 fn every_case_pins_all_of_the_output_and_inherits_nothing() {
     let mut cases = 0;
@@ -46,7 +47,7 @@ fn every_case_pins_all_of_the_output_and_inherits_nothing() {
     assert!(cases > 20, "{cases} cases");
 }
 
-/// `-h` fits on a screen, with one line for each option: the rest is in `--help`.
+/// `-h` fits on a screen, with one line for each option. `--help` has the rest.
 #[test]
 fn the_short_help_is_short() {
     for (command, most) in [("import", 50), ("export", 52), ("watch", 56), ("mirror", 40), ("serve", 40)] {

@@ -1,5 +1,5 @@
-//! A clock that is wrong, here or there: the message says which one looks wrong, and there is a way out that is
-//! written down.
+//! Wrong clocks of the exporter or the importer: the message says which clock seems to be wrong,
+//! and an override with a record resolves it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -22,8 +22,8 @@ fn bundle(host: &Host, made: jiff::Timestamp, number: u64) -> PathBuf {
 }
 
 #[test]
-fn data_is_not_new_because_the_clock_is_slow() {
-    // What this host accepted and wrote down before its clock fell back.
+fn a_slow_clock_does_not_make_old_data_new() {
+    // The last accepted bundle and the log are later than the clock, which was set back.
     let host = Host::new();
     host.import(&bundle(&host, hours(-1), 1), &[]).good();
     status(&host, &["--max-age", "30d"]).good();
@@ -38,7 +38,7 @@ fn data_is_not_new_because_the_clock_is_slow() {
     status(&host, &["--max-age", "1h"]).exits(5).warns("trivy-db is of");
     host.wait(30 * DAY);
     status(&host, &["--max-age", "30d"]).good();
-    // A clock that was ahead once, and is right again, is no alarm.
+    // If the clock was ahead and is right again, the next import clears the error.
     host.wait(30 * DAY);
     host.import(&host.path("inbox/b.tar"), &[]).good();
     host.wait(-30 * DAY);
@@ -48,25 +48,25 @@ fn data_is_not_new_because_the_clock_is_slow() {
 }
 
 #[test]
-fn what_came_from_the_future_of_a_slow_clock_is_no_silence() {
-    // Slow from the beginning: everything that comes is refused.
+fn a_bundle_that_is_rejected_because_of_a_slow_clock_is_reported() {
+    // The clock was slow from the beginning, so every current bundle is rejected.
     let host = Host::new();
     host.wait(-3 * DAY);
     let came = bundle(&host, hours(-1), 1);
     host.import(&came, &[]).exits(5).warns("this host's clock (").warns("Compare both clocks");
     status(&host, &[])
         .fails()
-        .warns("what came last for stream \"default\" (b.tar) is dated")
+        .warns("the last signed file for stream \"default\" (b.tar) is dated")
         .warns("or the exporter's is fast");
-    // One was accepted, and is fresh by that clock.
+    // A bundle with an earlier date was accepted, and is new according to the slow clock.
     host.import(&bundle(&host, hours(-75), 1), &[]).good();
     status(&host, &["--max-age", "30d"]).good();
     host.import(&bundle(&host, hours(-1), 2), &[]).exits(5);
-    status(&host, &["--max-age", "30d"]).exits(5).warns("what came last");
-    // The exporter's clock was fast, and was corrected.
+    status(&host, &["--max-age", "30d"]).exits(5).warns("the last signed file");
+    // The last bundle has an earlier date, as if the exporter's fast clock had been corrected.
     host.import(&bundle(&host, hours(-74), 3), &[]).good();
     status(&host, &["--max-age", "30d"]).good();
-    // Heartbeats say the same.
+    // A heartbeat causes the same messages.
     let sender = Host::with_key(&host.key);
     sender.write_key();
     let upstream = Upstream::new(|_, _| None);
@@ -87,12 +87,13 @@ fn what_came_from_the_future_of_a_slow_clock_is_no_silence() {
         "cache",
     ];
     host.run(&[&watch[..], &["--state-dir", "state"]].concat()).prints("this host's clock (");
-    status(&host, &[]).exits(5).warns("what came last for stream");
+    status(&host, &[]).exits(5).warns("the last signed file for stream");
 }
 
-/// This host's clock was fast while something came, and is right again: whatever comes next shows that.
+/// This host's clock was fast when a bundle or heartbeat arrived, and is right again. The next
+/// bundle or heartbeat clears the error.
 #[test]
-fn what_comes_next_ends_the_alarm_of_a_clock_that_was_fast() {
+fn the_next_bundle_or_heartbeat_clears_the_error_of_a_clock_that_was_fast() {
     for came in ["bundle", "heartbeat", "both"] {
         for comes in ["bundle", "heartbeat"] {
             let sender = Host::new();
@@ -133,7 +134,7 @@ fn what_comes_next_ends_the_alarm_of_a_clock_that_was_fast() {
 }
 
 #[test]
-fn an_exporter_whose_clock_was_fast_finds_back() {
+fn an_exporter_can_continue_after_its_clock_was_fast() {
     let sender = Host::new();
     sender.write_key();
     fs::create_dir(sender.path("drop")).unwrap();
@@ -143,7 +144,8 @@ fn an_exporter_whose_clock_was_fast_finds_back() {
     let importer = Host::with_key(&sender.key);
     let import = |more: &[&str]| importer.import(&sender.path("out"), more);
     import(&[]).good();
-    // Both were fast, so the bundle was accepted; a fast exporter alone would have been refused.
+    // Both clocks were fast, so the bundle was accepted. If only the exporter's clock were fast,
+    // the bundle would be rejected.
     sender.wait(30 * DAY);
     importer.wait(30 * DAY);
     upstream.publish(2, 200_000);
@@ -151,7 +153,7 @@ fn an_exporter_whose_clock_was_fast_finds_back() {
     import(&[]).good();
     sender.wait(-30 * DAY);
     importer.wait(-30 * DAY);
-    // It is no success to have nothing new to say with such a date.
+    // If nothing has changed, the export fails as well because of the date of the last export.
     let unchanged = sender.export(&upstream, &["--if-changed"]);
     unchanged.fails_with(5, &["the stream's last export is dated", "--allow-earlier-date"]);
     upstream.publish(3, 1000);
@@ -162,7 +164,8 @@ fn an_exporter_whose_clock_was_fast_finds_back() {
             &["the stream's last export is dated", "this host's clock says", "--allow-earlier-date"],
         )
         .does_not_say("--stream");
-    // The database is much smaller, too: every flag that the bundle needs is recorded wherever one is.
+    // The database is much smaller, too. Each place that records overrides has all flags that the
+    // bundle needs.
     let flags = ["--allow-earlier-date", "--drop", "drop", "--repeat", "2", "--keep", "3"];
     sender.export(&upstream, &flags).fails_with(5, &["--accept trivy-db"]);
     let report = sender
@@ -178,7 +181,7 @@ fn an_exporter_whose_clock_was_fast_finds_back() {
     let log = fs::read_to_string(sender.path("state/exports.jsonl")).unwrap();
     let line: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!(line["overrides"], overrides);
-    // What bears the wrong date is not taken for the newest.
+    // The bundle with the wrong date does not count as the newest.
     let fast = PathBuf::from(fast);
     let fast = fast.file_name().unwrap().to_str().unwrap();
     let dropped = names(sender.path("drop"));
@@ -190,18 +193,18 @@ fn an_exporter_whose_clock_was_fast_finds_back() {
     status(&importer, &[]).prints("1 bundle admitted by a flag, last on ").prints("by --allow-rollback");
     status(&sender, &[]).good().prints("exported   stream default");
     status(&sender, &["--max-age", "3d"]).fails_with(2, &["--max-age checks imported data"]);
-    // From then on all is as ever.
+    // After that, exports and imports work without flags.
     sender.wait(60);
     importer.wait(60);
     upstream.publish(4, 1000);
     let report: Value = sender.export(&upstream, &["--allow-earlier-date"]).good().json();
-    assert_eq!(report["bundle"]["overrides"], serde_json::json!([]), "it is of no use, and does no harm");
+    assert_eq!(report["bundle"]["overrides"], serde_json::json!([]), "an unused flag is not an override");
     import(&[]).good();
     status(&importer, &[]).good();
 }
 
 #[test]
-fn an_exporter_whose_clock_is_slow_blames_no_source() {
+fn an_exporter_with_a_slow_clock_does_not_report_its_sources_as_unusable() {
     let sender = Host::new();
     sender.write_key();
     let (upstream, other) = (Upstream::new(|_, _| None), Upstream::new(|_, _| None));

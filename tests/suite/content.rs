@@ -1,5 +1,5 @@
-//! What an export finds in the data before it signs it: documents that Trivy cannot read, repositories that an importer
-//! would refuse, databases that have become small or empty.
+//! Checks of the content before an export signs it: documents that Trivy cannot read, repositories
+//! that an importer would reject, and databases that have become small or empty.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::forge::{Archive, Bundle, Host, Part, days, manifest_of, metadata_json
 const OPENVEX: &str = r#"{"@context":"https://openvex.dev/ns/v0.2.0","@id":"x","statements":[]}"#;
 const CSAF: &str = r#"{"document":{"category":"csaf_vex","csaf_version":"2.0"}}"#;
 const CYCLONEDX: &str = r#"{"bomFormat":"CycloneDX","vulnerabilities":[]}"#;
-/// What Git LFS leaves in the place of a file (git-lfs, docs/spec.md).
+/// The pointer that Git LFS stores in place of a file (git-lfs, docs/spec.md).
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 109948522\n";
 
 fn exporter() -> Host {
@@ -68,8 +68,9 @@ fn bundle(host: &Host, run: &Run) -> std::path::PathBuf {
     host.path(report(run.exits(0))["bundle"]["path"].as_str().unwrap())
 }
 
-/// Documents as they lie in rancher/vexhub's archive (its .gitattributes names reports/rancher.openvex.json for Git
-/// LFS; harvester/harvester pull request 10676), and what else Trivy cannot read.
+/// Documents as in rancher/vexhub's archive (its `.gitattributes` lists
+/// `reports/rancher.openvex.json` for Git LFS; harvester/harvester pull request 10676), and other
+/// documents that Trivy cannot read.
 #[test]
 fn documents_that_trivy_cannot_read_are_counted_and_named() {
     let host = exporter();
@@ -90,12 +91,12 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
         ("spdx", OPENVEX, "has a format in the index that Trivy does not support"),
     ] {
         let bad = ("pkg/bad.json", format, content);
-        // One of ten: it is signed, and said.
+        // If 1 of 10 documents is bad, the repository is exported with a warning.
         let few = repository(&host, "few", &[&good[..], &[bad]].concat(), Some("2026-01-15T06:00:00Z"));
         let run = export(&host, &few, &["--stream", "few"]);
         let warning = report(run.exits(0))["warnings"][0].as_str().unwrap().to_owned();
         assert!(warning.contains("1 of its 10 packages") && warning.contains(word), "{warning}");
-        // One of three, or all: it stays here.
+        // If 1 of 3 documents or all are bad, the repository is not exported.
         for some in [&good[..2], &[]] {
             let many = repository(&host, "many", &[some, &[bad]].concat(), None);
             let run = export(&host, &many, &["--stream", "many"]);
@@ -109,7 +110,7 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
         &[
             ("pkg/a.json", "csaf", CSAF),
             ("./pkg//b.json", "openvex", OPENVEX),
-            // Go's encoding/json, with which Trivy reads them, matches keys in any case.
+            // Trivy reads them with Go's encoding/json, which ignores the case of keys.
             ("pkg/c.json", "", r#"{"@Context":"https://openvex.dev/ns/v0.2.0","Statements":[]}"#),
             ("pkg/d.json", "csaf", r#"{"Document":{"CSAF_Version":"2.0"}}"#),
         ],
@@ -117,22 +118,23 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
     );
     let run = export(&host, &csaf, &["--stream", "csaf"]);
     assert_eq!(report(run.exits(0))["warnings"], json!([]));
-    // Who knows what he does can sign it.
+    // With `--accept`, the operator can export it.
     let broken = repository(&host, "broken", &[("pkg/a.json", "", POINTER)], None);
     export(&host, &broken, &["--stream", "broken"]).fails_with(3, &["--accept vex-corp"]);
     let run = export(&host, &broken, &["--stream", "broken", "--accept", "vex-corp"]);
     host.import(&bundle(&host, &run), &["--stream", "broken", "--data-home", "home"]).exits(0);
 }
 
-/// The specification of VEX repositories (aquasecurity/vex-repo-spec) lets an index leave `updated_at` out, or say null.
+/// The specification of VEX repositories (aquasecurity/vex-repo-spec) allows an index without
+/// `updated_at`, or with null.
 #[test]
-fn a_repository_without_a_date_arrives_in_every_target() {
+fn a_repository_without_a_date_is_imported_into_every_target() {
     let host = exporter();
     fs::create_dir(host.path("web")).unwrap();
     let documents = [("pkg/a.json", "", OPENVEX)];
     let vex = repository(&host, "vex", &documents, None);
     for step in 0..2 {
-        // Changed in the very second of the export.
+        // The file changes in the same second as the export.
         fs::write(host.path("vex/pkg/a.json"), OPENVEX.replace("\"x\"", &format!("\"{step}\""))).unwrap();
         let run = export(&host, &vex, &[]);
         let bundle = bundle(&host, &run);
@@ -145,15 +147,15 @@ fn a_repository_without_a_date_arrives_in_every_target() {
         host.run(&more).exits(0).prints("installed");
         host.run(&["status", "--state-dir", &host.at("state")]).exits(0);
     }
-    // How old it is nobody can say, and that is said.
+    // The age of the repository is unknown, and a warning says so.
     let judged = report(&export(&host, &vex, &["--max-age", "vex-corp=1d"]));
     assert!(judged["warnings"].to_string().contains("it has no date"), "{judged:#}");
-    // A date of this second, with its fraction.
+    // The date is in the same second as the export, and has a fraction.
     let now = jiff::Timestamp::now().to_string();
     let vex = repository(&host, "vex", &documents, Some(&now));
     let args = ["export", "--key", "exporter.key", "--output", "now.tar", "--only", "vex-corp", &vex];
     host.run(&[&args[..], &["--state-dir", "another"]].concat()).exits(0);
-    // An older exporter gave it the date of its files: such bundles are good.
+    // Older exporters used the date of the files. Such bundles are valid.
     let archive = Archive::new().file("v/index.json", br#"{"packages":[]}"#).pack();
     let unpacked = vex::unpack(
         ArchiveFormat::TarGzip,
@@ -170,7 +172,7 @@ fn a_repository_without_a_date_arrives_in_every_target() {
     let key = host.at("keys/exporter.pub");
     let import = ["import", undated.to_str().unwrap(), "--trust", &key, "--cache-dir", "old-cache"];
     host.run(&[&import[..], &cache].concat()).exits(0).prints("installed");
-    // Another date than the index says is another content.
+    // If the date in the index differs from the signed date, the content is rejected.
     let mut old = Bundle::of(days(0), &[Part::vex(days(-1))]);
     old.edit(|payload| {
         let contents = &mut payload["datasets"][0]["contents"];
@@ -208,7 +210,7 @@ fn database(buckets: u16, filler: usize) -> Vec<u8> {
     file
 }
 
-/// Publishes a trivy-db that is newer than the one before.
+/// Publishes a trivy-db that is newer than the previous one.
 fn publish(upstream: &Upstream, generation: i64, buckets: u16, filler: usize) {
     let date = days(-3) + jiff::SignedDuration::from_mins(generation);
     let layer = Archive::new()
@@ -221,7 +223,7 @@ fn publish(upstream: &Upstream, generation: i64, buckets: u16, filler: usize) {
 }
 
 #[test]
-fn a_database_that_shrinks_is_noticed_and_one_that_shrinks_much_stays_here() {
+fn a_smaller_database_causes_a_warning_and_a_much_smaller_one_is_rejected() {
     let host = exporter();
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(1, 1000);
@@ -231,12 +233,12 @@ fn a_database_that_shrinks_is_noticed_and_one_that_shrinks_much_stays_here() {
     };
     publish(&upstream, 1, 90, 900_000);
     assert_eq!(report(export(&[]).exits(0))["warnings"], json!([]));
-    // A tenth: a warning.
+    // A loss of a tenth causes a warning.
     publish(&upstream, 2, 80, 900_000);
     let warned = report(export(&[]).exits(0));
     let warning = warned["warnings"][0].as_str().unwrap();
     assert!(warning.contains("80 buckets, but had 90"), "{warned:#}");
-    // A third of its buckets, or of its bytes, or nothing at all in good form.
+    // A loss of a third of the buckets or bytes, or a valid database without buckets, is an error.
     for (buckets, filler, word) in [
         (50, 900_000, "50 buckets, but had 80"),
         (80, 500_000, "bytes, but had"),
@@ -244,7 +246,8 @@ fn a_database_that_shrinks_is_noticed_and_one_that_shrinks_much_stays_here() {
     ] {
         publish(&upstream, 3, buckets, filler);
         export(&[]).fails_with(5, &[word, "--accept trivy-db"]);
-        // What is not required is left out: that of another source may be good.
+        // If `--require` does not name this database, the bundle is written without it, because
+        // another source may have good data.
         let run = export(&["--require", "trivy-checks"]);
         let incomplete = report(run.exits(5));
         assert_eq!(
@@ -252,7 +255,7 @@ fn a_database_that_shrinks_is_noticed_and_one_that_shrinks_much_stays_here() {
             (&json!("incomplete"), &json!("trivy-db"))
         );
     }
-    // Whoever knows why signs it, and that is the measure from then on.
+    // With `--accept`, the smaller database is exported. Later databases are compared with it.
     publish(&upstream, 4, 30, 400_000);
     let accepted = report(export(&["--accept", "trivy-db"]).exits(0));
     assert!(accepted["warnings"][0].as_str().unwrap().contains("signed because of --accept"), "{accepted:#}");
@@ -261,13 +264,13 @@ fn a_database_that_shrinks_is_noticed_and_one_that_shrinks_much_stays_here() {
     assert_eq!(accepted["bundle"]["overrides"], json!(["--accept trivy-db"]), "{accepted:#}");
     publish(&upstream, 5, 30, 400_000);
     assert_eq!(report(export(&[]).exits(0))["warnings"], json!([]));
-    // An empty database is refused at once, whatever was before.
+    // An empty database is rejected even if there is no earlier one.
     publish(&upstream, 6, 0, 0);
     export(&["--stream", "new"]).fails_with(5, &["it holds no buckets"]);
 }
 
 #[test]
-fn a_repository_of_documents_that_shrinks_is_noticed_too() {
+fn a_smaller_vex_repository_is_reported_as_well() {
     let host = exporter();
     let documents: Vec<(String, &str, &str)> =
         (0..30).map(|n| (format!("pkg/{n}.json"), "", OPENVEX)).collect();
@@ -288,7 +291,7 @@ fn a_repository_of_documents_that_shrinks_is_noticed_too() {
 
 /// GitLab's archive has the commit in the name of its directory.
 #[test]
-fn a_pattern_in_a_location_is_followed_to_the_web_server_of_the_other_side() {
+fn a_pattern_in_a_location_is_resolved_in_the_web_root() {
     let host = exporter();
     fs::create_dir(host.path("web")).unwrap();
     for (location, directory, said) in
@@ -323,9 +326,9 @@ fn a_pattern_in_a_location_is_followed_to_the_web_server_of_the_other_side() {
     }
 }
 
-/// A database that somebody repacked on a Mac and pushed (trivy issue 6829).
+/// A database that was repacked on a Mac and pushed to a registry (trivy issue 6829).
 #[test]
-fn a_database_that_was_packed_on_a_mac_arrives() {
+fn a_database_that_was_packed_on_a_mac_is_exported_and_imported() {
     let host = exporter();
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(1, 1000);

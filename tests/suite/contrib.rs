@@ -1,4 +1,4 @@
-//! The recipes in contrib/, run as they stand there.
+//! Runs the recipes in `contrib` unchanged.
 
 use std::fs;
 use std::path::Path;
@@ -16,14 +16,15 @@ use crate::forge::{self, Bundle, Host, Part, days, hours};
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/systemd");
 const CRON_JOB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/kubernetes/export.yaml");
 
-/// The value of a setting in a unit, with its continuation lines.
+/// Returns the value of a setting in a unit, with its continuation lines.
 fn setting(unit: &str, name: &str) -> String {
     let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap().replace("\\\n", " ");
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The nightly command of the service, with what systemd puts in its place, for this host.
+/// Returns the nightly command of the service for this host, with replacements for the specifiers
+/// of systemd.
 fn nightly(host: &Host, upstream: &Upstream) -> Command {
     let line = setting("trivy-ferry-export.service", "ExecStart");
     let line =
@@ -35,7 +36,8 @@ fn nightly(host: &Host, upstream: &Upstream) -> Command {
     beside(command, upstream)
 }
 
-/// The command of the cron job's container, with what Kubernetes mounts in its place, for this host.
+/// Returns the command of the cron job's container for this host, with replacements for the mounts
+/// of Kubernetes.
 fn in_container(host: &Host, upstream: &Upstream) -> Command {
     let text = fs::read_to_string(CRON_JOB).unwrap();
     let after = text.lines().skip_while(|line| line.trim() != "args:").skip(1);
@@ -49,7 +51,7 @@ fn in_container(host: &Host, upstream: &Upstream) -> Command {
     beside(command, upstream)
 }
 
-/// What stands in export.env, or in the container's env.
+/// Adds the environment of `export.env`, or of the container.
 fn beside(mut command: Command, upstream: &Upstream) -> Command {
     command.env("TRIVY_FERRY_RETRIES", "4");
     for flag in upstream.flags() {
@@ -85,7 +87,7 @@ fn the_nightly_export_runs_for_weeks_while_upstream_changes() {
         assert_eq!(report["unchanged"], !changed, "night {nights}: {report:#}");
         if changed {
             written += 1;
-            // It crosses, and what is scanned with is what upstream had.
+            // The importer accepts the bundle, and its data is the data of upstream.
             let bundle = host.path(report["bundle"]["path"].as_str().unwrap());
             host.import(&bundle, &[]).good();
             let date = host.installed("cache", "db").unwrap();
@@ -99,11 +101,11 @@ fn the_nightly_export_runs_for_weeks_while_upstream_changes() {
             upstream.publish(generation, 100_000);
         }
     }
-    assert!(written > 8 && written < nights, "{written} of {nights} nights had news");
+    assert!(written > 8 && written < nights, "{written} of {nights} nights had new data");
 }
 
 #[test]
-fn the_cron_job_exports_what_is_new() {
+fn the_cron_job_exports_new_data() {
     let upstream = Upstream::new(|_, _| None);
     let host = Host::new();
     host.file("credentials/ferry.key", host.key.to_pem(None).unwrap().as_bytes());
@@ -123,13 +125,13 @@ fn the_cron_job_exports_what_is_new() {
 
 #[test]
 #[ignore = "tools"]
-fn systemd_finds_nothing_wrong_with_the_units() {
+fn systemd_accepts_the_units() {
     let host = Host::new();
     let units = names(UNITS);
     assert!(units.len() >= 7, "{units:?}");
     for unit in &units {
         let text = fs::read_to_string(Path::new(UNITS).join(unit)).unwrap();
-        // What is not there on this machine: the program in its place, and its user.
+        // Replace the program and the user, which do not exist on this machine.
         let text = text.replace("/usr/local/bin/trivy-ferry", env!("CARGO_BIN_EXE_trivy-ferry"));
         host.file(
             unit,
@@ -147,13 +149,13 @@ fn systemd_finds_nothing_wrong_with_the_units() {
     let ran = analyze(&[&["verify"], &units[..]].concat());
     ran.good();
     assert_eq!(ran.err, "", "{ran:#?}");
-    // 20 of 100: what is left is the network and its own folder.
+    // The limit is 20 of 100: the units need the network and their own directory.
     for service in units.iter().filter(|unit| unit.ends_with(".service") && !unit.contains("mount")) {
         analyze(&["security", "--offline=yes", "--threshold=20", service]).good();
     }
 }
 
-/// What a unit of the importing side runs, for this host.
+/// Returns a command of a unit of the importing side, for this host.
 fn of_importer(host: &Host, unit: &str, name: &str) -> String {
     let line = setting(unit, name).trim_start_matches(['+', '-']).to_owned();
     let places = [
@@ -167,7 +169,7 @@ fn of_importer(host: &Host, unit: &str, name: &str) -> String {
     places.iter().fold(line, |line, (from, to)| line.replace(from, to))
 }
 
-/// Runs a script as root in mounts of its own, with the environment of the units.
+/// Runs a script as root in a private mount namespace, with the environment of the units.
 fn as_systemd(host: &Host, script: &str) -> Run {
     let mut command = host.in_own_mounts(script);
     command.env("TRIVY_FERRY_TRUST", host.at("keys/exporter.pub"));
@@ -183,10 +185,10 @@ fn the_units_of_the_importing_side_import() {
     as_systemd(&host, &of_importer(&host, "trivy-ferry-inbox.service", "ExecStart")).good();
     assert_eq!(host.installed("cache", "db").unwrap(), days(-3).to_string());
     assert!(!host.path("inbox/b.tar").exists());
-    // A stick, mounted as the unit mounts it.
+    // The commands of the unit mount and unmount a medium.
     fs::create_dir(host.path("run")).unwrap();
     host.file("content/b.tar", of(&host, -2));
-    // There is not always a kernel that knows FAT.
+    // Some kernels do not support FAT.
     let mount =
         |name| of_importer(&host, "trivy-ferry-stick-mount@.service", name).replace("vfat,exfat", "ext4");
     let import = of_importer(&host, "trivy-ferry-stick@.service", "ExecStart");
@@ -196,5 +198,5 @@ fn the_units_of_the_importing_side_import() {
     );
     as_systemd(&host, &script).good();
     assert_eq!(host.installed("cache", "db").unwrap(), days(-2).to_string());
-    assert_eq!(fs::read_dir(host.path("run/stick")).unwrap().count(), 0, "it is unmounted");
+    assert_eq!(fs::read_dir(host.path("run/stick")).unwrap().count(), 0, "the medium is still mounted");
 }

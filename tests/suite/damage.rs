@@ -1,6 +1,6 @@
-//! Damaged and hostile bundles: every member broken in every way, payloads that lie under a good
-//! signature, and things that are no bundles at all. Each is refused with its exit code and two
-//! sentences, and the cache stays byte for byte what it was.
+//! Damaged and hostile bundles: every kind of damage to every member, invalid payloads with a valid
+//! signature, and files that are not bundles. Each is rejected with its exit code and a
+//! message of two sentences, and the cache does not change.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ use crate::forge::{
     self, Archive, Bundle, Host, Part, Snapshot, Span, days, fix_checksum, header, hours, zeros,
 };
 
-/// A host that has imported a bundle of three days ago.
+/// Returns a host that has imported a bundle of 3 days ago.
 fn host() -> Host {
     let host = Host::new();
     let old = Bundle::of(days(-3), &Part::all(days(-3)));
@@ -33,7 +33,7 @@ fn newer() -> Bundle {
     Bundle::of(days(-1), &Part::all(days(-1)))
 }
 
-/// Both verify and import refuse a file, and nothing has changed after that.
+/// Asserts that `verify` and `import` reject a file, and that nothing has changed.
 #[track_caller]
 fn both_reject(host: &Host, before: &Snapshot, path: &Path, code: i32, words: &[&str]) -> Run {
     let name = path.file_name().unwrap().to_str().unwrap();
@@ -46,7 +46,7 @@ fn both_reject(host: &Host, before: &Snapshot, path: &Path, code: i32, words: &[
     ran
 }
 
-/// After everything that was refused, a good bundle is imported as if nothing had been.
+/// Asserts that a good bundle is imported after all rejected files.
 #[track_caller]
 fn then_all_is_well(host: &Host) {
     let path = host.file("then.tar", newer().signed(&host.key));
@@ -56,14 +56,14 @@ fn then_all_is_well(host: &Host) {
 }
 
 #[test]
-fn the_forge_keeps_to_the_format() {
+fn the_forge_creates_valid_bundles() {
     let host = Host::new();
     let path = host.file("good.tar", newer().signed(&host.key));
     host.verify(&path, &[]).good().prints("good: 14 members").prints("trivy-db-2, trivy-java-db-1");
     host.import(&path, &[]).good().prints("first import").prints("installed");
 }
 
-/// A change to a member's header that leaves its checksum right.
+/// Changes a member's header and corrects its checksum.
 fn reheaded(file: &[u8], span: &Span, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut file = file.to_vec();
     let header = &mut file[span.start..span.content];
@@ -78,7 +78,7 @@ fn flipped(file: &[u8], at: usize, bit: u32) -> Vec<u8> {
     file
 }
 
-/// The same places in every run.
+/// Returns pseudorandom offsets and bits that are the same in every run.
 fn places(seed: usize, from: usize, to: usize) -> Vec<(usize, u32)> {
     let mut state = seed as u64 * 2 + 1;
     let mut next = || {
@@ -89,10 +89,10 @@ fn places(seed: usize, from: usize, to: usize) -> Vec<(usize, u32)> {
     drawn.collect::<Vec<_>>().into_iter().chain([(from, 0), (to - 1, 7)]).collect()
 }
 
-/// A file with a damage, and what was done to it.
+/// A description of the damage, and the damaged file.
 type Damaged = (String, Vec<u8>);
 
-/// Everything that can happen to one member of a file.
+/// Returns all kinds of damage to one member of a file.
 fn damages(file: &[u8], spans: &[Span], index: usize) -> Vec<Damaged> {
     [
         moved(file, spans, index),
@@ -103,7 +103,7 @@ fn damages(file: &[u8], spans: &[Span], index: usize) -> Vec<Damaged> {
     .concat()
 }
 
-/// A member that is cut, removed, doubled or swapped with the next one.
+/// Returns files with a member that is truncated, removed, doubled or swapped with the next one.
 fn moved(file: &[u8], spans: &[Span], index: usize) -> Vec<Damaged> {
     let span = &spans[index];
     let (before, this, after) = (&file[..span.start], &file[span.start..span.end], &file[span.end..]);
@@ -121,14 +121,14 @@ fn moved(file: &[u8], spans: &[Span], index: usize) -> Vec<Damaged> {
     damaged
 }
 
-/// A member with a flipped bit in its header, its content or its padding.
+/// Returns files with a flipped bit in a member's header, content or padding.
 fn with_flips(file: &[u8], span: &Span, index: usize) -> Vec<Damaged> {
     let mut damaged = Vec::new();
     for (at, bit) in places(index, span.start, span.content) {
         damaged.push((format!("header bit flipped at {}", at - span.start), flipped(file, at, bit)));
     }
-    // Of an envelope the payload and the signature count. The hint beside it is nobody's, and may
-    // be anything.
+    // Only the payload and the signature in the envelope are protected. The unsigned key hint may
+    // have any value.
     let content = if index == 0 {
         span.content + 20..span.content + 2000
     } else {
@@ -145,7 +145,7 @@ fn with_flips(file: &[u8], span: &Span, index: usize) -> Vec<Damaged> {
     damaged
 }
 
-/// A member with another name, type, mode or owner in its header.
+/// Returns files with another name, type, mode or owner in a member's header.
 fn reheaded_all(file: &[u8], span: &Span) -> Vec<Damaged> {
     let mut damaged = Vec::new();
     let names =
@@ -175,7 +175,8 @@ fn reheaded_all(file: &[u8], span: &Span) -> Vec<Damaged> {
     damaged
 }
 
-/// A member that has grown or shrunk, with a header that says so: only what was signed can tell.
+/// Returns files with a longer or shorter member whose header has the new size. Only the signed
+/// payload shows the damage.
 fn resized(file: &[u8], span: &Span) -> Vec<Damaged> {
     let (before, after) = (&file[..span.start], &file[span.end..]);
     let mut damaged = Vec::new();
@@ -186,12 +187,12 @@ fn resized(file: &[u8], span: &Span) -> Vec<Damaged> {
         let head = header(&span.name, size as u64, b'0');
         damaged.push((what.into(), [before, &head, &content, after].concat()));
     }
-    damaged.push(("said to be empty".into(), [before, &header(&span.name, 0, b'0'), after].concat()));
+    damaged.push(("with a size of 0".into(), [before, &header(&span.name, 0, b'0'), after].concat()));
     damaged
 }
 
-/// Runs every damage of every second member of the bundle: the other half is the other test's, so
-/// that two cores share the work.
+/// Tests every kind of damage to every second member of the bundle. A second test covers the other
+/// half, so that both run in parallel.
 fn every_damage(half: usize) {
     let host = host();
     let before = host.snapshot();
@@ -222,17 +223,17 @@ fn every_damage(half: usize) {
 }
 
 #[test]
-fn no_damage_to_a_member_passes_even_ones() {
+fn damage_to_even_members_is_rejected() {
     every_damage(0);
 }
 
 #[test]
-fn no_damage_to_a_member_passes_odd_ones() {
+fn damage_to_odd_members_is_rejected() {
     every_damage(1);
 }
 
 #[test]
-fn nothing_may_follow_and_nothing_may_lack() {
+fn additional_and_missing_bytes_are_rejected() {
     let host = host();
     let before = host.snapshot();
     let file = newer().signed(&host.key);
@@ -263,12 +264,13 @@ fn nothing_may_follow_and_nothing_may_lack() {
 fn a_manifest_that_is_too_large_is_never_read() {
     let host = host();
     let before = host.snapshot();
-    // 100 MB in the header, sparse on disk, so that reading them would be possible.
+    // The size in the header is 100 MB. The sparse file has that size, so that a read would be
+    // possible.
     let path = host.file("sparse.tar", header("manifest.dsse.json", 100_000_000, b'0'));
     fs::File::options().write(true).open(&path).unwrap().set_len(100_020_000).unwrap();
     let ran = both_reject(&host, &before, &path, 4, &["claims 100000000 bytes", "limit: 1048576"]);
     assert!(ran.peak < 32 << 10, "{ran:#?}");
-    // A size that is no number, and one in the form for large numbers.
+    // The size is not a number, or is in the form for large numbers.
     for size in [&b"zzzzzzzzzzz\0"[..], b"\x80\0\0\0\x7f\xff\xff\xff\xff\xff\xff\xff", b"77777777777\0"] {
         let mut head = header("manifest.dsse.json", 512, b'0');
         head[124..136].copy_from_slice(size);
@@ -281,7 +283,7 @@ fn a_manifest_that_is_too_large_is_never_read() {
             &["limit: "],
         );
     }
-    // A million members, rightly signed: their list alone is beyond the room for an envelope.
+    // A correctly signed bundle of a million members, whose list is too large for an envelope.
     let mut many = newer();
     many.edit(|payload| {
         let member = payload["members"][3].clone();
@@ -291,7 +293,7 @@ fn a_manifest_that_is_too_large_is_never_read() {
     let ran =
         both_reject(&host, &before, &host.file("many.tar", many.signed(&host.key)), 4, &["limit: 1048576"]);
     assert!(ran.peak < 32 << 10, "{ran:#?}");
-    // As many as fit: refused for what they are.
+    // A list of members that is as long as possible is rejected because of the members.
     let mut some = newer();
     some.edit(|payload| {
         let member = payload["members"][1].clone();
@@ -303,7 +305,7 @@ fn a_manifest_that_is_too_large_is_never_read() {
 }
 
 #[test]
-fn an_array_is_no_envelope_and_no_signature() {
+fn an_array_in_place_of_an_envelope_or_a_signature_is_rejected() {
     let host = host();
     let before = host.snapshot();
     let bundle = newer();
@@ -323,10 +325,10 @@ fn an_array_is_no_envelope_and_no_signature() {
 /// A change to a payload.
 type Change = fn(&mut Value);
 
-/// What is said, the change that says it, and a word of the answer.
+/// A description, the change to the payload, and a word of the error.
 type Lie = (&'static str, Change, &'static str);
 
-/// Payloads of another format or form.
+/// Payloads with another format version or an invalid form.
 const OF_FORM: &[Lie] = &[
     ("required feature", |p| p["requires"] = json!(["deltas"]), "needs \"deltas\""),
     ("feature with escapes", |p| p["requires"] = json!(["\u{1b}[2J\u{202e}"]), "\\\\u{1b}"),
@@ -414,7 +416,7 @@ const OF_DATASETS: &[Lie] = &[
         "not a valid dataset name",
     ),
     ("a tag with a path", |p| p["datasets"][0]["tag"] = json!("../../2"), "has the tag"),
-    ("a folder with ..", |p| p["datasets"][3]["subdir"] = json!("../x"), "not a plain relative path"),
+    ("a directory with ..", |p| p["datasets"][3]["subdir"] = json!("../x"), "not a plain relative path"),
     (
         "a dataset of tomorrow",
         |p| p["datasets"][0]["contents"]["updated_at"] = json!(hours(2)),
@@ -435,7 +437,7 @@ const OF_DATASETS: &[Lie] = &[
     ("no contents", |p| p["datasets"][0]["contents"]["files"] = json!([]), "does not describe"),
 ];
 
-/// Signs each lie and shows it to a host that trusts the key.
+/// Signs a bundle for each change, and asserts that a host that trusts the key rejects it.
 fn refuses_lies(lies: &[Lie], code: i32) {
     let host = host();
     let before = host.snapshot();
@@ -445,7 +447,7 @@ fn refuses_lies(lies: &[Lie], code: i32) {
         let path = host.file("lying.tar", bundle.signed(&host.key));
         println!("{what}");
         both_reject(&host, &before, &path, code, &[word]);
-        // Anyone can write an unsigned one; looking at it must be as safe.
+        // Anyone can create an unsigned bundle, so `inspect` must handle it safely, too.
         let unsigned = host.file("lying.tar", bundle.file(&[]));
         let ran = host.run(&["inspect", unsigned.to_str().unwrap()]);
         assert!([0, 4].contains(&ran.code), "{what}: {ran:#?}");
@@ -455,27 +457,27 @@ fn refuses_lies(lies: &[Lie], code: i32) {
 }
 
 #[test]
-fn a_payload_of_another_form_is_rejected_though_its_signature_is_good() {
+fn a_payload_of_another_form_is_rejected_despite_a_valid_signature() {
     refuses_lies(OF_FORM, 4);
 }
 
 #[test]
-fn a_payload_with_members_that_break_the_rules_is_rejected_though_its_signature_is_good() {
+fn a_payload_with_invalid_members_is_rejected_despite_a_valid_signature() {
     refuses_lies(OF_MEMBERS, 4);
 }
 
 #[test]
-fn a_payload_with_datasets_that_break_the_rules_is_rejected_though_its_signature_is_good() {
+fn a_payload_with_invalid_datasets_is_rejected_despite_a_valid_signature() {
     refuses_lies(OF_DATASETS, 4);
 }
 
-/// It breaks no rule of the format.
+/// A payload with a late date breaks no rule of the format.
 #[test]
-fn a_payload_of_a_far_future_is_rejected_for_its_date() {
-    refuses_lies(&[("the last of all times", |p| p["created"] = json!("9999-12-30T22:00:00Z"), "9999")], 5);
+fn a_payload_dated_far_in_the_future_is_rejected_for_its_date() {
+    refuses_lies(&[("the latest time", |p| p["created"] = json!("9999-12-30T22:00:00Z"), "9999")], 5);
 }
 
-/// What is said of a content and is not so: another file, another date, another size, fewer files.
+/// Wrong descriptions of contents: another file, another date, another size, fewer files.
 const UNTRUTHS: [(&str, Change); 10] = [
     ("another file", |p| {
         p["datasets"][0]["contents"]["files"][1]["digest"] = json!(ContentDigest::of(b"other"))
@@ -487,12 +489,12 @@ const UNTRUTHS: [(&str, Change); 10] = [
     ("another tree", |p| p["datasets"][2]["contents"]["tree"]["digest"] = json!(ContentDigest::of(b"other"))),
     ("fewer files", |p| p["datasets"][2]["contents"]["tree"]["files"] = json!(1)),
     ("more files", |p| p["datasets"][3]["contents"]["tree"]["files"] = json!(9)),
-    ("another folder", |p| p["datasets"][3]["subdir"] = json!("elsewhere")),
+    ("another directory", |p| p["datasets"][3]["subdir"] = json!("elsewhere")),
     ("the date of VEX", |p| p["datasets"][3]["contents"]["updated_at"] = json!(days(-2))),
 ];
 
 #[test]
-fn contents_that_are_not_what_was_signed_are_rejected() {
+fn contents_that_differ_from_the_signed_ones_are_rejected() {
     let host = host();
     let before = host.snapshot();
     for (what, change) in UNTRUTHS {
@@ -510,9 +512,9 @@ fn contents_that_are_not_what_was_signed_are_rejected() {
     then_all_is_well(&host);
 }
 
-/// Anyone would take them at their word.
+/// Users trust these checksums.
 #[test]
-fn checksums_that_are_not_of_the_members_are_rejected() {
+fn checksums_that_do_not_match_the_members_are_rejected() {
     let host = host();
     let before = host.snapshot();
     let mut sums = newer();
@@ -551,7 +553,7 @@ fn strange_forms_of_a_payload_are_harmless() {
     ] {
         both_reject(&host, &before, &host.file("strange.tar", with(payload).signed(&host.key)), 4, &[word]);
     }
-    // In a field that nobody knows, depth is passed over without a stack of its own.
+    // Deep nesting in an unknown field is skipped without recursion.
     let mut deepest = newer();
     deepest.capacity = (1 << 20) - 512;
     deepest.relist();
@@ -567,7 +569,7 @@ fn strange_forms_of_a_payload_are_harmless() {
         4,
         &["duplicate field"],
     );
-    // What a later version may add without harm.
+    // A later version may add such fields.
     let mut later = newer().with("later", json!({"a": [1, {"b": null}]}));
     later.edit(|payload| payload["datasets"][0]["later"] = json!(true));
     let path = host.file("later.tar", later.signed(&host.key));
@@ -594,16 +596,16 @@ fn only_signatures_of_trusted_keys_count() {
     malleable["sig"] = json!("A".repeat(86) + "==");
     for (what, signatures, word) in [
         ("no signature", vec![], "no signature"),
-        ("a stranger's", vec![sign(&stranger)], "claims the key"),
-        ("a stranger's in our name", vec![claiming(sign(&stranger), mine)], "its signature is invalid"),
-        ("two strangers'", vec![sign(&stranger), sign(&successor)], "claims the keys"),
+        ("an unknown key", vec![sign(&stranger)], "claims the key"),
+        ("an unknown key with our ID", vec![claiming(sign(&stranger), mine)], "its signature is invalid"),
+        ("two unknown keys", vec![sign(&stranger), sign(&successor)], "claims the keys"),
         ("one of another payload", vec![other.signature(mine)], "its signature is invalid"),
         ("one of another kind of document", vec![elsewhere.signature(mine)], "its signature is invalid"),
         ("zeros", vec![malleable], "its signature is invalid"),
         ("nine", vec![sign(mine); 9], "more than 8 elements"),
         ("not base64", vec![json!({"keyid": "x", "sig": "@@@@"})], "base64"),
         (
-            "escapes for a name",
+            "escapes in a key ID",
             vec![json!({"keyid": "\u{1b}[31mx\u{202e}", "sig": ""})],
             "not signed by a trusted key",
         ),
@@ -611,17 +613,17 @@ fn only_signatures_of_trusted_keys_count() {
         println!("{what}");
         both_reject(&host, &before, &file("bundle.tar", &signatures), 4, &[word]);
     }
-    // Of another kind, though rightly signed.
+    // The document is of another type, but correctly signed.
     let path = host.file("other.tar", elsewhere.signed(mine));
     both_reject(&host, &before, &path, 4, &["payload is of type"]);
 
-    // A trusted one among others suffices, whatever name stands beside it.
+    // One signature by a trusted key among others is sufficient, whatever key ID it has.
     let good = [
-        ("a second by a stranger", vec![sign(&stranger), sign(mine)]),
-        ("in a stranger's name", vec![claiming(sign(mine), &stranger)]),
-        ("names swapped", vec![claiming(sign(mine), &stranger), claiming(sign(&stranger), mine)]),
+        ("a second by an unknown key", vec![sign(&stranger), sign(mine)]),
+        ("with the ID of an unknown key", vec![claiming(sign(mine), &stranger)]),
+        ("key IDs swapped", vec![claiming(sign(mine), &stranger), claiming(sign(&stranger), mine)]),
         ("eight", vec![sign(mine); 8]),
-        ("without a name", vec![json!({"sig": sign(mine)["sig"]})]),
+        ("without a key ID", vec![json!({"sig": sign(mine)["sig"]})]),
     ];
     for (what, signatures) in good {
         println!("{what}");
@@ -630,7 +632,7 @@ fn only_signatures_of_trusted_keys_count() {
         assert_eq!(ran.out.matches("trusted: exporter.pub").count(), 1, "{ran:#?}");
     }
 
-    // Keys are changed in three steps: the old one, both, the new one.
+    // A key is rotated in three steps: the old key signs, both keys sign, the new key signs.
     let old_key = host.at("keys/exporter.pub");
     let new_key = host.trust("successor", &successor.public());
     let both = file("both.tar", &[sign(mine), sign(&successor)]);
@@ -645,13 +647,14 @@ fn only_signatures_of_trusted_keys_count() {
 }
 
 #[test]
-fn without_a_usable_key_nothing_is_verified() {
+fn nothing_is_verified_without_a_usable_key() {
     let host = host();
     let before = host.snapshot();
     let path = host.file("bundle.tar", newer().signed(&host.key));
     let bundle = path.to_str().unwrap();
     let (cache, state) = (host.at("cache"), host.at("state"));
-    // No key anywhere. A host that has keys for all its users has one here.
+    // No key is configured. Some hosts have keys for all users in `/etc`, and this part is
+    // skipped there.
     if !Path::new("/etc/trivy-ferry/trusted").exists() {
         let ran = host.run(&["import", bundle, "--cache-dir", &cache, "--state-dir", &state]);
         ran.fails_with(2, &["no key is trusted", "trust add", "--trust"]);
@@ -681,13 +684,13 @@ fn without_a_usable_key_nothing_is_verified() {
     then_all_is_well(&host);
 }
 
-/// Says truthfully what the database's layer holds, for layers that hold more than that.
+/// Returns the true contents of a database's layer, for layers that contain more.
 fn database() -> trivy_ferry::dataset::Contents {
     Part::db(days(-1)).dataset.contents
 }
 
 #[test]
-fn a_bomb_under_a_good_signature_stops_at_the_signed_size() {
+fn unpacking_a_bomb_with_a_valid_signature_stops_at_the_signed_size() {
     let host = host();
     let before = host.snapshot();
     let database_size = forge::bolt().len() as u64;
@@ -697,7 +700,7 @@ fn a_bomb_under_a_good_signature_stops_at_the_signed_size() {
             .file("metadata.json", &forge::metadata_json(2, days(-1)))
     };
     const GIB: u64 = 1 << 30;
-    // 32 GiB of zeros in 32 MiB: whoever inflates them is busy for long.
+    // 32 GiB of zeros in 32 MiB. Decompressing all of it takes a long time.
     let zeros = zeros(32);
     let bomb = |mut start: Vec<u8>| {
         start.extend_from_slice(&zeros);
@@ -709,11 +712,11 @@ fn a_bomb_under_a_good_signature_stops_at_the_signed_size() {
             bomb(Archive::new().entry(b'0', "trivy.db", 32 * GIB, b"").open_end()),
         ),
         (
-            "a database of its size, and zeros behind it",
+            "a database of the signed size, and zeros after it",
             bomb(Archive::new().entry(b'0', "trivy.db", database_size, b"").open_end()),
         ),
         ("zeros after the end", bomb(db().pack())),
-        ("a folder with a size", bomb(Archive::new().entry(b'5', "x/", 32 * GIB, b"").open_end())),
+        ("a directory with a size", bomb(Archive::new().entry(b'5', "x/", 32 * GIB, b"").open_end())),
         ("a comment without end", bomb(Archive::new().entry(b'g', "x", 32 * GIB, b"").open_end())),
         ("a name without end", bomb(Archive::new().entry(b'L', "x", 32 * GIB, b"").open_end())),
         ("an unknown entry", bomb(Archive::new().entry(b'Z', "x", 32 * GIB, b"").open_end())),
@@ -723,8 +726,8 @@ fn a_bomb_under_a_good_signature_stops_at_the_signed_size() {
         let bundle = Bundle::of(days(-1), &[Part::saying("trivy-db", "2", layer, database())]);
         rejected_bomb(&host, &before, what, &bundle);
     }
-    // Checks and VEX are unpacked from a file of their own. What a VEX archive has beside its
-    // repository is left out, and must cost no more for that.
+    // Checks and VEX are first written to a separate file and then unpacked. Other files in a VEX
+    // archive are skipped, which must not take more processor time.
     let checks = Part::checks("x").dataset.contents;
     let layer = bomb(Archive::new().entry(b'0', "policies/x.rego", 32 * GIB, b"").open_end());
     let bundle = Bundle::of(days(-1), &[Part::saying("trivy-checks", "2", layer, checks)]);
@@ -752,20 +755,20 @@ fn rejected_bomb(host: &Host, before: &Snapshot, what: &str, bundle: &Bundle) {
 }
 
 #[test]
-fn layers_that_unpack_to_more_than_files_are_rejected() {
+fn layers_with_entries_other_than_safe_files_are_rejected() {
     let host = host();
     let before = host.snapshot();
     let contents = Part::checks("x").dataset.contents;
     let good = || Archive::new().file("policies/docker/lib/sample.rego", b"package lib.sample\n");
     for (what, layer, word) in [
-        ("a way out", good().file("../../../etc/x", b"x").pack(), "unsafe name"),
+        ("a path outside", good().file("../../../etc/x", b"x").pack(), "unsafe name"),
         ("an absolute name", good().file("/etc/x", b"x").pack(), "unsafe name"),
         ("a symbolic link", good().entry(b'2', "policies/x", 0, b"").pack(), "link"),
         ("a hard link", good().entry(b'1', "policies/x", 0, b"").pack(), "link"),
         ("a device", good().entry(b'3', "policies/x", 0, b"").pack(), "entry of type"),
         ("a FIFO", good().entry(b'6', "policies/x", 0, b"").pack(), "entry of type"),
         ("a name twice", good().file("policies/docker/lib/sample.rego", b"").pack(), "twice"),
-        ("a file that is a folder", good().file("policies/docker/lib/sample.rego/x", b"").pack(), "twice"),
+        ("a file that is a directory", good().file("policies/docker/lib/sample.rego/x", b"").pack(), "twice"),
         ("escapes in a name", good().file("policies/\u{1b}[2J", b"x").pack(), "unsafe name"),
         ("not gzip", b"plain text".to_vec(), "gzipped tar"),
         ("a cut archive", good().pack()[..60].to_vec(), "gzipped tar"),
@@ -774,7 +777,7 @@ fn layers_that_unpack_to_more_than_files_are_rejected() {
         let bundle = Bundle::of(days(-1), &[Part::saying("trivy-checks", "2", layer, contents.clone())]);
         both_reject(&host, &before, &host.file("bundle.tar", bundle.signed(&host.key)), 4, &[word]);
     }
-    // The archive is good, and the folder that was signed holds no repository.
+    // The archive is good, but the signed directory in it has no repository.
     let archive = forge::vex_archive("a/b", days(-1));
     let limits = UnpackLimits::of(Kind::Vex);
     let contents =
@@ -784,7 +787,8 @@ fn layers_that_unpack_to_more_than_files_are_rejected() {
     then_all_is_well(&host);
 }
 
-/// Things that lie where a bundle should, each with its name and how it is refused.
+/// Creates files that are not bundles. Returns the name, the exit code and a word of the error for
+/// each.
 fn no_bundles(host: &Host, directory: &str) -> Vec<(&'static str, i32, &'static str)> {
     let good = host.file("elsewhere.tar", newer().signed(&host.key));
     let at = |name: &str| host.path(directory).join(name);
@@ -793,7 +797,7 @@ fn no_bundles(host: &Host, directory: &str) -> Vec<(&'static str, i32, &'static 
     symlink(&good, at("link.tar")).unwrap();
     symlink("/nonexistent", at("dangling.tar")).unwrap();
     fs::create_dir(at("folder.tar")).unwrap();
-    // The socket outlives its listener.
+    // The socket stays after its listener is closed.
     UnixListener::bind(at("socket.tar")).unwrap();
     fs::write(at("empty.tar"), "").unwrap();
     fs::write(at("page.tar"), "<!DOCTYPE html><html><title>Login</title>".repeat(100)).unwrap();
@@ -814,7 +818,7 @@ fn no_bundles(host: &Host, directory: &str) -> Vec<(&'static str, i32, &'static 
 }
 
 #[test]
-fn what_is_no_bundle_is_rejected_by_what_it_is() {
+fn files_that_are_not_bundles_are_rejected_with_their_kind() {
     let host = host();
     let before = host.snapshot();
     for (name, code, word) in no_bundles(&host, "things") {
@@ -835,18 +839,19 @@ fn what_is_no_bundle_is_rejected_by_what_it_is() {
 }
 
 #[test]
-fn in_a_directory_other_things_are_listed_and_the_good_one_is_imported() {
+fn other_files_in_a_directory_are_listed_and_the_good_bundle_is_imported() {
     let host = host();
     let things = no_bundles(&host, "inbox");
     for name in ["._bundle.tar", ".hidden.tar", "late.tar.partial", "notes.txt", "System Volume Information"]
     {
         host.file(&format!("inbox/{name}"), "x");
     }
-    // Nothing but these: said so, and refused.
+    // If the directory contains only such files, this is reported as an error.
     let before = host.snapshot();
     let inbox = host.path("inbox");
     fs::remove_file(inbox.join("stranger.tar")).unwrap();
-    // What was cut inside its manifest is somebody's lost trip, and never passed over.
+    // A file that was truncated inside its manifest may be an expected bundle, so it is an error
+    // and never skipped.
     let ran = host.import(&inbox, &[]);
     ran.exits(4).warns("empty.tar has a damaged manifest").warns("short.tar has a damaged manifest");
     for cut in ["empty.tar", "short.tar"] {
@@ -858,7 +863,8 @@ fn in_a_directory_other_things_are_listed_and_the_good_one_is_imported() {
     host.file("inbox/stranger.tar", newer().signed(&stranger));
     host.import(&inbox, &[]).fails_with(4, &["stranger.tar", "trust add"]);
 
-    // A browser's second download, and a file manager's upper case.
+    // A browser added the number to this name, and a file manager changed the extension to upper
+    // case.
     host.file("inbox/default-20261121t091500z (1).TAR", newer().signed(&host.key));
     for ran in [host.verify(&inbox, &[]), host.import(&inbox, &[])] {
         ran.good().harmless();
@@ -881,7 +887,7 @@ fn escapes_never_reach_a_terminal() {
     let mut bundle = newer().with("producer", nasty);
     bundle.edit(|payload| {
         for dataset in payload["datasets"].as_array_mut().unwrap() {
-            // A VEX repository's goes into the configuration of scanners.
+            // The source of a VEX repository is written to the configuration of scanners.
             if dataset["name"] != "vex-hub" {
                 dataset["source"] = json!(nasty);
             }
@@ -896,11 +902,11 @@ fn escapes_never_reach_a_terminal() {
         let key = host.at("keys/exporter.pub");
         host.run(&["inspect", good.to_str().unwrap(), "--trust", &key]).good().harmless();
         host.import(&good, &["--allow-rollback"]).good().harmless();
-        // The same from nobody in particular.
+        // The same bundle without a signature.
         let unsigned = host.file(&format!("unsigned-{name}"), bundle.file(&[]));
         host.run(&["inspect", unsigned.to_str().unwrap()]).good().harmless();
     }
-    // What a payload says in places where it is an error.
+    // Text of a payload in errors.
     for (change, code) in [
         (json!({"stream": nasty}), 4),
         (json!({"requires": [nasty]}), 4),
@@ -919,7 +925,7 @@ fn escapes_never_reach_a_terminal() {
 }
 
 #[test]
-fn names_of_files_on_a_medium_are_as_harmless() {
+fn names_of_files_on_a_medium_are_escaped_as_well() {
     let host = Host::new();
     let nasty = "\u{1b}[2J\u{9b}31m\u{202e}x";
     let inbox = host.path("inbox");

@@ -1,4 +1,5 @@
-//! `--debug`: what goes over the network, with which proxy and which kind of login, locks and decisions; and no secret.
+//! `--debug`: it logs requests with their proxy and kind of login, locks and decisions, and no
+//! secret.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,10 +10,11 @@ use test_kit::registry::Registry;
 
 use crate::forge::{Bundle, Host, Part, days};
 
-/// The login as it goes over the network and as it is typed, the token that is given for it, and the token in an address.
+/// The login in its encoded and plain form, the token for it, and the token in an address.
 const SECRETS: [&str; 4] = ["dXNlcjpzZXNhbWU=", "sesame", "t0ken-of-the-registry", "query-secret"];
 
-/// A registry that wants a token for pushes, and gives it for the login of `user` with `sesame`.
+/// A registry that requires a token for pushes, and issues it to the user `user` with the password
+/// `sesame`.
 fn registry() -> Registry {
     let own = Arc::new(Mutex::new(String::new()));
     let address = own.clone();
@@ -34,7 +36,7 @@ fn registry() -> Registry {
 }
 
 #[test]
-fn it_shows_requests_logins_locks_and_decisions_and_no_secret() {
+fn the_log_has_requests_logins_locks_and_decisions_and_no_secret() {
     for format in ["text", "json"] {
         let (host, registry) = (Host::new(), registry());
         let bundle = host.bundle("b.tar", &Bundle::of(days(-1), &Part::all(days(-1))));

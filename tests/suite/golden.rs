@@ -1,9 +1,9 @@
-//! The golden bundles: made once by version 1 of the format, and readable for ever.
+//! The golden bundles in version 1 of the format. Every later version must be able to read them.
 //!
-//! `fixtures/golden` holds them with the public keys of the two pairs that signed them. They are
-//! never made again for the same version; a later version adds files of its own. The last test compares
-//! them with what the code makes today. With `TRIVY_FERRY_MAKE_GOLDEN=1` it writes the files of a new version,
-//! and never one that exists.
+//! `fixtures/golden` has them with the public keys of the two key pairs that signed them. They are
+//! never recreated for the same version; a later version adds its own files. The last test compares
+//! them with the output of the current code. With `TRIVY_FERRY_MAKE_GOLDEN=1` it writes the files
+//! of a new version, and never replaces an existing file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,7 +34,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn bundles_of_version_1_are_readable_for_ever() {
+fn bundles_of_version_1_stay_readable() {
     let host = Host::bare(PROGRAM);
     for (bundle, key) in
         [("v1.tar", "one.pub"), ("v1-two-keys.tar", "one.pub"), ("v1-two-keys.tar", "two.pub")]
@@ -46,7 +46,7 @@ fn bundles_of_version_1_are_readable_for_ever() {
 }
 
 #[test]
-fn a_golden_bundle_installs_exactly_what_went_in() {
+fn a_golden_bundle_installs_exactly_the_sample_files() {
     let host = Host::bare(PROGRAM);
     let (bundle, key) = (fixture("golden/v1.tar"), fixture("golden/one.pub"));
     let arguments = [
@@ -61,7 +61,8 @@ fn a_golden_bundle_installs_exactly_what_went_in() {
     ];
     host.run(&arguments).good();
     let installed = |path: &str| Digest::of(&fs::read(host.path("cache").join(path)).unwrap()).hex();
-    // The digests of the files in the sample's layers, computed with sha256sum when they were made.
+    // The digests of the files in the sample layers, computed with sha256sum when the bundle was
+    // created.
     assert_eq!(installed("db/trivy.db"), "3ec35b6bdf2d29a3effab75dad35f693a071ec0468a055c2456b3c7ee1f7b994");
     assert_eq!(
         installed("java-db/trivy-java.db"),
@@ -77,17 +78,17 @@ fn a_golden_bundle_installs_exactly_what_went_in() {
 }
 
 #[test]
-fn a_key_that_did_not_sign_opens_nothing() {
+fn a_bundle_is_rejected_with_a_key_that_did_not_sign_it() {
     let host = Host::bare(PROGRAM);
     let (bundle, key) = (fixture("golden/v1.tar"), fixture("golden/two.pub"));
     let run = host.run(&["verify", bundle.to_str().unwrap(), "--trust", key.to_str().unwrap()]);
     run.exits(4).warns("is not signed by a trusted key");
 }
 
-/// The shell commands of the page, run as they stand there.
+/// Runs the shell commands of `docs/security.md` unchanged.
 #[test]
 #[ignore = "tools"]
-fn the_commands_of_the_page_verify_a_bundle_without_us() {
+fn the_commands_of_the_documentation_verify_a_bundle_without_trivy_ferry() {
     let home = tempfile::tempdir().unwrap();
     let page = fs::read_to_string(fixture("../docs/security.md")).unwrap();
     let block = page.split("```sh\n").find(|text| text.contains("DSSEv1")).unwrap();
@@ -111,7 +112,8 @@ fn the_commands_of_the_page_verify_a_bundle_without_us() {
     assert!(!verify(&damaged, "one.pub").0, "one flipped bit");
 }
 
-/// The pairs' private halves are public on purpose: nothing but these files may trust them.
+/// Returns the private key of a pair. These keys are public on purpose, so they must not be trusted
+/// anywhere else.
 fn key(seed: u8) -> SigningKey {
     use base64::Engine;
     let der =
@@ -185,7 +187,8 @@ fn sample_vex() -> Made {
     made("vex-hub", catalogue::VEX_SPEC, layers, contents)
 }
 
-/// Compares bytes with a golden file; with `TRIVY_FERRY_MAKE_GOLDEN=1`, writes a file that does not exist.
+/// Compares bytes with a golden file. With `TRIVY_FERRY_MAKE_GOLDEN=1`, first writes the file if it
+/// does not exist.
 #[track_caller]
 fn golden(name: &str, bytes: impl AsRef<[u8]>) {
     let path = fixture("golden").join(name);
@@ -194,13 +197,13 @@ fn golden(name: &str, bytes: impl AsRef<[u8]>) {
     }
     assert!(
         fs::read(path).unwrap() == bytes.as_ref(),
-        "{name} would be made otherwise now: the format has changed. Restore it, or give the new format a \
-         version and golden files of its own; this file is never made again"
+        "{name} differs from the output of the current code, so the format has changed. Restore the format, or \
+         add golden files for a new version, but never replace this file"
     );
 }
 
 #[test]
-fn the_golden_bundles_are_made_the_same_again() {
+fn the_current_code_creates_identical_golden_bundles() {
     let samples = [
         sample("trivy-db", "2", "trivy-db/db.tar.gz"),
         sample("trivy-java-db", "1", "trivy-java-db/javadb.tar.gz"),
@@ -231,7 +234,7 @@ fn the_golden_bundles_are_made_the_same_again() {
     let (_, _, out) = writer.finish(contents, &key(1)).unwrap();
     let mut bytes = out.into_inner();
     golden("v1.tar", &bytes);
-    // The second signature goes into the room that the format leaves, and changes nothing else.
+    // The second signature uses the space that the format reserves, and changes nothing else.
     let capacity = usize::from_str_radix(&text(&bytes[124..135]), 8).unwrap();
     let envelope = Envelope::parse(&bytes[512..512 + capacity]).unwrap();
     let verified = envelope.clone().verify(PAYLOAD_TYPE, [&key(1).public()]).unwrap();

@@ -1,8 +1,10 @@
-//! State directories and inboxes of earlier versions, kept as files: this version continues with them.
+//! State directories and inboxes of earlier versions, kept as files. This version must be able to
+//! use them.
 //!
-//! `TRIVY_FERRY_MAKE_GOLDEN=NAME` writes `fixtures/state/NAME` with the program under test if that does not exist, and
-//! is never run again for that name. `v0` was written by a version without `exports.jsonl`, without the record of
-//! failures and runs per target, and without `missing` in heartbeats; `v1` by one that has them.
+//! `TRIVY_FERRY_MAKE_GOLDEN=NAME` writes `fixtures/state/NAME` with the program under test if it
+//! does not exist. It is never run again for that name. A version without `exports.jsonl`, without
+//! the record of failures and runs per target, and without `missing` in heartbeats wrote `v0`. A
+//! version with them wrote `v1`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +19,7 @@ use trivy_ferry::bundle::heartbeat::{ExportOutcome, NewestBundle};
 use crate::forge::upstream::Upstream;
 use crate::forge::{Bundle, Host, Part, days};
 
-/// What stands in the files for the home of the host that made them, and for its registry.
+/// The placeholders in the files for the home and the registry of the host that created them.
 const HOME: &str = "/srv/golden";
 const REGISTRY: &str = "registry.example:5000";
 
@@ -33,8 +35,8 @@ fn bundle(made: &str, number: u64) -> Bundle {
     Bundle::of(time(made), &Part::all(time("2026-01-14T06:00:00Z"))).with("sequence", number)
 }
 
-/// A year of a site in a minute: three targets, a gap, an override, a heartbeat, an inbox with all that may lie there,
-/// and an exporter's side.
+/// Writes the files of a long operation: three targets, a gap, an override, a heartbeat, an inbox
+/// with all kinds of files, and the state of an exporter.
 fn make(golden: &Path) {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     host.write_key();
@@ -65,7 +67,7 @@ fn make(golden: &Path) {
     damaged[last] ^= 1;
     host.file("inbox/default-20260120t090000z.tar", damaged);
     watch(4);
-    // One that waits for its volumes.
+    // This bundle waits for its volumes.
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(1, 2_000_000);
     let flags = ["--output", "inbox", "--volume-size", "1M"];
@@ -80,7 +82,7 @@ fn make(golden: &Path) {
         |text: String| text.replace(&host.at(""), &format!("{HOME}/")).replace(&registry.host, REGISTRY);
     for (from, to) in [("state", "state"), ("inbox", "inbox")] {
         for name in files(host.path(from)) {
-            // Locks say nothing, and bundles are kept elsewhere.
+            // Lock files have no content, and bundles are tested elsewhere.
             if name.ends_with(".json") || name.ends_with(".jsonl") {
                 let path = golden.join(to).join(&name);
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -90,7 +92,7 @@ fn make(golden: &Path) {
     }
 }
 
-/// A host as the one that made the files, at a later time.
+/// Returns a host with the files, at a later time.
 fn host(golden: &Path) -> Host {
     let host = Host::new();
     for name in files(golden) {
@@ -111,7 +113,7 @@ fn status(host: &Host) -> Value {
 }
 
 #[test]
-fn the_state_of_an_earlier_version_is_continued() {
+fn the_state_of_an_earlier_version_is_still_used() {
     let wanted = std::env::var("TRIVY_FERRY_MAKE_GOLDEN").map(|name| golden(&name));
     if let Ok(wanted) = wanted
         && !wanted.exists()
@@ -135,21 +137,22 @@ fn continues_with(golden: &Path) {
     assert_eq!(cache["missing"][0], 2, "{said:#}");
     assert_eq!(said["heartbeats"][0]["newest"]["sequence"], 11, "{said:#}");
     assert_eq!(said["exports"][0]["sequence"], 1, "{said:#}");
-    // Floors and gaps hold as before, and the inbox goes on.
+    // Floors and gaps still apply, and the inbox is still watched.
     let older = host.bundle("b.tar", &bundle("2026-01-14T12:00:00Z", 12));
     host.import(&older, &[]).exits(5).warns("before the last one accepted (2026-01-19");
     let late = host.bundle("b.tar", &bundle("2026-01-16T09:00:00Z", 2));
-    // The cache of that host is not here: what is older than its checks is no replacement.
+    // The cache of that host does not exist here, and checks of an older bundle must not be
+    // installed.
     host.import(&late, &[]).exits(5).prints("late: newer bundles").warns("trivy-checks-2 is missing here");
     host.bundle("inbox/default-20260121t090000z.tar", &bundle("2026-01-21T09:00:00Z", 13));
     let args = ["watch", "inbox", "--once", "--settle", "1ms", "--trust", "keys/exporter.pub"];
     host.run(&[&args[..], &["--cache-dir", "cache", "--state-dir", "state"]].concat()).good();
     let said = status(&host);
     assert_eq!(said["imports"][0]["bundle"]["sequence"], 13, "{said:#}");
-    // What was written down stays where it was.
+    // The log keeps its earlier lines.
     let (log, old) = (text(host.path("state/imports.jsonl")), text(golden.join("state/imports.jsonl")));
     assert!(log.starts_with(&old.replace(HOME, host.at("").trim_end_matches('/'))));
-    // The exporter counts on, and signs nothing older.
+    // The exporter continues the numbers, and signs no older data.
     host.write_key();
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(2, 1000);
@@ -159,9 +162,9 @@ fn continues_with(golden: &Path) {
     assert_eq!(text(host.path("state/exports.jsonl")).lines().count(), before.lines().count() + 1);
 }
 
-/// A field that a later version adds is no damage.
+/// A later version may add fields, so an unknown field is not damage.
 #[test]
-fn fields_that_are_not_known_are_no_damage() {
+fn unknown_fields_are_no_damage() {
     let host = host(&golden("v1"));
     for name in ["state/import-default.json", "state/export-default.json"] {
         let path = host.path(name);

@@ -1,5 +1,5 @@
-//! "The link is dead", "the newest bundle is lost" and "upstream has nothing new" are three different things,
-//! and the air-gapped side tells them apart.
+//! "The link is dead", "the newest bundle is lost" and "upstream has nothing new" are different
+//! conditions, and the air-gapped side distinguishes them.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,8 @@ use trivy_ferry::trust::key::SigningKey;
 use crate::forge::upstream::Upstream;
 use crate::forge::{self, Host};
 
-/// Both ends of a diode: the connected side drops into `drop`, and what the test carries over comes to `inbox`.
+/// Both ends of a diode: the export writes to `drop`, and the test copies files from there to
+/// `inbox`.
 struct Link {
     host: Host,
     upstream: Upstream,
@@ -38,7 +39,7 @@ impl Link {
         self.upstream.publish(self.generation, 50_000);
     }
 
-    /// As the timer on the connected side does it.
+    /// Runs an export, as the timer on the connected side does.
     fn export(&self) -> Run {
         forge::run(self.export_command())
     }
@@ -66,7 +67,7 @@ impl Link {
         entries.filter(|path| path.to_str().unwrap().ends_with(what)).collect()
     }
 
-    /// Carries over what ends so; the rest is lost.
+    /// Copies files with this ending to the inbox, and discards the others.
     fn carry(&self, what: &str) {
         for path in self.dropped(what) {
             fs::copy(&path, self.host.path("inbox").join(path.file_name().unwrap())).unwrap();
@@ -74,7 +75,7 @@ impl Link {
         for path in self.dropped("") {
             fs::remove_file(path).unwrap();
         }
-        // Two heartbeats of one second would have one name.
+        // Two heartbeats in one second would have the same name.
         self.host.wait(2);
     }
 
@@ -98,7 +99,7 @@ impl Link {
 }
 
 #[test]
-fn a_quiet_upstream_is_no_dead_link_and_a_lost_bundle_is_noticed() {
+fn a_heartbeat_shows_a_working_link_without_new_data_and_a_lost_bundle() {
     let mut link = Link::new();
     link.publish();
     let report: Value = serde_json::from_str(&link.export().good().out).unwrap();
@@ -113,16 +114,16 @@ fn a_quiet_upstream_is_no_dead_link_and_a_lost_bundle_is_noticed() {
         (&link.heartbeat()["here"], &link.heartbeat()["newest"]["sequence"]),
         (&true.into(), &1.into())
     );
-    // Nothing is new: only the heartbeat crosses, and moves nothing.
+    // Nothing is new, so only the heartbeat arrives, and the state does not change.
     link.export().good();
     assert_eq!(link.dropped("").len(), 1, "{:?}", link.dropped(""));
     let before = link.host.state("default");
     link.carry("");
     assert_eq!(link.watch()["outcomes"], serde_json::json!([]));
     assert_eq!(link.heartbeat()["export"], "unchanged");
-    assert_eq!(link.host.state("default"), before, "a heartbeat moves no floor");
-    assert_eq!(fs::read_dir(link.host.path("inbox")).unwrap().count(), 2, "our folder and the processed");
-    // The next bundle is lost, and its heartbeat is not.
+    assert_eq!(link.host.state("default"), before, "a heartbeat does not change the floors");
+    assert_eq!(fs::read_dir(link.host.path("inbox")).unwrap().count(), 2, ".trivy-ferry and processed");
+    // The next bundle is lost, but its heartbeat arrives.
     link.publish();
     link.export().good();
     link.carry(".heartbeat.json");
@@ -138,18 +139,18 @@ fn a_quiet_upstream_is_no_dead_link_and_a_lost_bundle_is_noticed() {
     {
         assert!(metrics.contains(name), "{metrics}");
     }
-    // Nothing comes any more.
+    // Nothing arrives any more.
     link.host.wait(2 * 3600);
     link.status(&["--max-silence", "1h"])
         .exits(5)
         .warns("no heartbeat of stream \"default\" was received since")
         .warns("the bundle of stream \"default\" of")
-        .warns("has not come");
+        .warns("was not imported");
 }
 
-/// The names hold a time, so that nothing would ever replace what an export leaves that is killed.
+/// The names have a time, so that no later export replaces the leftover files of a killed one.
 #[test]
-fn what_a_killed_export_left_in_the_directory_is_removed() {
+fn leftover_files_of_a_killed_export_are_removed() {
     let mut link = Link::new();
     link.publish();
     let leftovers = [
@@ -177,15 +178,15 @@ fn what_a_killed_export_left_in_the_directory_is_removed() {
         (is_left(&leftovers), is_left(&others))
     };
     assert_eq!(export(false), (0, others.len()));
-    // One that finds nothing new looks there too.
+    // An export that finds no new data also checks the directory.
     assert_eq!(export(false), (0, others.len()));
-    // Copies of bundles come to be only with --drop.
+    // Only `--drop` creates copies of bundles.
     link.host.wait(2);
     assert_eq!(export(true), (leftovers.len() - 1, others.len()));
 }
 
 #[test]
-fn an_exporter_that_reaches_no_source_is_alive() {
+fn an_exporter_without_reachable_sources_sends_heartbeats() {
     let link = Link::over(Upstream::new(|_, _| Some(Fault::Status(503, None))));
     link.upstream.publish(1, 50_000);
     assert_eq!(link.export().code, 3);
@@ -197,7 +198,7 @@ fn an_exporter_that_reaches_no_source_is_alive() {
 }
 
 #[test]
-fn no_heartbeat_is_played_back_or_forged() {
+fn a_replayed_or_forged_heartbeat_is_rejected() {
     let mut link = Link::new();
     link.publish();
     link.export().good();
@@ -210,13 +211,14 @@ fn no_heartbeat_is_played_back_or_forged() {
     link.carry("");
     link.watch();
     let heard = link.heartbeat();
-    // Again, under its name and as it was.
+    // The same heartbeat arrives again under the same name.
     link.host.file(&format!("inbox/{name}"), &bytes);
     assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("heartbeat received was"));
     assert_eq!(link.heartbeat(), heard);
     let log = || fs::read_to_string(link.host.path("state/imports.jsonl")).unwrap();
-    assert!(!log().contains("refused"), "what comes twice is no alarm: {}", log());
-    // Somebody else's, and one from years ahead, after which no silence would be noticed.
+    assert!(!log().contains("refused"), "a duplicate heartbeat is not a rejection: {}", log());
+    // One heartbeat is signed by another key, one is dated years ahead and would hide a later
+    // silence, and two are invalid.
     let forger = SigningKey::generate().unwrap();
     let of = |key: &SigningKey, created: &str| {
         let created = created.parse().unwrap();
@@ -227,28 +229,28 @@ fn no_heartbeat_is_played_back_or_forged() {
     let now = forge::hours(1).to_string();
     for (bytes, why) in [
         (of(&forger, &now), "not signed by a trusted key"),
-        (of(&link.host.key, "2099-01-01T00:00:00Z"), "more than a day after this host's clock"),
+        (of(&link.host.key, "2099-01-01T00:00:00Z"), "more than 24 h after this host's clock"),
         (b"{}".to_vec(), "not a DSSE envelope"),
         (vec![b' '; 1 << 20], "limit: 65536"),
     ] {
         link.host.file("inbox/x.heartbeat.json", bytes);
         let report = link.watch();
-        // One that a clock is in the way of waits, as a bundle does.
+        // A heartbeat that is rejected because of a clock waits, like a bundle.
         let said = [&report["heartbeats"], &report["waiting"]].map(|rows| rows.as_array().unwrap().clone());
         let [said] = &said.concat()[..] else { panic!("{why}: {report}") };
         assert!(said["why"].as_str().unwrap().contains(why), "{why}: {report}");
         assert_eq!(link.heartbeat(), heard);
         assert!(log().lines().last().unwrap().contains(why), "{why}: {}", log());
     }
-    // A link, and a FIFO, lead nowhere and stop nothing.
+    // A link or a FIFO is not read, and does not stop the watch.
     std::os::unix::fs::symlink("/dev/zero", link.host.path("inbox/y.heartbeat.json")).unwrap();
     assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("symbolic link"));
     assert!(!link.host.path("inbox/y.heartbeat.json").exists());
 }
 
-/// One heartbeat, one line, and one name in it.
+/// The watch prints one line for a heartbeat with a future date, with its name once.
 #[test]
-fn a_heartbeat_from_the_future_is_said_once() {
+fn a_heartbeat_from_the_future_is_reported_once() {
     let link = Link::new();
     let heartbeat = Heartbeat::new(
         "default".parse().unwrap(),
@@ -267,9 +269,9 @@ fn a_heartbeat_from_the_future_is_said_once() {
     }
 }
 
-/// Names as mail gateways, browsers and discs without Rock Ridge or Joliet (ECMA-119, level 1) give them.
+/// Names from mail gateways, browsers, and discs without Rock Ridge or Joliet (ECMA-119, level 1).
 #[test]
-fn a_renamed_heartbeat_is_heard() {
+fn a_renamed_heartbeat_is_received() {
     let mut link = Link::new();
     link.publish();
     link.export().good();
@@ -291,20 +293,21 @@ fn a_renamed_heartbeat_is_heard() {
     {
         let before = link.heartbeat()["created"].clone();
         let bytes = carried(&[name]);
-        // A command that hears none names it.
+        // A command that does not receive heartbeats names the file.
         let import = link.host.import(&link.host.path("inbox"), &[]);
         import.fails_with(2, &["a heartbeat, which `watch` reads"]);
         let report = link.watch();
         assert_eq!(report["heartbeats"][0]["file"], *name, "{report:#}");
         assert_ne!(link.heartbeat()["created"], before, "{name}");
         assert!(!link.host.path("inbox").join(name).exists(), "{name}");
-        // What comes twice is removed, and no alarm.
+        // A duplicate is removed, and is not reported as rejected.
         link.host.file(&format!("inbox/{name}"), bytes);
         assert!(link.watch()["heartbeats"][0]["why"].as_str().unwrap().contains("heartbeat received was"));
     }
     let log = || fs::read_to_string(link.host.path("state/imports.jsonl")).unwrap();
     assert!(!log().contains("refused"), "{}", log());
-    // Of somebody else's, as much is written down as of those that have a name, and as long.
+    // Renamed heartbeats of other keys have the same limit in the log as other unsigned files, and
+    // are reported until a good one arrives.
     let forged = Heartbeat::new("default".parse().unwrap(), forge::hours(0), ExportOutcome::Failed, None);
     let forged = forged.signed(&SigningKey::generate().unwrap()).unwrap();
     (0..30).for_each(|n| drop(link.host.file(&format!("inbox/FORGED{n}.JSO"), &forged)));
@@ -314,7 +317,7 @@ fn a_renamed_heartbeat_is_heard() {
     carried(&["DEFAULT2.JSO"]);
     link.watch();
     link.status(&[]).does_not_say("FORGED1.JSO");
-    // What is no heartbeat, or not there yet, stays.
+    // Files that are not complete heartbeats are kept.
     let good = carried(&["DEFAULT3.JSO.filepart"]);
     let large = [&good[..], &vec![b' '; 64 << 10]].concat();
     link.host.file("inbox/large", large);
@@ -324,7 +327,7 @@ fn a_renamed_heartbeat_is_heard() {
     for name in ["DEFAULT3.JSO.filepart", "large", "other.json"] {
         assert!(link.host.path("inbox").join(name).exists(), "{name}");
     }
-    // A bundle and a heartbeat of one name, in any letters, are both dealt with.
+    // A bundle and a heartbeat with one name, in any case, are both handled.
     link.publish();
     link.export().good();
     let [bundle] = &link.dropped(".tar")[..] else { panic!("{:?}", link.dropped("")) };
@@ -352,11 +355,11 @@ fn prometheus_reads_the_metrics_of_heartbeats() {
 
 #[test]
 #[ignore = "tools"]
-fn what_could_not_be_dropped_is_dropped_later() {
+fn files_that_could_not_be_dropped_are_dropped_later() {
     let mut link = Link::new();
     link.publish();
     let export = link.export_command();
-    // The folder is full, is emptied, and nothing is new meanwhile.
+    // The drop directory is full and then emptied, and no data is new in between.
     let line = "mount -t tmpfs -o size=32k tmpfs drop && ! \"$@\" >/dev/null && mount -o remount,size=64m drop && \
                 \"$@\" >second && ls drop >listed";
     let mut command = link.host.in_own_mounts(line);
@@ -365,7 +368,7 @@ fn what_could_not_be_dropped_is_dropped_later() {
     let second: Value = serde_json::from_slice(&fs::read(link.host.path("second")).unwrap()).unwrap();
     assert_eq!((&second["unchanged"], second["dropped"].as_array().unwrap().len()), (&true.into(), 1));
     assert!(fs::read_to_string(link.host.path("listed")).unwrap().contains(".tar\n"));
-    // Once is enough.
+    // The files are dropped only once.
     let third: Value = serde_json::from_str(&link.export().good().out).unwrap();
     assert_eq!(third["dropped"], serde_json::json!([]));
 }

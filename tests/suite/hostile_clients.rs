@@ -1,5 +1,5 @@
-//! Clients of `serve` that do everything wrong, and what happens to the bundle under it. Whatever
-//! they do, no wrong byte is sent, memory stays bounded, and the next client is served.
+//! Hostile clients of `serve`, and bundles that change while they are served. In all cases, no
+//! wrong byte is sent, memory stays bounded, and the next client is served.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -22,12 +22,12 @@ use trivy_ferry::digest::Digest;
 
 use crate::forge::{Bundle, Host, Part, days};
 
-/// Longer than all that the server waits for.
+/// A time limit that is longer than all time limits of the server.
 const TIME_LIMIT: Duration = Duration::from_secs(150);
-/// What the server may use at the most, in KiB.
+/// The maximum memory of the server, in KiB.
 const MAX_MEMORY: u64 = 64 << 10;
 
-/// A layer that nobody can compress or guess.
+/// A layer of pseudorandom bytes, which do not compress.
 static LAYER: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = || {
@@ -43,7 +43,7 @@ static BLOB: LazyLock<String> = LazyLock::new(|| format!("/v2/trivy-java-db/blob
 
 const HUB: &str = "/vex-hub/.well-known/vex-repository.json";
 
-/// A server of ours on a host of its own.
+/// A server on its own host.
 struct Serve {
     host: Host,
     bundle: PathBuf,
@@ -56,7 +56,7 @@ impl Serve {
         Serve::start(&[])
     }
 
-    /// With a certificate of 127.0.0.1 that nobody signed but itself, `cert.pem`.
+    /// Starts a server with a self-signed certificate of 127.0.0.1, `cert.pem`.
     fn tls() -> Serve {
         Serve::start(&["--tls-cert", "cert.pem", "--tls-key", "key.pem"])
     }
@@ -76,7 +76,7 @@ impl Serve {
         host.file("cert.pem", certificate.cert.pem());
         host.file("key.pem", certificate.signing_key.serialize_pem());
         let log = File::create(host.path("log")).unwrap();
-        // As a service has it, whatever this process needs for its clients.
+        // The limit of a service, even if this process has raised its own limit for its clients.
         let program = host.command();
         let mut command = std::process::Command::new("/bin/sh");
         command.args(["-c", "ulimit -Sn 1024; exec \"$0\" \"$@\""]).arg(program.get_program());
@@ -106,7 +106,7 @@ impl Serve {
         stream
     }
 
-    /// A client that trusts the certificate, or one that trusts nobody.
+    /// Connects with TLS. The client trusts the certificate only if `trusting` is true.
     fn connect_tls(&self, trusting: bool) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         if trusting {
@@ -119,15 +119,15 @@ impl Serve {
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), self.connect())
     }
 
-    /// Sends bytes, and what comes back until the server ends the connection.
+    /// Sends bytes, and returns the response until the server ends the connection.
     fn raw(&self, bytes: &[u8]) -> Vec<u8> {
         let mut stream = self.connect();
-        // A server that has read enough may close before all of it is written.
+        // A server that has read enough may close the connection before all bytes are written.
         let _ = stream.write_all(bytes);
         received(stream)
     }
 
-    /// One request by the rules, with further lines in its head.
+    /// Sends a valid request with further lines in its head.
     fn get(&self, path: &str, lines: &str) -> Response {
         let mut stream = self.connect();
         let head =
@@ -136,21 +136,21 @@ impl Serve {
         Response::of(&received(stream))
     }
 
-    /// Whatever came before: everybody else is served.
+    /// Asserts that other clients are still served.
     #[track_caller]
     fn serves(&mut self) {
-        assert!(self.child.try_wait().unwrap().is_none(), "it has ended:\n{}", self.log());
+        assert!(self.child.try_wait().unwrap().is_none(), "the server has ended:\n{}", self.log());
         let range = self.get(&BLOB, "Range: bytes=1000000-1000999\r\n");
         assert_eq!((range.status, &range.body[..]), (206, &LAYER[1_000_000..1_001_000]));
         assert!(self.peak() < MAX_MEMORY, "{} KiB", self.peak());
     }
 
-    /// Tells it to end.
+    /// Sends SIGTERM.
     fn signal(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
-    /// The peak of its memory in KiB.
+    /// Returns the peak memory of the server in KiB.
     fn peak(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -165,7 +165,7 @@ impl Drop for Serve {
     }
 }
 
-/// Everything up to the end, or to where it broke off.
+/// Returns all bytes until the connection ends or fails.
 fn received(mut stream: impl Read) -> Vec<u8> {
     let mut all = Vec::new();
     let _ = stream.read_to_end(&mut all);
@@ -194,13 +194,13 @@ impl Response {
     }
 }
 
-/// How many answers there are in what came over a connection.
+/// Returns the number of responses in the bytes of a connection.
 fn answers(bytes: &[u8]) -> usize {
     String::from_utf8_lossy(bytes).matches("HTTP/1.").count()
 }
 
 #[test]
-fn a_replaced_bundle_is_served_as_it_was_verified() {
+fn if_the_bundle_is_replaced_the_verified_one_is_still_served() {
     let mut serve = Serve::plain();
     serve.host.file("another", b"another bundle, perhaps");
     fs::rename(serve.host.path("another"), &serve.bundle).unwrap();
@@ -219,14 +219,15 @@ fn no_byte_of_a_changed_chunk_is_sent() {
     let at = 300 * CHUNK;
     file.write_all_at(b"tampered", start + at + 5000).unwrap();
 
-    // What comes before it is good; then the connection ends, though more was announced.
+    // The bytes before the changed chunk are good. Then the connection ends, although
+    // `Content-Length` is larger.
     let torn = serve.get(&BLOB, "");
     assert_eq!((torn.status, torn.header("content-length").unwrap()), (200, "50331648"));
     let good = usize::try_from(at).unwrap();
     assert!(torn.body.len() <= good && torn.body == LAYER[..torn.body.len()], "{}", torn.body.len());
     assert!(serve.logs("error: ").contains("was changed after it was verified"), "{}", serve.log());
     assert!(serve.logs(" 200 ").contains(" broken-off "));
-    // A range that begins there gets no good answer in the first place; others do.
+    // A range that begins in the chunk gets an error status. Other ranges are served.
     let range = serve.get(&BLOB, &format!("Range: bytes={at}-{}\r\n", at + 10));
     assert_eq!(range.status, 500);
     assert!(String::from_utf8(range.body).unwrap().contains("restart the server"));
@@ -234,10 +235,10 @@ fn no_byte_of_a_changed_chunk_is_sent() {
     let range = serve.get(&BLOB, &format!("Range: bytes={next}-\r\n"));
     assert!(range.status == 206 && range.body == LAYER[next..]);
 
-    // What is there again is good again.
+    // After the bytes are restored, they are served again.
     file.write_all_at(&LAYER[good + 5000..good + 5008], start + at + 5000).unwrap();
     assert!(serve.get(&BLOB, "").body == *LAYER);
-    // Cut short.
+    // The file is truncated.
     file.set_len(start + at + 100).unwrap();
     let torn = serve.get(&BLOB, "");
     assert!(torn.body.len() <= good && torn.body == LAYER[..torn.body.len()], "{}", torn.body.len());
@@ -245,15 +246,16 @@ fn no_byte_of_a_changed_chunk_is_sent() {
     serve.serves();
     file.set_len(0).unwrap();
     assert_eq!(serve.get(&BLOB, "").status, 500);
-    // What is small is in memory.
+    // Small blobs are in memory.
     assert_eq!(serve.get("/v2/trivy-java-db/manifests/1", "").status, 200);
 }
 
 #[test]
-fn over_the_wire_as_in_the_rules() {
+fn responses_follow_the_http_specification() {
     let serve = Serve::plain();
     let digest = Digest::of(&LAYER);
-    // All on one connection: had an answer to HEAD or a 304 a body, the next would be misread.
+    // All requests use one connection. If a response to HEAD or a 304 had a body, the next response
+    // would be misread.
     let mut stream = serve.connect();
     let mut ask = |method: &str, lines: &str, body: usize| {
         let request = format!("{method} {} HTTP/1.1\r\nHost: x\r\n{lines}\r\n", *BLOB);
@@ -267,7 +269,7 @@ fn over_the_wire_as_in_the_rules() {
     assert_eq!((head.status, head.header("content-length").unwrap()), (200, "50331648"));
     let known = ask("GET", &format!("If-None-Match: \"{digest}\"\r\n"), 0);
     assert_eq!((known.status, known.header("etag").unwrap()), (304, format!("\"{digest}\"").as_str()));
-    // From the middle of one piece to the middle of the next but one.
+    // The range begins in the middle of one chunk and ends in the middle of another.
     let range = ask("GET", "Range: bytes=100000-250000\r\n", 150_001);
     assert_eq!(range.header("content-range").unwrap(), "bytes 100000-250000/50331648");
     assert!(range.status == 206 && range.body == LAYER[100_000..=250_000]);
@@ -275,7 +277,7 @@ fn over_the_wire_as_in_the_rules() {
     assert_eq!((outside.status, outside.header("content-range").unwrap()), (416, "bytes */50331648"));
     let last = ask("GET", "Range: bytes=-1\r\n", 1);
     assert!(last.status == 206 && last.body == LAYER[LAYER.len() - 1..]);
-    // HTTP/1.0 ends the connection by itself, and needs no host.
+    // With HTTP/1.0, the connection ends after the response, and the request needs no host.
     let old = Response::of(&serve.raw(format!("GET {HUB} HTTP/1.0\r\n\r\n").as_bytes()));
     assert_eq!(old.status, 200);
     assert!(String::from_utf8(old.body).unwrap().contains(&format!("http://{}/vex-hub/", serve.address)));
@@ -285,7 +287,7 @@ fn over_the_wire_as_in_the_rules() {
 }
 
 impl Serve {
-    /// Answers these bytes with this status, and nothing else.
+    /// Asserts that these bytes get one response with this status.
     #[track_caller]
     fn answers_once(&self, what: &str, bytes: &[u8], status: u16) {
         let came = self.raw(bytes);
@@ -295,7 +297,7 @@ impl Serve {
 }
 
 #[test]
-fn what_is_no_good_request_gets_no_good_answer() {
+fn invalid_requests_get_an_error_status() {
     let mut serve = Serve::plain();
     let blob = &*BLOB;
     let long = "a".repeat(20_000);
@@ -322,13 +324,13 @@ fn what_is_no_good_request_gets_no_good_answer() {
     for (what, bytes, status) in requests {
         serve.answers_once(what, bytes.as_bytes(), status);
     }
-    assert_eq!(answers(&serve.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")), 0, "no HTTP/2 is spoken");
+    assert_eq!(answers(&serve.raw(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")), 0, "HTTP/2 is not supported");
     serve.logs("not an HTTP request");
     serve.serves();
 }
 
 #[test]
-fn what_is_not_served_is_not_served_by_any_other_name() {
+fn content_that_is_not_served_cannot_be_reached_by_other_names() {
     let mut serve = Serve::plain();
     let requests = [
         ("CONNECT", "CONNECT 10.0.0.1:22 HTTP/1.1\r\nHost: 10.0.0.1:22\r\nConnection: close\r\n\r\n", 405),
@@ -343,13 +345,17 @@ fn what_is_not_served_is_not_served_by_any_other_name() {
             405,
         ),
         (
-            "one that wants to be asked on",
+            "a request with Expect: 100-continue",
             "PUT /v2/a/manifests/1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n",
             405,
         ),
-        ("a way out", "GET /v2/../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", 404),
         (
-            "a hidden way out",
+            "a path outside",
+            "GET /v2/../../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+            404,
+        ),
+        (
+            "an encoded path outside",
             "GET /vex-hub/%2e%2e%2f%2e%2e%2fetc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
             404,
         ),
@@ -361,7 +367,7 @@ fn what_is_not_served_is_not_served_by_any_other_name() {
 }
 
 #[test]
-fn nothing_that_follows_a_body_is_taken_for_a_request() {
+fn data_after_a_body_is_not_parsed_as_a_request() {
     let mut serve = Serve::plain();
     let hidden = "GET /v2/_catalog HTTP/1.1\r\nHost: x\r\n\r\n";
     let length = hidden.len();
@@ -385,7 +391,7 @@ fn nothing_that_follows_a_body_is_taken_for_a_request() {
 }
 
 #[test]
-fn a_location_has_nothing_of_an_attackers() {
+fn a_location_contains_no_text_of_an_attacker() {
     let serve = Serve::plain();
     let location = |host: &str| {
         let request = format!("GET {HUB} HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
@@ -416,11 +422,11 @@ fn a_location_has_nothing_of_an_attackers() {
     ] {
         assert_eq!(location(&format!("Host: {junk}\r\n")), (200, Some(own.clone())), "{junk}");
     }
-    // A second line that a proxy let through, and what proxies say of the client.
+    // A request with a second `Host` line, and the headers in which proxies describe the client.
     assert_eq!(location("Host: x\r\nHost: evil.example\r\n"), (400, None));
     let forwarded = "X-Forwarded-Host: evil.example\r\nForwarded: host=evil.example\r\n";
     assert_eq!(location(&format!("Host: a\r\n{forwarded}")), (200, Some(format!("http://a/{archive}"))));
-    // Where the server's name was given, nobody else decides it.
+    // If the server's URL is given, no request can change it.
     let serve = Serve::start(&["--url", "https://ferry.corp.example"]);
     let document = serve.get(HUB, "");
     let said = String::from_utf8(document.body).unwrap();
@@ -428,7 +434,7 @@ fn a_location_has_nothing_of_an_attackers() {
     assert!(!said.contains(&serve.address), "{said}");
 }
 
-/// Lets this process open as many files as it may. Says how many that is.
+/// Raises this process's limit of open files to the maximum, and returns it.
 fn raise_open_files() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
@@ -439,10 +445,10 @@ fn raise_open_files() -> usize {
 }
 
 #[test]
-fn a_thousand_clients_that_do_nothing_keep_nobody_from_the_rest() {
+fn a_thousand_idle_clients_do_not_block_others() {
     let mut serve = Serve::plain();
     let allowed = raise_open_files();
-    // This process has the other end of each connection.
+    // The other end of each connection is in this process.
     let some = |of_thousand: usize| of_thousand * allowed.saturating_sub(250).min(1000) / 1000;
     let blob = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", *BLOB);
     let sent = |bytes: &str| {
@@ -454,27 +460,31 @@ fn a_thousand_clients_that_do_nothing_keep_nobody_from_the_rest() {
     let halves: Vec<TcpStream> =
         (0..some(200)).map(|_| sent("GET /v2/ HTTP/1.1\r\nHost: x\r\nX: ")).collect();
     let done: Vec<TcpStream> = (0..some(200)).map(|_| sent("GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
-    // These take all places for large blobs, and read nothing.
+    // These clients occupy all slots for large blobs, and read nothing.
     let slow: Vec<TcpStream> = (0..some(150)).map(|_| sent(&blob)).collect();
     for _ in 0..20 {
         assert_eq!(serve.get("/v2/trivy-java-db/manifests/1", "").status, 200);
     }
-    // So does who asks for one of them, as soon as those have slept for too long.
+    // A client that requests a large blob is served as well, after the stalled clients have timed
+    // out.
     let all = serve.get(&BLOB, "");
     assert!(all.status == 200 && all.body == *LAYER, "{}", all.head);
     println!("{} KiB with a thousand", serve.peak());
     serve.serves();
-    // Who says nothing is not waited for.
+    // The server closes the connections of silent clients.
     for mut stream in idle.into_iter().chain(halves).chain(done) {
         let mut rest = Vec::new();
         let read = stream.read_to_end(&mut rest);
-        assert!(!read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock), "it is still open");
+        assert!(
+            !read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock),
+            "the connection is still open"
+        );
     }
     drop(slow);
 }
 
 #[test]
-fn clients_that_break_off_leave_nothing_behind() {
+fn the_server_frees_the_resources_of_clients_that_disconnect() {
     let mut serve = Serve::plain();
     for round in 0..300 {
         let mut stream = serve.connect();
@@ -483,7 +493,7 @@ fn clients_that_break_off_leave_nothing_behind() {
             stream.read_exact(&mut [0; 1000]).unwrap();
         }
     }
-    // Requests without end, whose answers nobody reads.
+    // A client sends requests without end, and does not read the responses.
     let mut stream = serve.connect();
     stream.set_write_timeout(Some(Duration::from_secs(2))).unwrap();
     let many = "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
@@ -497,7 +507,7 @@ fn clients_that_break_off_leave_nothing_behind() {
     serve.serves();
 }
 
-/// Reads the answer to a request for the layer, or its beginning, and compares every byte.
+/// Reads the start of the layer from a response, and compares every byte.
 fn pull(mut stream: impl Read + Write, bytes: usize) {
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-{}\r\nConnection: close\r\n\r\n",
@@ -541,7 +551,7 @@ fn a_hundred_pulls_at_once_cost_little_memory() {
 }
 
 #[test]
-fn a_signal_ends_it_when_the_pulls_under_way_are_through() {
+fn after_a_signal_the_server_finishes_running_pulls() {
     let mut serve = Serve::plain();
     let request = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", *BLOB);
     let begun = |serve: &Serve| {
@@ -557,19 +567,19 @@ fn a_signal_ends_it_when_the_pulls_under_way_are_through() {
     let pull = begun(&serve);
     serve.signal();
     serve.logs("Stopping: ");
-    assert!(TcpStream::connect(&serve.address).is_err(), "nobody new is let in");
+    assert!(TcpStream::connect(&serve.address).is_err(), "new connections are refused");
     for stream in [&mut silent, &mut idle] {
         received(stream);
     }
-    assert!(serve.child.try_wait().unwrap().is_none(), "it ended before the pull did");
+    assert!(serve.child.try_wait().unwrap().is_none(), "the server ended before the pull");
     assert!(received(pull).ends_with(&LAYER[LAYER.len() - (1 << 20)..]));
-    // Nor does half a request keep it for as long as a head may take.
+    // An incomplete request does not delay the end up to the time limit for heads.
     let through = Instant::now();
     assert_eq!(ended(&mut serve.child).code(), Some(0));
     assert!(through.elapsed() < Duration::from_secs(20), "{}", serve.log());
     assert!(serve.log().ends_with("Stopped.\n") && !serve.log().contains("broken-off"), "{}", serve.log());
 
-    // Whoever cannot wait says it twice.
+    // A second signal ends the server at once.
     let mut serve = Serve::plain();
     let pull = begun(&serve);
     serve.signal();
@@ -581,7 +591,7 @@ fn a_signal_ends_it_when_the_pulls_under_way_are_through() {
 }
 
 #[test]
-fn who_speaks_no_tls_or_does_not_know_the_ca_is_named_in_the_log() {
+fn clients_without_tls_or_without_the_ca_are_logged() {
     let serve = Serve::tls();
     for bytes in
         [&b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0x16; 100_000], b"", b"\x16\x03\x01\x02\x00\x01"]
@@ -597,9 +607,9 @@ fn who_speaks_no_tls_or_does_not_know_the_ca_is_named_in_the_log() {
 }
 
 #[test]
-fn who_sends_too_much_before_an_answer_is_cut_off() {
+fn a_client_that_sends_too_much_before_a_response_is_disconnected() {
     let mut serve = Serve::tls();
-    // A handshake message of 64 KiB, of which rustls would wait for the rest.
+    // The message of 64 KiB is incomplete, so rustls would wait for the rest.
     let record = |bytes: &[u8]| [&[0x16, 3, 1][..], &(bytes.len() as u16).to_be_bytes(), bytes].concat();
     let hello = [record(&[&[1, 0, 0xff, 0xf0][..], &[3; 16_000]].concat()), record(&[3; 8000])].concat();
     assert!(serve.raw(&hello).len() < 100);
@@ -636,12 +646,12 @@ fn the_log_has_one_harmless_line_for_each_request() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_and_steadily_is_no_stalled_one() {
+fn a_client_that_reads_slowly_but_steadily_is_not_stalled() {
     let serve = Serve::plain();
     let mut stream = serve.connect();
     stream.write_all(format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", *BLOB).as_bytes()).unwrap();
     let mut some = vec![0; 8 << 10];
-    // Longer than a client may take nothing.
+    // This is longer than the time after which a client counts as stalled.
     let until = Instant::now() + Duration::from_secs(45);
     while Instant::now() < until {
         stream.read_exact(&mut some).unwrap();
@@ -651,7 +661,7 @@ fn a_client_that_reads_slowly_and_steadily_is_no_stalled_one() {
 }
 
 #[test]
-fn images_are_served_below_their_sources_host_if_they_are_requested() {
+fn requested_images_are_served_below_the_host_of_their_source() {
     let host = Host::new();
     let part = Part::db(days(-1));
     let mut bundle = Bundle::of(days(-1), std::slice::from_ref(&part));
@@ -679,7 +689,7 @@ fn images_are_served_below_their_sources_host_if_they_are_requested() {
         ("a.example-5000/foo/manifests/1", 200),
         ("b.example/foo/manifests/1", 200),
         ("docker.io/x/trivy-db/manifests/2", 200),
-        // Neither without its host nor what nobody requested.
+        // These references lack the host, or were not requested.
         ("foo/manifests/1", 404),
         ("x/trivy-db/manifests/2", 404),
         ("secret/manifests/1", 404),

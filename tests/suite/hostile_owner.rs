@@ -1,8 +1,8 @@
-//! Imports by root into places below a directory that a hostile user owns, while a process of that user
-//! swaps files, directories and links as fast as it can.
+//! Imports by root into places below a directory of a hostile user, while a process of that user
+//! exchanges files, directories and links as fast as it can.
 //!
-//! Needs root. The attacker is this program once more, as the user 65534; it ends with its standard input.
-//! `TRIVY_FERRY_RUNS=500` plays each race longer.
+//! The tests need root. The attacker runs this same program as user 65534, and ends when its
+//! standard input is closed. `TRIVY_FERRY_RUNS=500` repeats each race more often.
 
 use std::cell::Cell;
 use std::fs::{self, Permissions};
@@ -31,7 +31,7 @@ fn golden(name: &str) -> String {
     format!("{}/fixtures/golden/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A directory of root's with a home of the attacker in it.
+/// A directory of root that contains a home of the attacker.
 struct Scene {
     top: TempDir,
 }
@@ -42,7 +42,8 @@ impl Scene {
         fs::set_permissions(scene.top.path(), Permissions::from_mode(0o755)).unwrap();
         scene.attackers("home");
         fs::create_dir(scene.at("victim")).unwrap();
-        // What is swapped in below must not take the tests' own state and settings along.
+        // The state and the settings of the tests are elsewhere, so that the attacker cannot
+        // exchange them.
         fs::create_dir(scene.at("root")).unwrap();
         scene
     }
@@ -65,7 +66,7 @@ impl Scene {
         fs::write(self.at(name), bytes).unwrap();
     }
 
-    /// Runs our program as root, with a home and a state of root's.
+    /// Runs trivy-ferry as root, with a home and a state of root.
     fn ferry(&self, line: &str) -> Run {
         let line = line.replace("TOP", &self.top.path().display().to_string());
         let mut command = Command::new(env!("CARGO_BIN_EXE_trivy-ferry"));
@@ -74,9 +75,9 @@ impl Scene {
         Run::of(&mut command, &line)
     }
 
-    /// Sets the attacker to work.
+    /// Starts the attacker.
     fn attack(&self, what: &str) -> Attacker {
-        // Where the attacker can run it.
+        // The attacker's program is in a place where that user can run it.
         let program = self.at("attacker");
         install(std::env::current_exe().unwrap(), &program);
         let mut child = Command::new(program)
@@ -89,7 +90,7 @@ impl Scene {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        // It says when it has begun.
+        // The attacker prints this when it has begun.
         let mut out = child.stdout.take().unwrap();
         let mut said = Vec::new();
         while !said.ends_with(b"BEGUN") {
@@ -100,20 +101,21 @@ impl Scene {
         Attacker { child, _out: out }
     }
 
-    /// Makes a link, which is the attacker's or, for one that was found elsewhere, root's.
+    /// Creates a link of this user: the attacker, or root, as if the attacker had moved an existing
+    /// link.
     fn link(&self, target: &str, name: &str, uid: u32) {
         symlink(self.at(target), self.at(name)).unwrap();
         lchown(self.at(name), Some(uid), Some(uid)).unwrap();
     }
 
-    /// Puts the directory back under its name, once nobody exchanges it with a link any more.
+    /// Restores the name of the directory after the attack, if it was exchanged with a link.
     fn settle(&self, name: &str, link: &str) {
         if self.at(name).is_symlink() {
             exchange(&self.at(name), &self.at(link));
         }
     }
 
-    /// What is in a directory of the victim's, and what it holds.
+    /// Returns the paths in a directory of the victim, with the digests of the files.
     fn contents(&self, name: &str) -> Vec<(PathBuf, Digest)> {
         let mut all: Vec<_> = walkdir::WalkDir::new(self.at(name))
             .into_iter()
@@ -138,7 +140,7 @@ impl Drop for Attacker {
     }
 }
 
-/// The attacker's process; without an order it does nothing.
+/// Runs the attacker. Without the variable, it does nothing.
 #[test]
 #[ignore = "the attacker of the other tests"]
 fn attacker() {
@@ -171,7 +173,7 @@ fn exchange(one: &Path, other: &Path) {
     let _ = renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
 }
 
-/// Puts a file of the attacker's over a probe as soon as one is there.
+/// Replaces the probe with a file of the attacker as soon as the probe exists.
 fn over_the_probe(work: &Path) {
     let (mine, probe) = (work.join("mine"), work.join("probe.tmp"));
     if !mine.exists() {
@@ -182,8 +184,8 @@ fn over_the_probe(work: &Path) {
     }
 }
 
-/// A working directory as the attacker would like to have it believed: a switch file by file that was cut
-/// short, of a file that is in the home and goes to the directory above.
+/// Creates a working directory with an interrupted file-by-file switch, which would move a file
+/// from the home to the directory above.
 fn plant(scene: &Scene) {
     for dir in ["home/cache", "home/cache/.trivy-ferry", "home/cache/.trivy-ferry/stage-db", "home/cache/db"]
     {
@@ -200,7 +202,7 @@ fn plant(scene: &Scene) {
 
 #[test]
 #[ignore = "tools"]
-fn a_working_directory_of_another_user_is_not_believed_whatever_it_puts_over_the_probe() {
+fn a_working_directory_of_another_user_is_never_trusted() {
     needs_root();
     let scene = Scene::new();
     plant(&scene);
@@ -208,7 +210,8 @@ fn a_working_directory_of_another_user_is_not_believed_whatever_it_puts_over_the
     for _ in 0..runs(40, 500) {
         let line =
             format!("import {} --trust {} --cache-dir TOP/home/cache", golden("v1.tar"), golden("one.pub"));
-        // Either the probe shows that the directory is foreign, or it cannot be made.
+        // The probe shows that the directory belongs to another user, or the probe cannot be
+        // created.
         scene.ferry(&line).exits(7).warns("home/cache/.trivy-ferry");
         assert!(!scene.at("evil").exists(), "root moved a file out of the cache");
     }
@@ -216,11 +219,11 @@ fn a_working_directory_of_another_user_is_not_believed_whatever_it_puts_over_the
 
 #[test]
 #[ignore = "tools"]
-fn a_list_of_files_leads_nowhere_else() {
+fn a_list_of_files_cannot_name_files_elsewhere() {
     let scene = Scene::new();
     needs_root();
     plant(&scene);
-    // Root's own, as after an attack on an older version.
+    // The files belong to root, as after an attack on an older version.
     for file in ["", "/stage-db", "/journal.json", "/list-db"] {
         chown(scene.at(&format!("home/cache/.trivy-ferry{file}")), Some(0), Some(0)).unwrap();
     }
@@ -238,14 +241,14 @@ fn a_list_of_files_leads_nowhere_else() {
         scene.ferry(&line).exits(7).warns("was not written by an import").warns("Remove ");
     }
     assert!(scene.at("home/evil").exists() && !scene.at("evil").exists());
-    // The advice helps.
+    // The hint of the message resolves the problem.
     fs::remove_dir_all(scene.at("home/cache/.trivy-ferry")).unwrap();
     scene.ferry(&line).exits(0);
 }
 
 #[test]
 #[ignore = "tools"]
-fn a_slot_that_is_swapped_while_it_is_imported_leads_nowhere_else() {
+fn a_slot_that_is_exchanged_during_an_import_does_not_affect_other_directories() {
     needs_root();
     let scene = Scene::new();
     for dir in ["home/cache", "home/cache/db"] {
@@ -261,7 +264,7 @@ fn a_slot_that_is_swapped_while_it_is_imported_leads_nowhere_else() {
     scene.ferry(&line).exits(0).prints("installed");
     let attacker = scene.attack("slot");
     for _ in 0..runs(20, 500) {
-        // Whatever it finds there, it is at work: there is something newer each time.
+        // Each bundle is newer than the last, so that every run switches the slot.
         bundles.write(&scene, &Part::db(bundles.date()));
         let ran = scene.ferry(&line);
         assert!(ran.code == 7 || ran.out.contains("trivy-db        installed"), "{ran}");
@@ -273,7 +276,7 @@ fn a_slot_that_is_swapped_while_it_is_imported_leads_nowhere_else() {
     scene.ferry(&line).exits(0).prints("installed");
 }
 
-/// Bundles of which each is newer than the one before, at `root/stick/b.tar`.
+/// Writes bundles to `root/stick/b.tar`, each newer than the previous one.
 struct Newer {
     key: SigningKey,
     number: Cell<i64>,
@@ -289,7 +292,7 @@ impl Newer {
         Newer { key, number: Cell::new(-899) }
     }
 
-    /// The date of the next one.
+    /// Returns the date of the next bundle.
     fn date(&self) -> Timestamp {
         hours(self.number.get())
     }
@@ -301,7 +304,8 @@ impl Newer {
     }
 }
 
-/// Where several users may write, as in /tmp, nobody's link is followed but one's own.
+/// An import follows only links of this user and root in a directory such as `/tmp`, which several
+/// users can write to.
 #[test]
 #[ignore = "tools"]
 fn a_link_of_another_user_in_a_shared_directory_is_not_followed() {
@@ -326,7 +330,7 @@ fn a_link_of_another_user_in_a_shared_directory_is_not_followed() {
         assert!(ran.err.contains("link"), "{ran}");
         assert_eq!(scene.contents("victim"), before, "{ran}");
     }
-    // One's own is followed.
+    // A link of this user is followed.
     scene.link("victim", "shared/own", 0);
     scene.ferry(&format!("{import} --cache-dir TOP/shared/own")).exits(0);
     assert_ne!(scene.contents("victim"), before);
@@ -338,7 +342,7 @@ fn a_key_below_a_directory_of_another_user_is_never_used() {
     needs_root();
     let scene = Scene::new();
     scene.attackers("home/keys");
-    // Of root, and only its name is in the attacker's hands.
+    // The key belongs to root, but the attacker can rename it.
     fs::copy(golden("two.pub"), scene.at("home/keys/ferry.pub")).unwrap();
     fs::copy(golden("one.pub"), scene.at("home/keys/evil.pub")).unwrap();
     scene.give("home/keys/evil.pub");
@@ -351,14 +355,14 @@ fn a_key_below_a_directory_of_another_user_is_never_used() {
 
 #[test]
 #[ignore = "tools"]
-fn a_staging_directory_that_is_swapped_for_another_costs_nobody_a_file() {
+fn no_file_is_lost_if_a_staging_directory_is_exchanged() {
     needs_root();
     let scene = Scene::new();
     let own = "trivy-ferry-staging";
     for dir in ["home/staging", "home/other"] {
         scene.attackers(dir);
     }
-    // Bundles of root's, in a directory that looks like a staging directory of root's.
+    // This directory of root looks like a staging directory, and contains bundles of root.
     fs::create_dir(scene.at(&format!("victim/{own}"))).unwrap();
     fs::set_permissions(scene.at(&format!("victim/{own}")), Permissions::from_mode(0o700)).unwrap();
     fs::copy(golden("v1.tar"), scene.at(&format!("victim/{own}/v1.tar"))).unwrap();
@@ -379,7 +383,7 @@ fn a_staging_directory_that_is_swapped_for_another_costs_nobody_a_file() {
 
 #[test]
 #[ignore = "tools"]
-fn a_web_root_whose_directories_are_swapped_leads_nowhere_else() {
+fn a_web_root_with_exchanged_directories_does_not_affect_other_directories() {
     needs_root();
     let scene = Scene::new();
     for dir in ["home/www", "home/www/vex-hub"] {
@@ -407,13 +411,13 @@ fn a_web_root_whose_directories_are_swapped_leads_nowhere_else() {
 
 #[test]
 #[ignore = "tools"]
-fn a_watched_directory_that_is_swapped_for_another_costs_nobody_a_file() {
+fn no_file_is_lost_if_a_watched_directory_is_exchanged() {
     needs_root();
     let scene = Scene::new();
     scene.attackers("home/inbox");
     fs::copy(golden("v1.tar"), scene.at("victim/v1.tar")).unwrap();
     scene.write("victim/junk.tar", "junk");
-    // Of root, wherever the attacker may have it from.
+    // The link belongs to root, as if the attacker had moved it.
     scene.link("victim", "home/other", 0);
     let before = scene.contents("victim");
     let line = format!(
@@ -437,7 +441,7 @@ fn a_watched_directory_that_is_swapped_for_another_costs_nobody_a_file() {
 
 #[test]
 #[ignore = "tools"]
-fn a_state_that_another_user_can_take_away_is_no_state() {
+fn a_state_directory_that_another_user_can_rename_is_rejected() {
     needs_root();
     let scene = Scene::new();
     fs::create_dir(scene.at("home/state")).unwrap();

@@ -1,5 +1,5 @@
-//! Registries that do not take what they are given, in every way that they have. Each failure is one
-//! sentence that names what failed and one that helps, and no tag names anything that is not whole.
+//! Registries that reject or mishandle a push in all possible ways. Each failure has one sentence
+//! that names the failure and one with the next step, and no tag names incomplete content.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use test_kit::registry::Registry;
 
 use crate::forge::{self, Bundle, Host, Part, days};
 
-/// A host with a bundle of all datasets.
+/// Returns a host with a bundle of all datasets.
 fn importer() -> (Host, PathBuf) {
     let host = Host::new();
     let bundle = Bundle::of(days(-1), &Part::all(days(-1)));
@@ -22,12 +22,12 @@ fn importer() -> (Host, PathBuf) {
     (host, path)
 }
 
-/// A push into a registry.
+/// Pushes into a registry.
 fn push(host: &Host, bundle: &std::path::Path, registry: &str) -> Run {
     push_to(host, bundle, &format!("{registry}/p"))
 }
 
-/// A push into these places.
+/// Pushes into these places.
 fn push_to(host: &Host, bundle: &std::path::Path, places: &str) -> Run {
     let (key, state) = (host.at("keys/exporter.pub"), host.at("state"));
     let bundle = bundle.to_str().unwrap();
@@ -35,7 +35,7 @@ fn push_to(host: &Host, bundle: &std::path::Path, places: &str) -> Run {
     host.run(&[&import[..], &ONCE].concat())
 }
 
-/// What fails is not tried again: here it never passes.
+/// The flags for no retry, because these failures are permanent.
 const ONCE: [&str; 2] = ["--retries", "0"];
 
 fn is_upload(seen: &Seen) -> bool {
@@ -60,23 +60,25 @@ fn a_good_registry_gets_everything_once() {
     assert_eq!(registry.tags(), ALL);
     let sent = |registry: &Registry| registry.seen().iter().filter(|seen| is_blob(seen)).count();
     let first = sent(&registry);
-    // Three layers, and the configuration that all three have: it is mounted in the others.
+    // There are three layers and one configuration for all three datasets, which is mounted into
+    // the other repositories.
     assert_eq!(first, 4);
     let mounted = registry.seen().iter().filter(|seen| seen.query.starts_with("mount=")).count();
     assert_eq!(mounted, 2);
-    // Before any tag, everything that it names.
+    // A tag is pushed after everything that its manifest names.
     let seen = registry.seen();
     let last_blob = seen.iter().rposition(is_blob).unwrap();
-    assert!(seen.iter().position(is_manifest).unwrap() > last_blob, "tags come last");
+    assert!(seen.iter().position(is_manifest).unwrap() > last_blob, "tags are pushed last");
     push(&host, &bundle, &registry.host).good();
     assert_eq!(sent(&registry), first, "nothing is sent twice");
-    // The blobs are there, the tags are gone: only they are pushed.
+    // The blobs exist, but the tags were removed, so only the tags are pushed.
     registry.forget_tags();
     push(&host, &bundle, &registry.host).good();
     assert_eq!((sent(&registry), registry.tags().len()), (first, 3));
 }
 
-/// The uploads that were begun in the repositories below `prefix`, and how many of them as a mount.
+/// Returns the number of uploads into the repositories below `prefix`, and the number of those that
+/// began as a mount.
 fn uploads(registry: &Registry, prefix: &str) -> (usize, usize) {
     let below = format!("/v2/{prefix}/");
     let begun = registry.seen().into_iter().filter(|seen| is_upload(seen) && seen.path.starts_with(&below));
@@ -85,18 +87,18 @@ fn uploads(registry: &Registry, prefix: &str) -> (usize, usize) {
 }
 
 #[test]
-fn what_one_place_got_is_mounted_in_the_next_of_its_host() {
+fn blobs_of_one_place_are_mounted_into_the_next_on_the_same_host() {
     let (host, bundle) = importer();
     let (registry, other) = (Registry::new(|_| None), Registry::new(|_| None));
     let places = format!("{0}/a,{1}/elsewhere,{0}/b", registry.host, other.host);
     push_to(&host, &bundle, &places).good();
-    // Three layers, and a configuration for each of three repositories.
+    // There are three layers, and one configuration in each of three repositories.
     assert_eq!(uploads(&registry, "b"), (6, 6), "{:#?}", registry.seen());
     assert!(!registry.seen().iter().any(|seen| is_blob(seen) && seen.path.starts_with("/v2/b/")));
     assert_eq!(registry.tags().iter().filter(|tag| tag.starts_with("b/")).count(), 3);
-    // Another host cannot mount what this one has.
+    // Another host cannot mount blobs of this one.
     assert!(other.seen().iter().all(|seen| !seen.query.contains("from=a/")), "{:#?}", other.seen());
-    // What the first place has already is mounted as well.
+    // Blobs that the first place has already are mounted as well.
     push_to(&host, &bundle, &format!("{0}/a,{0}/c", registry.host)).good();
     assert_eq!(uploads(&registry, "c").1, 6, "{:#?}", registry.seen());
 }
@@ -112,10 +114,11 @@ fn a_mount_that_is_rejected_becomes_an_upload() {
     }
 }
 
-/// Everybody reads, a login writes, and nothing is mounted (issues 217 and 328 of sonatype/nexus-public, 219 and 778 of
-/// getnora-io/nora; pull requests 204 and 206 of the distribution specification: who cannot mount begins an upload).
+/// Reading needs no login, writing needs one, and mounts are rejected (issues 217 and 328 of
+/// sonatype/nexus-public, 219 and 778 of getnora-io/nora; pull requests 204 and 206 of the
+/// distribution specification: a registry that cannot mount begins an upload).
 #[test]
-fn a_registry_that_everybody_reads_and_a_login_writes_gets_all_of_it() {
+fn a_registry_with_anonymous_reads_and_a_login_for_writes_gets_all_data() {
     for (mounts, bearer) in [(false, false), (false, true), (true, false), (true, true)] {
         println!("mounts {mounts}, bearer {bearer}");
         let (host, bundle) = importer();
@@ -146,10 +149,10 @@ fn a_registry_that_everybody_reads_and_a_login_writes_gets_all_of_it() {
     }
 }
 
-/// Other clients take these as success (containers/image, issue 381 and pull request 382: Quay answered 202;
-/// containerd, pull request 3750).
+/// Other clients accept these statuses as success (containers/image, issue 381 and pull request
+/// 382: Quay answered 202; containerd, pull request 3750).
 #[test]
-fn what_a_registry_says_of_a_manifest_that_it_took_does_not_matter() {
+fn any_success_status_for_a_stored_manifest_is_accepted() {
     for code in [200, 201, 202] {
         let (host, bundle) = importer();
         let registry = Registry::new(|_| None);
@@ -157,7 +160,7 @@ fn what_a_registry_says_of_a_manifest_that_it_took_does_not_matter() {
         push(&host, &bundle, &registry.host).good();
         assert_eq!(registry.tags(), ALL, "{code}");
     }
-    // What it did not take is not there afterwards.
+    // These registries did not store the manifest, so it is missing afterwards.
     for code in [202, 204, 302] {
         let (host, bundle) = importer();
         let registry = Registry::new(move |seen| is_manifest(seen).then(|| status(code)));
@@ -166,10 +169,10 @@ fn what_a_registry_says_of_a_manifest_that_it_took_does_not_matter() {
     }
 }
 
-/// A registry behind a proxy that ends TLS, and does not tell it so with X-Forwarded-Proto, names addresses of plain
-/// HTTP (issues 3933, 20530 and 3114 of goharbor/harbor).
+/// A registry behind a proxy that terminates TLS and does not set `X-Forwarded-Proto`: the registry
+/// returns `http://` URLs (issues 3933, 20530 and 3114 of goharbor/harbor).
 #[test]
-fn a_registry_that_does_not_know_of_its_tls_is_meant_all_the_same() {
+fn http_urls_of_a_registry_behind_a_tls_proxy_are_corrected() {
     let authority = Authority::new();
     for with_port in [false, true] {
         let (host, bundle) = importer();
@@ -199,7 +202,7 @@ fn a_registry_that_does_not_know_of_its_tls_is_meant_all_the_same() {
         host.run(&[&import[..], &["--cacert", ca]].concat()).good();
         assert_eq!(registry.tags(), ALL);
     }
-    // Another host is not the registry.
+    // A URL of another host is not corrected.
     let (host, bundle) = importer();
     let ca = host.file("ca.pem", &authority.pem);
     let registry = Registry::over(Some(authority.server(false)), |seen| {
@@ -215,11 +218,11 @@ fn a_registry_that_does_not_know_of_its_tls_is_meant_all_the_same() {
     assert!(registry.tags().is_empty());
 }
 
-/// GHCR, Docker Hub and registries on object stores show a manifest a moment after they have taken it (issue 429 of
-/// p2pool-starter-stack/pithead, 857 of int128/docker-manifest-create-action; pull request 220 of
-/// openshift/image-registry: up to 3 s).
+/// GHCR, Docker Hub and registries on object stores return a manifest only some time after they
+/// have stored it (issue 429 of p2pool-starter-stack/pithead, 857 of
+/// int128/docker-manifest-create-action; pull request 220 of openshift/image-registry: up to 3 s).
 #[test]
-fn a_registry_may_take_a_second_until_it_shows_what_it_took() {
+fn a_registry_may_return_a_stored_manifest_with_a_delay() {
     let (host, bundle) = importer();
     let pushed: Mutex<Vec<String>> = Mutex::default();
     let registry = Registry::new(move |seen| {
@@ -228,7 +231,8 @@ fn a_registry_may_take_a_second_until_it_shows_what_it_took() {
         }
         let mut pushed = pushed.lock().unwrap();
         if is_manifest(seen) {
-            // Hidden from the next two looks: once missing, once as it was before.
+            // The next two requests do not get it: the first gets status 404, and the second an old
+            // manifest.
             pushed.extend([seen.path.clone(), seen.path.clone()]);
             return None;
         }
@@ -244,7 +248,7 @@ fn a_registry_may_take_a_second_until_it_shows_what_it_took() {
 }
 
 #[test]
-fn each_refusal_has_a_sentence_that_helps() {
+fn each_rejection_has_a_hint() {
     type Where = fn(&Seen) -> bool;
     let cases: [(Where, u16, &str, &str); 12] = [
         (is_upload, 401, "status 401", "docker login"),
@@ -255,7 +259,7 @@ fn each_refusal_has_a_sentence_that_helps() {
         (is_upload, 502, "status 502", "run the command again later"),
         (is_blob, 413, "status 413", "client_max_body_size"),
         (is_blob, 507, "status 507", "check its disk"),
-        (is_blob, 503, "status 503", "It skips what is already there"),
+        (is_blob, 503, "status 503", "It skips existing data"),
         (is_manifest, 412, "status 412", "immutable"),
         (is_manifest, 400, "status 400", "rejected the data"),
         (is_manifest, 403, "status 403", "may push"),
@@ -268,7 +272,8 @@ fn each_refusal_has_a_sentence_that_helps() {
         assert_eq!(ran.code, 7, "{ran:#?}");
         assert!(ran.err.contains(what) && ran.err.contains(next), "{ran:#?}");
         assert!(registry.tags().is_empty(), "{:?}", registry.tags());
-        // What was refused was not accepted: the same bundle again is as good as new.
+        // The rejected bundle does not count as accepted, so it can be pushed into another
+        // registry.
         let good = Registry::new(|_| None);
         push(&host, &bundle, &good.host).good();
         assert_eq!(good.tags(), ALL);
@@ -276,7 +281,7 @@ fn each_refusal_has_a_sentence_that_helps() {
 }
 
 #[test]
-fn what_one_dataset_meets_keeps_no_other_from_its_own() {
+fn a_failure_of_one_dataset_does_not_affect_the_others() {
     let (host, bundle) = importer();
     let registry =
         Registry::new(|seen| (is_blob(seen) && seen.path.contains("trivy-java-db")).then(|| status(413)));
@@ -287,14 +292,14 @@ fn what_one_dataset_meets_keeps_no_other_from_its_own() {
         .prints("trivy-checks    pushed");
     assert!(ran.err.contains("client_max_body_size"), "{ran:#?}");
     assert_eq!(registry.tags(), ["p/trivy-checks:2", "p/trivy-db:2"]);
-    // The next run sends what is missing, and nothing else.
+    // The next run sends only the missing data.
     let before = registry.seen().iter().filter(|seen| is_manifest(seen)).count();
     assert_eq!(push(&host, &bundle, &registry.host).code, 7);
     assert_eq!(registry.seen().iter().filter(|seen| is_manifest(seen)).count(), before);
 }
 
 #[test]
-fn uploads_go_where_the_registry_says_and_the_login_does_not() {
+fn uploads_follow_the_location_of_the_registry_and_the_login_does_not() {
     let (host, bundle) = importer();
     let storage = Registry::new(|_| None);
     let elsewhere = storage.host.clone();
@@ -308,7 +313,7 @@ fn uploads_go_where_the_registry_says_and_the_login_does_not() {
     let auth = "dXNlcjpzZXNhbWU="; // user:sesame
     let config = format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, registry.host);
     host.file("home/.docker/config.json", config);
-    // The blobs are never found here, so that every one is sent there.
+    // The registry never finds the blobs, so that all are sent to the other host.
     let ran = push(&host, &bundle, &registry.host);
     ran.good();
     assert_eq!(registry.tags(), ALL);
@@ -322,7 +327,7 @@ fn uploads_go_where_the_registry_says_and_the_login_does_not() {
 }
 
 #[test]
-fn an_upload_without_a_usable_place_is_given_up() {
+fn an_upload_without_a_usable_location_fails() {
     for location in [None, Some("ftp://127.0.0.1/x"), Some("http://[::bad")] {
         println!("{location:?}");
         let (host, bundle) = importer();
@@ -339,7 +344,7 @@ fn an_upload_without_a_usable_place_is_given_up() {
         );
         assert!(registry.tags().is_empty());
     }
-    // Redirects of what changes something are not followed.
+    // Redirects of requests that change something are not followed.
     let (host, bundle) = importer();
     let other = Registry::new(|_| None);
     let to = format!("http://{}/v2/x/blobs/uploads/", other.host);
@@ -354,7 +359,7 @@ fn an_upload_that_failed_is_cancelled_at_the_registry_and_nowhere_else() {
         let seen = registry.seen().into_iter().filter(|seen| seen.method == Method::DELETE);
         seen.map(|seen| (seen.path, seen.query)).collect::<Vec<_>>()
     };
-    // As distribution: each state of an upload has a place of its own.
+    // As in distribution, the location changes with each state of an upload.
     let (host, bundle) = importer();
     let registry = Registry::new(|seen| {
         let asked = seen.method == Method::GET && seen.path.ends_with("/uploads/1");
@@ -374,7 +379,7 @@ fn an_upload_that_failed_is_cancelled_at_the_registry_and_nowhere_else() {
 }
 
 #[test]
-fn a_tag_that_names_something_else_afterwards_is_an_error() {
+fn a_tag_that_names_another_manifest_after_the_push_is_an_error() {
     let (host, bundle) = importer();
     let registry = Registry::new(|seen| {
         let read_back = seen.method == Method::GET && seen.path.ends_with("trivy-db/manifests/2");
@@ -387,9 +392,9 @@ fn a_tag_that_names_something_else_afterwards_is_an_error() {
 }
 
 #[test]
-fn a_registry_that_dies_in_the_middle_leaves_no_tag() {
+fn a_registry_that_fails_during_an_upload_has_no_tag() {
     let (host, bundle) = importer();
-    // A registry that begins an upload at a place that refuses connections.
+    // The registry returns an upload location that refuses connections.
     let closed = ClosedPort::new();
     let upload = format!("http://{}/v2/x/blobs/uploads/1", closed.address());
     let registry =
@@ -400,10 +405,10 @@ fn a_registry_that_dies_in_the_middle_leaves_no_tag() {
     assert!(registry.tags().is_empty());
 }
 
-/// Artifactory behind a host for each repository redirects, and the host behind that asks for a login
+/// Artifactory with one host for each repository redirects to another host, which requires a login
 /// (containerd/containerd, issues 6339 and 2628).
 #[test]
-fn a_login_that_is_asked_for_behind_a_redirect_is_named() {
+fn a_login_that_a_redirect_target_requires_is_named() {
     for asks in ["Basic realm=\"r\"", "Bearer realm=\"https://auth.example/token\",service=\"s\""] {
         let (host, bundle) = importer();
         let behind = Registry::new(move |_| Some(header(status(401), "www-authenticate", asks)));
@@ -417,7 +422,7 @@ fn a_login_that_is_asked_for_behind_a_redirect_is_named() {
             .warns(&format!("to {}, which requires its own login", behind.host))
             .warns(&format!("Give {} instead of {}", behind.host, registry.host));
         assert!(behind.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", behind.seen());
-        // A source likewise.
+        // The same error occurs for a source.
         let from = format!("{}/db:1", registry.host);
         let mirror = ["mirror", "--registry", &registry.host, "--only", "trivy-db", "--from-plain-http"];
         host.run(&[&mirror[..], &["--db-repository", &from], &ONCE].concat())
@@ -426,10 +431,10 @@ fn a_login_that_is_asked_for_behind_a_redirect_is_named() {
     }
 }
 
-/// A registry sends its uploads to storage elsewhere, as clouds and CDNs do. Whatever that asks for, the login belongs
-/// to the registry.
+/// A registry redirects uploads to storage on another host, as clouds and CDNs do. The login is
+/// only for the registry, even if that host requires one.
 #[test]
-fn a_host_that_takes_uploads_gets_no_login_whatever_it_asks_for() {
+fn a_storage_host_for_uploads_never_gets_the_login() {
     for bearer in [true, false] {
         let (host, bundle) = importer();
         let storage = Registry::new(move |seen| {
@@ -461,14 +466,14 @@ fn a_host_that_takes_uploads_gets_no_login_whatever_it_asks_for() {
             assert!(seen.authorization.is_none() && !seen.path.starts_with("/token"), "{seen:#?}");
         }
         let evil = |seen: &Seen| seen.authorization.as_ref().is_some_and(|header| header.contains("evil"));
-        assert!(!registry.seen().iter().any(evil), "its token is not the registry's");
+        assert!(!registry.seen().iter().any(evil), "the token of the storage host is not for the registry");
     }
 }
 
-/// A registry that builds its addresses from the name that a proxy asks it by (distribution, issues 479 and 2225;
-/// goharbor/harbor, issue 61).
+/// A registry that builds its URLs from the host name that a proxy uses for it (distribution,
+/// issues 479 and 2225; goharbor/harbor, issue 61).
 #[test]
-fn an_upload_address_that_only_the_inside_knows_is_named() {
+fn an_unreachable_internal_upload_location_is_named() {
     let (host, bundle) = importer();
     let closed = ClosedPort::new();
     let inner = format!("http://{}", closed.address());
@@ -480,14 +485,15 @@ fn an_upload_address_that_only_the_inside_knows_is_named() {
     ran.exits(7)
         .warns(&format!("{} redirects the upload to {inner}/v2/p/", registry.host))
         .warns("which cannot be reached")
-        .warns("does not know its own address");
+        .warns("uses a wrong external address");
     assert!(!ran.err.contains("secret"), "{ran:#?}");
     assert!(registry.tags().is_empty());
 }
 
-/// Harbor names its token service with a doubled slash if its external URL ends with one (goharbor/harbor, issue 3114).
+/// The token service of Harbor has a doubled slash in its URL if the external URL ends with a slash
+/// (goharbor/harbor, issue 3114).
 #[test]
-fn a_token_service_with_a_doubled_slash_is_asked_as_it_is_named() {
+fn the_url_of_a_token_service_with_a_doubled_slash_is_not_changed() {
     let (host, bundle) = importer();
     let own = Arc::new(Mutex::new(String::new()));
     let address = own.clone();
@@ -506,7 +512,7 @@ fn a_token_service_with_a_doubled_slash_is_asked_as_it_is_named() {
 }
 
 #[test]
-fn a_token_is_asked_for_with_the_right_to_push() {
+fn a_token_is_requested_with_the_right_to_push() {
     let (host, bundle) = importer();
     let own = Arc::new(Mutex::new(String::new()));
     let address = own.clone();
@@ -529,8 +535,9 @@ fn a_token_is_asked_for_with_the_right_to_push() {
 }
 
 #[test]
-fn a_token_for_a_mount_is_good_for_both_repositories() {
-    // An account that may read everywhere, and one that the token service knows only where it pushes.
+fn a_token_for_a_mount_is_valid_for_both_repositories() {
+    // One account can read all repositories, and the other can only use the repositories to which
+    // it pushes.
     for (reads_elsewhere, sent) in [(true, 4), (false, 6)] {
         let (host, bundle) = importer();
         let own = Arc::new(Mutex::new(String::new()));
@@ -547,7 +554,8 @@ fn a_token_for_a_mount_is_good_for_both_repositories() {
                     Response::new(token.into())
                 });
             }
-            // As distribution: pushing needs both rights, and a mount the right to read there as well.
+            // As in distribution, a push needs both rights, and a mount also needs the right to
+            // read the other repository.
             let token = seen.authorization.as_deref().unwrap_or_default();
             let path = seen.path.replace("/manifests/", "/blobs/");
             let own = path.trim_start_matches("/v2/").split("/blobs/").next().unwrap();
@@ -566,7 +574,7 @@ fn a_token_for_a_mount_is_good_for_both_repositories() {
 }
 
 #[test]
-fn a_credential_helper_that_hangs_or_prints_rubbish_is_done_without() {
+fn a_credential_helper_that_hangs_or_prints_invalid_output_is_ignored() {
     let (host, bundle) = importer();
     let registry = Registry::new(|seen| {
         seen.authorization.is_none().then(|| header(status(401), "www-authenticate", "Basic realm=\"r\""))
@@ -587,7 +595,7 @@ fn a_credential_helper_that_hangs_or_prints_rubbish_is_done_without() {
 }
 
 #[test]
-fn a_bundle_that_is_damaged_deep_inside_makes_no_tag() {
+fn a_bundle_with_a_damaged_layer_creates_no_tag() {
     let (host, bundle) = importer();
     let mut bytes = std::fs::read(&bundle).unwrap();
     let layer = bytes.len() - 1024 - 700;
@@ -596,7 +604,7 @@ fn a_bundle_that_is_damaged_deep_inside_makes_no_tag() {
     let registry = Registry::new(|_| None);
     push(&host, &damaged, &registry.host).fails_with(4, &["does not match"]);
     assert!(registry.tags().is_empty());
-    // A good one beside it is pushed all the same.
+    // A good bundle in the same directory is still pushed.
     let older = Bundle::of(days(-3), &Part::all(days(-3)));
     host.file("inbox/a.tar", older.signed(&host.key));
     host.file("inbox/b.tar", &bytes);
@@ -606,21 +614,18 @@ fn a_bundle_that_is_damaged_deep_inside_makes_no_tag() {
 }
 
 #[test]
-fn older_data_stays_out_of_a_registry_as_out_of_a_cache() {
+fn older_data_is_rejected_for_a_registry_as_for_a_cache() {
     let (host, bundle) = importer();
     let registry = Registry::new(|_| None);
     push(&host, &bundle, &registry.host).good();
     let old = Bundle::of(days(-5), &Part::all(days(-5)));
     let old = host.file("old.tar", old.signed(&host.key));
     push(&host, &old, &registry.host).fails_with(5, &["old.tar", "--allow-rollback"]);
-    // A newer bundle with one older dataset: that one is left alone.
+    // The older dataset of a newer bundle is skipped.
     let mixed = [Part::db(days(-4)), Part::java_db(hours_ago(2)), Part::checks("new")];
     let mixed = host.file("mixed.tar", Bundle::of(hours_ago(1), &mixed).signed(&host.key));
     let ran = push(&host, &mixed, &registry.host);
-    ran.good()
-        .prints("trivy-db        left alone")
-        .prints("trivy-java-db   pushed")
-        .warns("--allow-rollback");
+    ran.good().prints("trivy-db        skipped").prints("trivy-java-db   pushed").warns("--allow-rollback");
 }
 
 fn hours_ago(count: i64) -> jiff::Timestamp {
@@ -628,11 +633,11 @@ fn hours_ago(count: i64) -> jiff::Timestamp {
 }
 
 #[test]
-fn a_registry_that_claims_to_have_it_harms_no_other_place() {
+fn a_registry_with_a_false_success_status_does_not_affect_other_places() {
     let host = Host::new();
     let inbox = host.path("inbox");
     for age in [2, 1] {
-        // Large enough that the answer comes while there is more to send.
+        // The layer is so large that the response arrives before all of it was sent.
         let layer: Vec<u8> =
             (0..8u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 ^ age as u8).collect();
         let contents = Part::java_db(days(-age)).dataset.contents;
@@ -643,14 +648,14 @@ fn a_registry_that_claims_to_have_it_harms_no_other_place() {
     let good = Registry::new(|_| None);
     let ran = push_to(&host, &inbox, &format!("{}/p,{}/p", evil.host, good.host));
     ran.exits(7).warns("claims to have it before it was sent");
-    assert!(!evil.tags().contains(&"p/trivy-java-db:1".into()), "no tag for what was not sent");
+    assert!(!evil.tags().contains(&"p/trivy-java-db:1".into()), "a dataset that was not sent gets no tag");
     let newest = Part::db(days(-1)).manifest;
     assert_eq!(good.manifest("p/trivy-db:2"), newest, "{ran:#?}");
 }
 
-/// Serves one connection as a registry that has no blobs (or all), and that answers a PUT to a path with
-/// `part` in it before it has read the body. It closes with bytes that it has not read, so that the
-/// system resets the connection.
+/// Serves one connection as a registry with all blobs or none. Responds to a PUT to a path that
+/// contains `part` before it has read the body. Closes the connection with unread bytes, so that
+/// the system resets it.
 fn answers_early(mut stream: TcpStream, part: &str, code: u16, blobs: u16) {
     loop {
         let Some(head) = read_head(&mut stream) else { return };
@@ -676,9 +681,9 @@ fn answers_early(mut stream: TcpStream, part: &str, code: u16, blobs: u16) {
 }
 
 #[test]
-fn a_registry_that_closes_before_it_has_read_the_body_is_heard() {
+fn the_response_of_a_registry_that_closes_before_it_has_read_the_body_is_reported() {
     let host = Host::new();
-    // More than the buffers of both ends hold.
+    // The layer is larger than the buffers of both ends.
     let layer: Vec<u8> = (0..8u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let contents = Part::java_db(days(-1)).dataset.contents;
     let parts = [Part::saying("trivy-java-db", "1", layer, contents)];
@@ -705,7 +710,7 @@ fn a_registry_that_closes_before_it_has_read_the_body_is_heard() {
 }
 
 #[test]
-fn a_password_goes_to_no_other_port_of_a_registry_over_plain_http() {
+fn no_password_is_sent_to_another_port_of_a_registry_over_plain_http() {
     let (host, bundle) = importer();
     let service = Registry::new(|_| Some(Response::new(Body::from(r#"{"token":"t"}"#))));
     for realm in [format!("http://{}/token", service.host), "http://[::ffff:7f00:1]:1/token".to_owned()] {
@@ -713,7 +718,8 @@ fn a_password_goes_to_no_other_port_of_a_registry_over_plain_http() {
         let registry = Registry::new(move |seen| {
             (seen.authorization.is_none()).then(|| header(status(401), "www-authenticate", &asks))
         });
-        // Without a login, the registry would get what a service of the internal network answers.
+        // Even without a login, the registry could read the response of a service in the internal
+        // network.
         let words = ["names the token service", realm.as_str(), "another host or port", "over HTTPS"];
         let ran = push(&host, &bundle, &registry.host);
         words.iter().fold(ran.exits(7), |ran, word| ran.warns(word));
@@ -727,7 +733,7 @@ fn a_password_goes_to_no_other_port_of_a_registry_over_plain_http() {
 }
 
 #[test]
-fn a_token_service_leads_to_no_other() {
+fn redirects_of_a_token_service_are_not_followed() {
     let (host, bundle) = importer();
     let internal = Registry::new(|_| Some(Response::new(Body::from(r#"{"token":"t"}"#))));
     let (own, to) = (Arc::new(Mutex::new(String::new())), format!("http://{}/token", internal.host));
@@ -748,8 +754,8 @@ fn a_token_service_leads_to_no_other() {
     assert!(registry.seen().iter().all(|seen| seen.authorization.is_none()), "{:#?}", registry.seen());
 }
 
-/// A proxy that opens a tunnel to one place, whatever was asked for, for whoever shows the login. Says where
-/// it is.
+/// Starts a proxy that requires a login and tunnels all connections to one place. Returns its
+/// address.
 fn tunnels_to(place: String) -> String {
     each_connection(move |mut client| {
         let Some(head) = read_head(&mut client) else { return };
@@ -765,7 +771,7 @@ fn tunnels_to(place: String) -> String {
 }
 
 #[test]
-fn uploads_go_through_a_proxy_as_everything_else() {
+fn uploads_use_a_proxy_as_all_other_requests_do() {
     let (host, bundle) = importer();
     let authority = Authority::new();
     let (certificate, key) = authority.issue(&["client"]);
@@ -777,12 +783,12 @@ fn uploads_go_through_a_proxy_as_everything_else() {
         command.arg(&bundle);
         forge::run(command)
     };
-    // Plain HTTP: the proxy gets the whole address.
+    // With plain HTTP, the proxy gets the complete URL.
     let registry = Registry::new(|_| None);
     push("HTTP_PROXY", &registry.host, "r.example/p", &["--plain-http"]).good();
     assert_eq!(registry.tags(), ALL);
     assert!(registry.seen().iter().all(|seen| seen.host == "r.example"), "{:#?}", registry.seen());
-    // HTTPS: a tunnel, behind which the server wants a certificate.
+    // With HTTPS, the proxy opens a tunnel, and the server requires a client certificate.
     let (ca, client) = (ca.to_str().unwrap(), client.to_str().unwrap());
     let flags = ["--cacert", ca, "--client-cert", client];
     let registry = Registry::over(Some(authority.server(true)), |_| None);
@@ -791,7 +797,7 @@ fn uploads_go_through_a_proxy_as_everything_else() {
     push("HTTPS_PROXY", &proxy, &place, &flags).exits(7).warns("The proxy requires a login");
     push("HTTPS_PROXY", &format!("ann:secret@{proxy}"), &place, &flags).good();
     assert_eq!(registry.tags(), ALL);
-    // Early answers are heard through TLS and a tunnel as well.
+    // Early responses are also received through TLS and a tunnel.
     let registry = Registry::over(Some(authority.server(true)), |seen| is_blob(seen).then(|| status(413)));
     let proxy = tunnels_to(registry.host.clone());
     for _ in 0..3 {
@@ -801,7 +807,7 @@ fn uploads_go_through_a_proxy_as_everything_else() {
 }
 
 #[test]
-fn a_registry_elsewhere_leads_to_no_address_of_this_host() {
+fn a_remote_registry_cannot_redirect_to_an_address_of_this_host() {
     let (host, bundle) = importer();
     let own = Registry::new(|_| None);
     let port = own.host.rsplit(':').next().unwrap().to_owned();
@@ -815,7 +821,7 @@ fn a_registry_elsewhere_leads_to_no_address_of_this_host() {
     ] {
         println!("{address}");
         let place = format!("http://{address}:{port}/v2/x/blobs/uploads/1");
-        // The registry, as a proxy shows it.
+        // This server is both the proxy and the registry behind it.
         let proxy =
             Registry::new(move |seen| is_upload(seen).then(|| header(status(202), "location", &place)));
         let mut command = host.command();
@@ -824,7 +830,9 @@ fn a_registry_elsewhere_leads_to_no_address_of_this_host() {
         command.args(["--trust", &host.at("keys/exporter.pub"), "--state-dir", &host.at("state")]);
         let ran = forge::run(command);
         assert!(
-            ran.code == 7 && ran.err.contains("r.example leads blob") && ran.err.contains(what),
+            ran.code == 7
+                && ran.err.contains("r.example directs the request for blob")
+                && ran.err.contains(what),
             "{ran:#?}"
         );
         assert!(proxy.seen().iter().all(|seen| seen.host == "r.example"), "{:#?}", proxy.seen());
@@ -833,7 +841,7 @@ fn a_registry_elsewhere_leads_to_no_address_of_this_host() {
 }
 
 #[test]
-fn what_a_registry_lost_under_a_good_tag_is_sent_again() {
+fn blobs_that_a_registry_has_lost_are_sent_again() {
     let (host, bundle) = importer();
     let registry = Registry::new(|_| None);
     push(&host, &bundle, &registry.host).good();
@@ -861,7 +869,7 @@ fn a_damaged_blob_that_a_registry_keeps_is_named() {
 }
 
 #[test]
-fn what_is_forbidden_for_one_repository_is_forbidden_for_that_one() {
+fn a_forbidden_repository_does_not_affect_others() {
     let (host, bundle) = importer();
     let registry = Registry::new(|seen| seen.path.contains("trivy-checks").then(|| status(403)));
     let ran = push(&host, &bundle, &registry.host);
@@ -872,7 +880,8 @@ fn what_is_forbidden_for_one_repository_is_forbidden_for_that_one() {
     assert_eq!(registry.tags(), ["p/trivy-db:2", "p/trivy-java-db:1"]);
 }
 
-/// A bundle with images beside its datasets. All are made of what the checks of this generation are.
+/// Returns a bundle with images beside its datasets. All images have the manifest of the checks of
+/// this generation.
 fn with_images(created: jiff::Timestamp, generation: &str, names: &[&str]) -> Bundle {
     let mut bundle = Bundle::of(created, &[Part::db(created), Part::checks(generation)]);
     bundle.edit(|payload| {
@@ -889,15 +898,15 @@ fn with_images(created: jiff::Timestamp, generation: &str, names: &[&str]) -> Bu
     bundle
 }
 
-/// What an image of such a bundle is.
+/// Returns the manifest of an image in such a bundle.
 fn image_of(generation: &str) -> Vec<u8> {
     Part::checks(generation).manifest
 }
 
-/// What the site has under a tag of its own.
+/// The manifest under a tag that the site has set itself.
 const SITES: &[u8] = br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json"}"#;
 
-/// An import of a bundle into a registry, with further flags.
+/// Imports a bundle into a registry, with further flags.
 fn bring(host: &Host, bundle: &Bundle, places: &str, more: &[&str]) -> Run {
     let path = host.file("bundle.tar", bundle.signed(&host.key));
     let (key, state) = (host.at("keys/exporter.pub"), host.at("state"));
@@ -906,7 +915,7 @@ fn bring(host: &Host, bundle: &Bundle, places: &str, more: &[&str]) -> Run {
     host.run(&[&line[..], &ONCE, more].concat())
 }
 
-/// The state of a registry that data was brought to.
+/// Returns the ledger of a registry.
 fn ledger(host: &Host, place: &str) -> serde_json::Value {
     let bytes = std::fs::read(host.path("state/import-default.json")).unwrap();
     let state: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
@@ -923,11 +932,14 @@ fn no_image_is_pushed_unless_it_is_requested() {
     ran.good().prints("evil.example/shop/app:prod   not requested").prints("trivy-db        pushed");
     assert_eq!(registry.tags(), ["shop/app:prod", "trivy-checks:2", "trivy-db:2"]);
     assert_eq!(registry.manifest("shop/app:prod"), SITES);
-    assert!(!registry.seen().iter().any(|seen| seen.path.contains("shop/app")), "nobody asked for it");
+    assert!(
+        !registry.seen().iter().any(|seen| seen.path.contains("shop/app")),
+        "the image was not requested"
+    );
     let ran = bring(&host, &bundle, &registry.host, &["--format", "json"]);
     let json: serde_json::Value = serde_json::from_str(&ran.good().out).unwrap();
     assert_eq!(json["targets"][0]["images"][0]["status"], "not-requested", "{json:#}");
-    // Requested, it goes where the site has nothing of its own.
+    // A requested image is pushed to a tag that does not exist there.
     bring(&host, &bundle, &registry.host, &["--image", "evil.example/*"])
         .good()
         .exits(0)
@@ -938,7 +950,7 @@ fn no_image_is_pushed_unless_it_is_requested() {
 }
 
 #[test]
-fn a_requested_image_goes_below_its_sources_host_or_to_the_place_that_was_chosen() {
+fn a_requested_image_is_pushed_below_its_source_host_or_to_a_chosen_place() {
     let host = Host::new();
     let registry = Registry::new(|_| None);
     let names = ["quay.example:5000/a/b:1", "library/alpine:3", "[::1]:5000/c:1", "other.example/d:1"];
@@ -963,14 +975,15 @@ fn a_requested_image_goes_below_its_sources_host_or_to_the_place_that_was_chosen
     ];
     wanted.sort_unstable();
     assert_eq!(registry.tags(), wanted);
-    // What is not there may be misspelled. Everything else is delivered.
+    // The name of a missing image may be misspelled, so this is an error. Everything else is
+    // imported.
     let other = Registry::new(|_| None);
     bring(&host, &bundle, &other.host, &["--image", "quay.example:5000/a/c,library/alpine:3"])
         .exits(2)
         .warns("no bundle here holds an image quay.example:5000/a/c")
         .prints("library/alpine:3");
     assert_eq!(other.tags(), ["docker.io/library/alpine:3", "trivy-checks:2", "trivy-db:2"]);
-    // A place is on a registry that the command line names.
+    // A chosen place must be on a registry of the command line.
     bring(&host, &bundle, &other.host, &["--image", &chosen])
         .fails_with(2, &["no --registry names that host"]);
     let inbox = ["watch", "inbox", "--once", "--trust", "keys/exporter.pub", "--registry", &other.host];
@@ -980,9 +993,10 @@ fn a_requested_image_goes_below_its_sources_host_or_to_the_place_that_was_chosen
         .fails_with(2, &["no --registry is for images"]);
 }
 
-/// Quay refuses a configuration of its own type, whose databases are not only Trivy's (deckhouse-cli, pull request 55).
+/// Quay rejects a configuration with its own media type. Not only Trivy's databases have such types
+/// (deckhouse-cli, pull request 55).
 #[test]
-fn a_strict_registry_gets_images_that_it_takes() {
+fn a_strict_registry_gets_images_in_a_form_that_it_accepts() {
     let host = Host::new();
     let registry = Registry::new(|_| None);
     let (name, at) = ("ghcr.example/bdu:1", "p/ghcr.example/bdu:1");
@@ -1004,21 +1018,22 @@ fn a_strict_registry_gets_images_that_it_takes() {
             .iter()
             .any(|seen| is_blob(seen) && seen.path.contains("bdu") && seen.length == Some(2))
     );
-    // It is known again, here and by the registry's own word.
+    // The importer recognizes the image, and so does a check of the registry.
     bring(&host, &bundle, &place, &flags).good().prints("bdu:1   unchanged");
     let status = ["status", "--check-registries", "--state-dir", &host.at("state"), "--format", "json"];
     let ran = host.run(&status);
     let report: serde_json::Value = serde_json::from_str(&ran.good().out).unwrap();
     assert!(report.to_string().contains("in-place"), "{report:#}");
     assert!(!report.to_string().contains("differs"), "{report:#}");
-    // A newer one replaces it, since the tag is our own; without the flag, upstream's own bytes do.
+    // A newer image replaces it, because trivy-ferry set the tag. Without `--compat`, the image
+    // keeps upstream's own bytes.
     bring(&host, &with_images(hours_ago(20), "b", &[name]), &place, &flags).good().prints("bdu:1   pushed");
     bring(&host, &with_images(hours_ago(19), "c", &[name]), &place, &flags[..2]).good();
     assert_eq!(registry.manifest(at), image_of("c"));
 }
 
 #[test]
-fn a_tag_that_somebody_else_set_is_kept_unless_a_flag_replaces_it() {
+fn a_foreign_tag_is_kept_unless_a_flag_replaces_it() {
     let host = Host::new();
     let registry = Registry::new(|_| None);
     let (name, at) = ("ghcr.example/a/b:1", "p/ghcr.example/a/b:1");
@@ -1041,13 +1056,13 @@ fn a_tag_that_somebody_else_set_is_kept_unless_a_flag_replaces_it() {
         Part::db(days(-3)).manifest,
         "everything else is delivered"
     );
-    // No environment variable stands for the flag.
+    // No environment variable can set the flag.
     let mut command = host.command();
     command.args(["import", "bundle.tar", "--registry", &place, "--image", name]);
     command.args(["--trust", "keys/exporter.pub"]).env("TRIVY_FERRY_REPLACE_IMAGE_TAGS", "true");
     kept(forge::run(command), SITES);
     assert_eq!(ledger(&host, &place)["overrides"], serde_json::Value::Null);
-    // The flag replaces it, and that is recorded.
+    // With the flag, the import replaces the tag, and the override is recorded.
     bring(&host, &first, &place, &["--image", name, "--replace-image-tags"])
         .exits(0)
         .prints("replaced image tags because of --replace-image-tags")
@@ -1057,12 +1072,12 @@ fn a_tag_that_somebody_else_set_is_kept_unless_a_flag_replaces_it() {
     let log = std::fs::read_to_string(host.path("state/imports.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!(last["overrides"], serde_json::json!(["--replace-image-tags"]), "{log}");
-    // From now on it is ours: a newer bundle replaces it, and needs no flag.
+    // From then on, trivy-ferry has set the tag: a newer bundle replaces it without a flag.
     let second = with_images(days(-2), "b", &[name]);
     bring(&host, &second, &place, &["--image", name]).good().prints("b:1   pushed");
     assert_eq!(registry.manifest(at), image_of("b"));
     assert_eq!(ledger(&host, &place)["overrides"].as_array().unwrap().len(), 1, "no flag was needed");
-    // Until somebody else replaces it, even by what it was before.
+    // Another client replaces the tag, even if it restores the earlier manifest.
     registry.name(at, image_of("a"));
     let third = with_images(days(-1), "c", &[name]);
     bring(&host, &third, &place, &["--image", name]).exits(5).warns("which trivy-ferry did not set");
@@ -1070,7 +1085,7 @@ fn a_tag_that_somebody_else_set_is_kept_unless_a_flag_replaces_it() {
 }
 
 #[test]
-fn a_tag_that_names_the_image_already_stays_with_whoever_set_it() {
+fn a_foreign_tag_that_already_names_the_image_stays_foreign() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     let other = Host::with_key(&host.key);
     let (name, at) = ("ghcr.example/a/b:1", "p/ghcr.example/a/b:1");
@@ -1078,7 +1093,7 @@ fn a_tag_that_names_the_image_already_stays_with_whoever_set_it() {
     let first = with_images(days(-2), "a", &[name]);
     bring(&other, &first, &place, &["--image", name]).good();
     bring(&host, &first, &place, &["--image", name]).good().prints("b:1   unchanged");
-    // What the registry lost below the tag is sent again.
+    // Blobs of the image that the registry has lost are sent again.
     registry.forget_blobs();
     bring(&host, &first, &place, &["--image", name]).good().prints("b:1   restored");
     let second = with_images(days(-1), "b", &[name]);
@@ -1088,7 +1103,7 @@ fn a_tag_that_names_the_image_already_stays_with_whoever_set_it() {
 }
 
 #[test]
-fn a_tag_that_was_set_before_a_run_was_cut_short_is_known_as_our_own() {
+fn a_tag_that_an_interrupted_run_has_set_is_recognized() {
     let host = Host::new();
     let (name, at) = ("ghcr.example/a/b:1", "/v2/p/ghcr.example/a/b/manifests/1");
     let was_put = Arc::new(Mutex::new(false));
@@ -1099,7 +1114,7 @@ fn a_tag_that_was_set_before_a_run_was_cut_short_is_known_as_our_own() {
             *put = true;
             return None;
         }
-        // What the tag names now cannot be read: for all that the run knows, it may not have been set.
+        // The manifest of the tag cannot be read, so the run cannot verify that the tag was set.
         (seen.path == at && *put).then(|| status(500))
     });
     let place = format!("{}/p", registry.host);
@@ -1110,7 +1125,7 @@ fn a_tag_that_was_set_before_a_run_was_cut_short_is_known_as_our_own() {
         bring(&host, &bundle, &place, &more).exits(7).prints("b:1   failed");
         assert_eq!(registry.manifest("p/ghcr.example/a/b:1"), image_of(generation));
     }
-    // Also if the tag was not reached: then it is what it was before.
+    // The result is the same if the tag was not set, and still names the earlier manifest.
     registry.name("p/ghcr.example/a/b:1", image_of("b"));
     let state = ledger(&host, &place)["images"][format!("{place}/ghcr.example/a/b:1")].clone();
     assert_eq!(state["before"], trivy_ferry::digest::Digest::of(&image_of("b")).to_string(), "{state}");
@@ -1121,7 +1136,7 @@ fn a_tag_that_was_set_before_a_run_was_cut_short_is_known_as_our_own() {
 }
 
 #[test]
-fn a_tag_that_somebody_sets_during_the_upload_is_kept() {
+fn a_tag_that_another_client_sets_during_the_upload_is_kept() {
     let host = Host::new();
     let (name, at) = ("ghcr.example/a/b:1", "p/ghcr.example/a/b:1");
     let own: Arc<Mutex<Option<Arc<Registry>>>> = Arc::default();
@@ -1135,7 +1150,7 @@ fn a_tag_that_somebody_sets_during_the_upload_is_kept() {
     }));
     *own.lock().unwrap() = Some(registry.clone());
     let place = format!("{}/p", registry.host);
-    // Nothing to mount: the image's blobs are sent.
+    // No blob can be mounted, so that the blobs of the image are sent.
     let bundle = with_images(days(-1), "a", &[name]);
     let ran = bring(&host, &bundle, &place, &["--image", name, "--skip", "trivy-checks"]);
     ran.exits(5).prints("b:1   refused").warns("which trivy-ferry did not set");
@@ -1144,7 +1159,7 @@ fn a_tag_that_somebody_sets_during_the_upload_is_kept() {
 }
 
 #[test]
-fn no_image_takes_the_place_of_a_dataset() {
+fn no_image_replaces_a_dataset() {
     let host = Host::new();
     let names = ["x/trivy-db:2", "evil.example/trivy-db:2", "good.example/tools/x:1"];
     let bundle = with_images(days(-1), "a", &names);
@@ -1164,7 +1179,7 @@ fn no_image_takes_the_place_of_a_dataset() {
     );
     let is_kept = || assert_eq!(registry.manifest("p/trivy-db:2"), Part::db(days(-1)).manifest);
     is_kept();
-    // Nor if the operator chooses its place, under any tag.
+    // The image is also rejected if the operator chooses that place, under any tag.
     for tag in ["2", "latest"] {
         let chosen = format!("x/trivy-db:2={place}/trivy-db:{tag}");
         let more = ["--image", &chosen, "--image", "good.example/*", "--replace-image-tags"];
@@ -1176,7 +1191,8 @@ fn no_image_takes_the_place_of_a_dataset() {
         is_kept();
         assert!(!registry.tags().contains(&"p/trivy-db:latest".into()));
     }
-    // Nor the place that a dataset has by another flag, in this run or in an earlier one.
+    // It is also rejected for the place of a dataset that another flag has set, in this run or in
+    // an earlier one.
     let own = format!("{at}/q,trivy-db={at}/q/evil.example/trivy-db");
     bring(&host, &bundle, &own, &["--image", "evil.example/*", "--replace-image-tags"])
         .exits(5)
@@ -1201,12 +1217,12 @@ fn no_image_replaces_data_that_another_importer_put_there() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     let other = Host::with_key(&host.key);
     let mut bundle = with_images(days(-1), "a", &["x/trivy-db:2"]);
-    // An image, and no checks as the images of these tests are otherwise.
+    // This is an image. The other images of these tests have the form of checks.
     bundle.edit(|payload| {
         payload["images"][0]["blobs"][1]["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip".into();
     });
     bring(&other, &bundle, &format!("{}/sec", registry.host), &[]).good();
-    // This importer's state knows nothing of it.
+    // The state of this importer does not contain that repository.
     let chosen = format!("x/trivy-db:2={}/sec/trivy-db:2", registry.host);
     let place = format!("{}/p", registry.host);
     bring(&host, &bundle, &place, &["--image", &chosen]).exits(5).warns("which trivy-ferry did not set");
@@ -1231,7 +1247,7 @@ fn an_image_does_not_inherit_the_tag_of_another_one() {
 }
 
 #[test]
-fn of_two_images_that_would_meet_one_is_pushed() {
+fn only_one_of_two_images_with_the_same_target_is_pushed() {
     let host = Host::new();
     let registry = Registry::new(|_| None);
     let bundle = with_images(days(-1), "a", &["a.example-5000/b:1", "a.example:5000/b:1", "c.example/b:1"]);
@@ -1242,7 +1258,7 @@ fn of_two_images_that_would_meet_one_is_pushed() {
 }
 
 #[test]
-fn a_watch_keeps_a_foreign_tag_and_is_done_with_the_bundle() {
+fn a_watch_keeps_a_foreign_tag_and_the_bundle_is_processed() {
     let host = Host::new();
     let registry = Registry::new(|_| None);
     let (name, at) = ("ghcr.example/a/b:1", "p/ghcr.example/a/b:1");
@@ -1260,10 +1276,10 @@ fn a_watch_keeps_a_foreign_tag_and_is_done_with_the_bundle() {
 }
 
 #[test]
-fn a_manifest_that_names_other_data_than_were_signed_is_rejected() {
+fn a_manifest_that_names_other_data_than_the_signed_data_is_rejected() {
     let host = Host::new();
     let mut part = Part::db(days(-1));
-    // What the payload describes is good, and what a registry would hand out is older.
+    // The data in the payload is good, but the manifest for a registry names older data.
     part.manifest = Part::db(days(-37)).manifest;
     part.dataset.manifest.digest = trivy_ferry::digest::Digest::of(&part.manifest);
     part.dataset.manifest.size = part.manifest.len() as u64;

@@ -1,5 +1,5 @@
-//! Registries, web servers and folders that serve what they should not. Each is refused with a
-//! sentence that names it, and nothing is signed: no bundle, no unfinished file, no state.
+//! Registries, web servers and directories that serve invalid data. Each is rejected with a message
+//! that names it, and nothing is signed: there is no bundle, no incomplete file and no state.
 
 use std::fs;
 use std::path::Path;
@@ -18,13 +18,13 @@ use trivy_ferry::oci;
 
 use crate::forge::{self, Archive, Host, days, metadata_json, sample, zeros};
 
-/// A server that answers by the path alone.
+/// Starts a server whose responses depend only on the path.
 fn by_path(answer: impl Fn(&str) -> Response + Send + Sync + 'static) -> Server {
     Server::new(move |seen| answer(&seen.path))
 }
 
-/// A registry in which every repository and tag is this one artifact. `change` may answer a
-/// path in its own way.
+/// Starts a registry in which every repository and tag is this artifact. `change` may respond to a
+/// path instead.
 fn artifact(
     kind: Kind,
     packed: Vec<u8>,
@@ -47,19 +47,19 @@ fn repository(server: &Server) -> String {
     format!("{}/r:2", server.host)
 }
 
-/// A body in pieces, whose length is not announced.
+/// Returns a body in chunks, without a length.
 fn in_pieces(bytes: &[u8]) -> Response {
     chunked(bytes.chunks(4000))
 }
 
-/// A body that announces all of itself, and breaks off in the middle.
+/// Returns a body with its full length that ends in the middle.
 fn half(bytes: &[u8]) -> Response {
     breaking(&bytes[..bytes.len() / 2], bytes.len())
 }
 
 const PAGE: &str = "<!DOCTYPE html><html><title>Please log in</title></html>";
 
-/// A host that exports: its key, and an empty folder to write to.
+/// Returns a host for exports, with a key and an empty output directory.
 fn exporter() -> Host {
     let host = Host::new();
     host.write_key();
@@ -81,7 +81,7 @@ impl Host {
         self.export_args(&["--only", "trivy-db", "--db-repository", repository])
     }
 
-    /// The one dataset of a kind, from a repository.
+    /// Exports the dataset of a kind from a repository.
     fn export_kind(&self, kind: Kind, repository: &str) -> Run {
         let (name, flag) = match kind {
             Kind::TrivyDb => ("trivy-db", "--db-repository"),
@@ -95,12 +95,12 @@ impl Host {
         self.export_args(&["--only", "vex-hub", "--vex", &format!("default={source}")])
     }
 
-    /// The files in the output folder.
+    /// Returns the names in the output directory.
     fn written(&self) -> Vec<String> {
         names(self.path("out"))
     }
 
-    /// Nothing was signed, and nothing remembered.
+    /// Asserts that nothing was signed, and that there is no state.
     #[track_caller]
     fn nothing_signed(&self) {
         assert_eq!(self.written(), Vec::<String>::new());
@@ -129,7 +129,7 @@ fn a_good_source_is_exported_and_imported() {
     assert_eq!(host.installed("cache", "db"), Some(days(-1).to_string()));
 }
 
-/// What a registry gives for a manifest, by what is wrong with it, and a word of the answer.
+/// Returns bad manifests: a description, the text, and a word of the error.
 fn bad_manifests() -> Vec<(&'static str, String, &'static str)> {
     let media_type = Kind::TrivyDb.layer_media_type().unwrap();
     let good: Value = serde_json::from_slice(&forge::manifest(media_type, &db())).unwrap();
@@ -181,7 +181,7 @@ fn bad_manifests() -> Vec<(&'static str, String, &'static str)> {
 }
 
 #[test]
-fn a_manifest_that_is_none_is_rejected() {
+fn an_invalid_manifest_is_rejected() {
     let host = exporter();
     for (what, body, word) in bad_manifests() {
         println!("{what}");
@@ -194,10 +194,10 @@ fn a_manifest_that_is_none_is_rejected() {
     }
 }
 
-/// What a server makes of the bytes that were asked for.
+/// Returns the response of a server that should send these bytes.
 type Answer = fn(&[u8]) -> Response;
 
-/// Answers to a request for a manifest, by what is wrong with them, and a word of what is said then.
+/// Bad responses to a request for a manifest: a description, the response, and a word of the error.
 const NO_MANIFEST: [(&str, Answer, &str); 13] = [
     (
         "another digest",
@@ -212,9 +212,9 @@ const NO_MANIFEST: [(&str, Answer, &str); 13] = [
     ("500", |_| status(500), "status 500"),
     ("204", |_| status(204), "status 204"),
     ("broken off", half, "broke after"),
-    ("round and round", |_| header(status(307), "location", "/v2/r/manifests/2"), "redirects"),
-    ("to nowhere", |_| header(status(307), "location", "http://127.0.0.1:1/x"), "refused"),
-    ("to a file", |_| header(status(307), "location", "file:///etc/passwd"), "status 307"),
+    ("a redirect loop", |_| header(status(307), "location", "/v2/r/manifests/2"), "redirects"),
+    ("a redirect to a closed port", |_| header(status(307), "location", "http://127.0.0.1:1/x"), "refused"),
+    ("a redirect to a file", |_| header(status(307), "location", "file:///etc/passwd"), "status 307"),
     (
         "words with escapes",
         |_| {
@@ -228,7 +228,7 @@ const NO_MANIFEST: [(&str, Answer, &str); 13] = [
 ];
 
 #[test]
-fn an_answer_that_is_no_manifest_is_rejected() {
+fn a_response_that_is_no_manifest_is_rejected() {
     let host = exporter();
     for (what, answer, word) in NO_MANIFEST {
         println!("{what}");
@@ -242,7 +242,7 @@ fn an_answer_that_is_no_manifest_is_rejected() {
 }
 
 #[test]
-fn a_layer_that_is_not_the_one_asked_for_is_rejected() {
+fn a_layer_other_than_the_requested_one_is_rejected() {
     let host = exporter();
     let answers: Vec<(&str, Answer, &str)> = vec![
         (
@@ -283,7 +283,7 @@ fn a_layer_that_is_not_the_one_asked_for_is_rejected() {
             "status 206",
         ),
     ];
-    // A database goes straight into the bundle, checks are put aside first.
+    // A database is streamed into the bundle, and checks are first written to a temporary file.
     for (kind, packed) in [(Kind::TrivyDb, db()), (Kind::TrivyChecks, checks())] {
         for (what, answer, word) in &answers {
             println!("{kind:?}: {what}");
@@ -296,7 +296,7 @@ fn a_layer_that_is_not_the_one_asked_for_is_rejected() {
             host.nothing_signed();
         }
     }
-    // Redirects as registries use them are followed.
+    // Redirects in the form of registries are followed.
     let server = artifact(Kind::TrivyDb, db(), |path, _| {
         let to = path.strip_prefix("/v2/r/blobs/")?;
         Some(header(status(307), "location", &format!("/storage/blobs/{to}")))
@@ -304,7 +304,7 @@ fn a_layer_that_is_not_the_one_asked_for_is_rejected() {
     host.export_db(&repository(&server)).good();
 }
 
-/// No layer of these is signed; each comes with what is wrong with it, and a word of the answer.
+/// Asserts that none of these layers is signed. Each has a description, and a word of the error.
 fn never_signs(kind: Kind, layers: Vec<(&str, Vec<u8>, &str)>) {
     let host = exporter();
     for (what, layer, word) in layers {
@@ -316,7 +316,7 @@ fn never_signs(kind: Kind, layers: Vec<(&str, Vec<u8>, &str)>) {
     }
 }
 
-/// A database in a file of this name, and what stands beside it.
+/// Returns a database in a file of this name, with its metadata.
 fn database(name: &str, bytes: &[u8], metadata: &[u8]) -> Archive {
     Archive::new().file(name, bytes).file("metadata.json", metadata)
 }
@@ -396,7 +396,7 @@ fn an_archive_that_is_damaged_or_hostile_is_never_signed() {
             ("a plain tar", forge::plain_tar("trivy.db", &bolt), "not a complete gzipped tar"),
             ("cut gzip", db()[..db().len() / 2].to_vec(), "not a complete gzipped tar"),
             ("a gzip without its end", db()[..db().len() - 4].to_vec(), "not a complete gzipped tar"),
-            ("a way out", Archive::new().file("../../etc/cron.d/x", b"x").pack(), "unsafe name"),
+            ("a path outside", Archive::new().file("../../etc/cron.d/x", b"x").pack(), "unsafe name"),
             ("an absolute name", Archive::new().file("/etc/cron.d/x", b"x").pack(), "unsafe name"),
             ("escapes in a name", Archive::new().file("\u{1b}[2Jx", b"x").pack(), "unsafe name"),
             ("a symbolic link", Archive::new().entry(b'2', "trivy.db", 0, b"").pack(), "link"),
@@ -409,7 +409,7 @@ fn an_archive_that_is_damaged_or_hostile_is_never_signed() {
 #[test]
 fn a_java_database_that_trivy_could_not_use_is_never_signed() {
     let (bolt, sqlite) = (forge::bolt(), forge::sqlite());
-    // In the same place and length: wherever the schema names it.
+    // Replaces all occurrences with text of the same length.
     let without = |what: &[u8]| {
         let mut bytes = sqlite.clone();
         for at in 0..bytes.len() - what.len() {
@@ -452,7 +452,7 @@ fn checks_that_trivy_could_not_use_are_never_signed() {
         vec![
             ("no checks", Archive::new().file(library, b"package x").pack(), "no .rego file"),
             ("no libraries", Archive::new().file(rego, b"package x").pack(), "no libraries"),
-            ("a way out", Archive::new().file("policies/../../x.rego", b"x").pack(), "unsafe name"),
+            ("a path outside", Archive::new().file("policies/../../x.rego", b"x").pack(), "unsafe name"),
             ("a link", Archive::new().file(rego, b"").entry(b'2', library, 0, b"").pack(), "link"),
             ("an unknown entry", Archive::new().entry(b'S', rego, 0, b"").pack(), "entry of type"),
             ("an empty archive", Archive::new().pack(), "no .rego file"),
@@ -461,7 +461,7 @@ fn checks_that_trivy_could_not_use_are_never_signed() {
 }
 
 #[test]
-fn bombs_cost_little() {
+fn decompression_bombs_take_little_memory_and_processor_time() {
     let host = exporter();
     const GIB: u64 = 1 << 30;
     let bomb = |start: Vec<u8>, gibibytes: usize| [start, zeros(gibibytes)].concat();
@@ -475,7 +475,7 @@ fn bombs_cost_little() {
         (Kind::TrivyDb, "zeros after the end", bomb(db(), 32), "bytes follow"),
         (
             Kind::TrivyDb,
-            "a folder of zeros",
+            "a directory of zeros",
             bomb(Archive::new().entry(b'5', "x/", 32 * GIB, b"").open_end(), 32),
             "not a file",
         ),
@@ -507,10 +507,10 @@ fn bombs_cost_little() {
         let ran = rejected(kind, what, &layer, word);
         assert!(ran.busy < forge::inflating(8), "{what}: {ran:#?}");
     }
-    // Its size is one that a database may have, so only its content tells.
+    // The size is valid for a database, so only the content is wrong.
     let database = bomb(Archive::new().entry(b'0', "trivy.db", GIB, b"").open_end(), 1);
     rejected(Kind::TrivyDb, "1 GiB of zeros", &database, "does not contain metadata.json");
-    // VEX: what stands beside the repository is not its content, and is bounded all the same.
+    // Files beside the VEX repository are not its content, but are bounded as well.
     let beside = bomb(Archive::new().entry(b'0', "elsewhere/x", 32 * GIB, b"").open_end(), 32);
     host.file("vex/main.tar.gz", beside);
     host.file("vex/vex-repository.json", sample("vex-hub/vex-repository.json"));
@@ -520,7 +520,7 @@ fn bombs_cost_little() {
     host.nothing_signed();
 }
 
-/// A web server with a VEX repository whose manifest names this folder of its archive.
+/// Starts a web server with a VEX repository whose manifest names this directory of the archive.
 fn vex_server(archive: Vec<u8>, subdir: &'static str) -> Server {
     vex_with(move |path, host| match path {
         "/hub/.well-known/vex-repository.json" => {
@@ -532,7 +532,7 @@ fn vex_server(archive: Vec<u8>, subdir: &'static str) -> Server {
 }
 
 fn vex_with(answer: impl Fn(&str, &str) -> Option<Response> + Send + Sync + 'static) -> Server {
-    // The address is known only once it listens.
+    // The address is known only after the server listens.
     let address = Arc::new(std::sync::OnceLock::new());
     let known: Arc<std::sync::OnceLock<String>> = address.clone();
     let server = by_path(move |path| {
@@ -548,7 +548,7 @@ fn vex_json(location: &str) -> String {
 }
 
 #[test]
-fn a_vex_archive_must_hold_its_repository_where_its_manifest_says() {
+fn a_vex_archive_must_have_its_repository_at_the_location_in_the_manifest() {
     let host = exporter();
     let archive = |top: &str| forge::vex_archive(top, days(-1));
     let hub = |server: &Server| format!("http://{}/hub", server.host);
@@ -565,22 +565,22 @@ fn a_vex_archive_must_hold_its_repository_where_its_manifest_says() {
             "but index.json is at vexhub-main/0.1/index.json",
         ),
         ("a pattern for two", two_directories(), "//*", "several in the archive match"),
-        ("two of them, and neither is meant", two_directories(), "//c", "points to c,"),
+        ("two repositories, and the location of neither", two_directories(), "//c", "points to c,"),
         ("no index", Archive::new().file("x/readme", b"x").pack(), "//x", "contains no index.json"),
-        ("an index that is none", index("[]"), "//x", "index.json cannot be read"),
+        ("an index that is an array", index("[]"), "//x", "index.json cannot be read"),
         ("a page for an index", index(PAGE), "//x", "index.json cannot be read"),
         (
-            "documents that are not there",
+            "missing documents",
             index(r#"{"packages":[{"location":"pkg/x.json"}]}"#),
             "//x",
             "none of their documents",
         ),
-        ("a way out", Archive::new().file("x/../../y", b"x").pack(), "//x", "unsafe name"),
+        ("a path outside", Archive::new().file("x/../../y", b"x").pack(), "//x", "unsafe name"),
         ("a link for an index", Archive::new().entry(b'2', "x/index.json", 0, b"").pack(), "//x", "link"),
         ("a page", PAGE.into(), "//x", "not an archive"),
-        ("another form", b"PK\x03\x04zip".to_vec(), "//x", "another kind of archive"),
+        ("another archive format", b"PK\x03\x04zip".to_vec(), "//x", "a different kind of archive"),
         ("nothing", Vec::new(), "//x", "not an archive"),
-        ("a folder out of it", archive("x"), "//../x", "plain relative path"),
+        ("a directory outside the archive", archive("x"), "//../x", "plain relative path"),
         ("cut", archive("x")[..80].to_vec(), "//x", "not a complete gzipped tar"),
     ] {
         println!("{what}");
@@ -590,7 +590,7 @@ fn a_vex_archive_must_hold_its_repository_where_its_manifest_says() {
     }
 }
 
-/// An archive with two repositories.
+/// Returns an archive with two repositories.
 fn two_directories() -> Vec<u8> {
     Archive::new()
         .file("a/index.json", br#"{"packages":[]}"#)
@@ -612,7 +612,7 @@ fn a_location_that_misses_the_only_repository_of_its_archive_is_corrected() {
 }
 
 #[test]
-fn a_vex_repository_that_is_none_is_rejected() {
+fn an_invalid_vex_repository_manifest_is_rejected() {
     let host = exporter();
     let cases: Vec<(&str, String, &str)> = vec![
         ("a page", PAGE.into(), "HTML page"),
@@ -634,7 +634,7 @@ fn a_vex_repository_that_is_none_is_rejected() {
             vex_json("git::https://example.invalid/x.git"),
             "git::https addresses cannot be fetched",
         ),
-        ("nobody there", vex_json("http://127.0.0.1:1/x.tar.gz"), "127.0.0.1:1"),
+        ("a closed port", vex_json("http://127.0.0.1:1/x.tar.gz"), "127.0.0.1:1"),
         ("escapes", vex_json("\u{1b}[2Jx://y"), "cannot be used"),
         ("too long", format!("{{\"x\":\"{}\"}}", "x".repeat(2 << 20)), "larger than"),
     ];
@@ -648,7 +648,7 @@ fn a_vex_repository_that_is_none_is_rejected() {
 }
 
 #[test]
-fn an_answer_that_is_no_vex_repository_is_rejected() {
+fn a_response_that_is_no_vex_repository_is_rejected() {
     let host = exporter();
     type Answer = fn() -> Response;
     let answers: [(Answer, &str); 7] = [
@@ -667,9 +667,10 @@ fn an_answer_that_is_no_vex_repository_is_rejected() {
     }
 }
 
-/// What people paste from a browser: refused before anything is asked, with the right address.
+/// Addresses that users copy from a browser are rejected before any request, with the right
+/// address.
 #[test]
-fn an_address_that_is_no_vex_repository_is_rejected_before_anything_is_asked() {
+fn the_address_of_a_web_page_is_rejected_before_any_request() {
     let host = exporter();
     for (address, word) in [
         (
@@ -704,7 +705,7 @@ fn a_directory_without_a_vex_repository_is_rejected() {
     host.export_vex(&host.at("tmp")).fails_with(3, &["it has no vex-repository.json"]);
 }
 
-/// A server that stands for every host behind a proxy: it answers by host and path.
+/// Starts a proxy for all hosts, whose responses depend on the host and the path.
 fn behind_a_proxy(answer: impl Fn(&str, &str) -> Option<Response> + Send + Sync + 'static) -> Server {
     Server::new(move |seen| {
         let host = seen.host.split(':').next().unwrap_or_default();
@@ -713,7 +714,7 @@ fn behind_a_proxy(answer: impl Fn(&str, &str) -> Option<Response> + Send + Sync 
 }
 
 #[test]
-fn what_is_elsewhere_leads_to_no_address_of_this_host() {
+fn a_remote_source_cannot_redirect_to_an_address_of_this_host() {
     let host = exporter();
     let own_asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let count = own_asked.clone();
@@ -767,10 +768,10 @@ fn what_is_elsewhere_leads_to_no_address_of_this_host() {
     assert_eq!(own_asked.load(std::sync::atomic::Ordering::Relaxed), 0);
 }
 
-/// What must appear nowhere.
+/// The secret, which must not be shown or recorded.
 const SECRET: &str = "SeSaMe73";
 
-/// Nothing that a run printed or left behind holds the secret.
+/// Asserts that neither the output nor any file of a run contains the secret.
 #[track_caller]
 fn keeps_the_secret(host: &Host, ran: &Run) {
     assert!(!ran.out.contains(SECRET) && !ran.err.contains(SECRET), "{ran:#?}");
@@ -784,8 +785,8 @@ fn keeps_the_secret(host: &Host, ran: &Run) {
     }
 }
 
-/// A web server with a VEX repository that is shown only with the secret in the query. `answer` may answer
-/// in its place.
+/// Starts a web server with a VEX repository that requires the secret in the query. `answer` may
+/// respond instead.
 fn vex_with_token(answer: fn(&str) -> Option<Response>, location: &'static str) -> Server {
     Server::new(move |seen| {
         let path = seen.path.as_str();
@@ -812,7 +813,8 @@ fn the_token_of_a_vex_url_is_used_and_never_shown_or_recorded() {
         (3, |path| path.ends_with(".tar.gz").then(|| ok("x"))),
     ];
     for (code, answer) in answers {
-        // What upstream publishes is carried as it is, so that only what fails may hold the secret.
+        // An exported manifest is published unchanged, so only manifests of failing exports may
+        // contain the secret.
         let secret = "http://HOST/main.tar.gz//x?token=SeSaMe73";
         let server = vex_with_token(answer, if code == 0 { "http://HOST/main.tar.gz//x" } else { secret });
         for format in ["text", "json"] {
@@ -883,7 +885,7 @@ fn a_login_in_an_address_is_never_shown() {
             let ran = host.run(&args);
             assert_ne!(ran.code, 0, "{ran:#?}");
             keeps_the_secret(&host, &ran);
-            // Nor where the address comes from the environment.
+            // The login is also not shown if the address is in the environment.
             let mut command = host.command();
             command.env(format!("TRIVY_FERRY_{}", flag[2..].to_uppercase().replace('-', "_")), &value);
             command.args([command_name, "--help"]);
@@ -893,7 +895,7 @@ fn a_login_in_an_address_is_never_shown() {
 }
 
 #[test]
-fn an_address_that_is_wrong_is_a_wrong_command_line() {
+fn an_invalid_address_is_a_usage_error() {
     let host = exporter();
     for (address, word) in [
         ("https://ghcr.io/aquasecurity/trivy-db", "no scheme"),
@@ -904,7 +906,7 @@ fn an_address_that_is_wrong_is_a_wrong_command_line() {
         host.export_db(address).harmless().fails_with(2, &[word]);
     }
     host.export_db("oci-layout:nowhere:2").fails_with(3, &["nowhere"]);
-    // Nobody listens there.
+    // No server listens on this port.
     host.export_db("127.0.0.1:1/x/trivy-db:2").fails_with(3, &["127.0.0.1:1", "connection was refused"]);
     host.file("page.pem", PAGE);
     let ca = host.at("page.pem");
@@ -914,7 +916,7 @@ fn an_address_that_is_wrong_is_a_wrong_command_line() {
 }
 
 #[test]
-fn the_next_source_is_asked_where_one_fails_and_that_is_noted() {
+fn the_next_source_is_tried_if_one_fails_and_the_output_says_so() {
     let host = exporter();
     let good = artifact(Kind::TrivyChecks, checks(), |_, _| None);
     let bad_content = artifact(Kind::TrivyChecks, Archive::new().pack(), |_, _| None);
@@ -928,16 +930,17 @@ fn the_next_source_is_asked_where_one_fails_and_that_is_noted() {
         let host_name = first.split('/').next().unwrap();
         let noted = ran.err.lines().any(|line| line.contains(host_name) && line.contains("skipped"));
         assert!(noted, "{ran:#?}");
-        assert!(ran.out.contains(&good.host), "which one it came from: {ran:#?}");
+        assert!(ran.out.contains(&good.host), "the output does not name the source: {ran:#?}");
     }
-    // Where all fail, the last one's answer stands at the end, and the first one's above it.
+    // If all sources fail, the output ends with the error of the last one, and has the error of the
+    // first one before it.
     let before = host.written().len();
     let both = format!("{},{}", repository(&page), repository(&limited));
     let ran = host.export_args(&["--only", "trivy-checks", "--checks-bundle-repository", &both]);
     ran.fails_with(3, &[&limited.host, "status 429"]);
     assert!(ran.err.contains(&page.host), "{ran:#?}");
     assert_eq!(host.written().len(), before);
-    // For a database too, as far as its manifest goes.
+    // For a database, the next source is tried if the manifest fails.
     let database = artifact(Kind::TrivyDb, db(), |_, _| None);
     let ran = host.export_db(&format!("{none},{}", repository(&database)));
     ran.good();
@@ -956,23 +959,23 @@ fn nothing_older_than_the_last_export_is_signed() {
     ran.fails_with(5, &[&older.host, "trivy-db", "this stream has carried", "--skip trivy-db"]);
     assert_eq!(host.written().len(), 1, "{:?}", host.written());
     assert_eq!(fs::read(host.path("state/export-default.json")).unwrap(), state);
-    // Another stream has another memory, the same data may be signed again, and newer data too.
+    // Another stream has its own state. The same or newer data may be signed again.
     host.export_args(&["--only", "trivy-db", "--db-repository", &repository(&older), "--stream", "lab"])
         .good();
     host.export_db(&repository(&newer)).good();
     host.export_db(&repository(&serve(forge::db_layer(days(-1))))).good();
-    // VEX has a date as well.
+    // VEX repositories have dates as well.
     let vex = |date| vex_server(forge::vex_archive("x", date), "//x");
     let (new, old) = (vex(days(-1)), vex(days(-3)));
     host.export_vex(&format!("http://{}/hub", new.host)).good();
     host.export_vex(&format!("http://{}/hub", old.host)).fails_with(5, &["vex-hub", &old.host]);
-    // Damaged memory is no fresh start either.
+    // A damaged state is not treated as a missing one.
     fs::write(host.path("state/export-default.json"), &state[..state.len() / 2]).unwrap();
     host.export_db(&repository(&older)).fails_with(2, &["export-default.json", "cannot be read"]);
 }
 
 #[test]
-fn nothing_is_overwritten_and_directories_are_not_made_up() {
+fn no_file_is_overwritten_and_no_directory_is_created() {
     let host = exporter();
     let server = artifact(Kind::TrivyDb, db(), |_, _| None);
     let export = |output: &str| {
@@ -991,10 +994,10 @@ fn nothing_is_overwritten_and_directories_are_not_made_up() {
     }
     export("/dev/full").fails_with(2, &["/dev/full"]);
     assert_eq!(host.written().len(), 2, "{:?}", host.written());
-    // A name of its own, and none of the stream's rules for it.
+    // A bundle can have any name, and then the rules for names of the stream do not apply.
     export(&host.at("out/new.tar")).good();
     assert_eq!(host.written().len(), 3);
-    // What a killed export left is cleared away, what is somebody else's is not.
+    // Leftover files of a killed export are removed, but files of others are not.
     host.file("out/default-20260101t000000z.tar.partial", "left");
     host.file("out/other-20260101t000000z.tar.partial", "another stream's");
     export(&host.at("out")).good();
@@ -1008,7 +1011,7 @@ fn exports_of_one_second_do_not_collide() {
     let host = exporter();
     let server = artifact(Kind::TrivyDb, db(), |_, _| None);
     let repository = repository(&server);
-    // One after the other, and at once: the state gives each a moment and a number of its own.
+    // Runs in sequence and in parallel get different times and numbers from the state.
     let all: Vec<Run> = std::thread::scope(|scope| {
         let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| host.export_db(&repository))).collect();
         runs.into_iter().map(|run| run.join().unwrap()).collect()
@@ -1026,8 +1029,8 @@ fn exports_of_one_second_do_not_collide() {
     distinct.sort_unstable();
     distinct.dedup();
     assert_eq!(distinct.len(), 4, "{numbers:?}");
-    // Two hosts that share a folder and no state: one may have to give way, and says so; what is
-    // there is whole.
+    // Three hosts share a directory and no state. Some exports may fail with an error. All bundles
+    // in the directory are complete.
     let other = exporter();
     let out = other.at("out");
     let states = ["a", "b", "c"].map(|name| other.at(name));
@@ -1059,10 +1062,10 @@ fn exports_of_one_second_do_not_collide() {
 }
 
 #[test]
-fn a_key_that_cannot_be_used_stops_everything_before_anything_is_fetched() {
+fn an_unusable_key_is_an_error_before_any_download() {
     let host = exporter();
-    // Nobody may be asked for data that cannot be signed.
-    let server = by_path(|path| panic!("asked for {path}"));
+    // trivy-ferry sends no request for data that it cannot sign.
+    let server = by_path(|path| panic!("unexpected request for {path}"));
     let export = |key: &str, more: &[&str]| {
         let key = host.at(key);
         host.export_args(
@@ -1092,11 +1095,12 @@ fn a_key_that_cannot_be_used_stops_everything_before_anything_is_fetched() {
     let (right, wrong, blank) = (host.at("right.txt"), host.at("wrong.txt"), host.at("blank.txt"));
     host.run(&["keygen", "--name", &host.at("secret"), "--passphrase-file", &right]).good();
     export("secret.key", &["--passphrase-file", &wrong])
-        .fails_with(2, &["secret.key", "passphrase does not open it", "--passphrase-file"]);
+        .fails_with(2, &["secret.key", "passphrase does not decrypt it", "--passphrase-file"]);
     export("secret.key", &["--passphrase-file", &blank]).fails_with(2, &["blank.txt"]);
     export("secret.key", &["--passphrase-file", &host.at("none.txt")]).fails_with(2, &["none.txt"]);
     host.nothing_signed();
-    // Without a terminal there is nobody to ask. Whoever runs the tests may have one.
+    // Without a terminal, there is no prompt for the passphrase. The user who runs the tests may
+    // have a terminal.
     if let Some(setsid) = ["/usr/bin/setsid", "/bin/setsid"].into_iter().find(|path| Path::new(path).exists())
     {
         let plain = host.command();
@@ -1109,7 +1113,7 @@ fn a_key_that_cannot_be_used_stops_everything_before_anything_is_fetched() {
         forge::run(command).fails_with(2, &["secret.key", "no passphrase was given", "--passphrase-file"]);
     }
     host.nothing_signed();
-    // The right one opens it.
+    // The right passphrase decrypts the key.
     let server = artifact(Kind::TrivyDb, db(), |_, _| None);
     let key = host.at("secret.key");
     let only = ["--only", "trivy-db", "--db-repository", &repository(&server), "--key", &key];
@@ -1128,17 +1132,17 @@ fn a_dry_run_writes_nothing_anywhere() {
     assert!(!host.path("state").exists() && !host.path("xdg-state").exists());
 }
 
-/// A file system of its own that is too small. Needs root and `unshare`.
+/// Uses a separate small file system, which needs root and `unshare`.
 #[test]
 #[ignore = "tools"]
-fn a_medium_without_room_is_told_before_and_while_writing() {
+fn a_medium_without_free_space_is_reported_before_and_during_writing() {
     let host = exporter();
-    // Hardly packs: the room is gone long before the end.
+    // The data hardly compresses, so the medium is full long before the end.
     let noise: Vec<u8> =
         (0u64..14_000).flat_map(|n| Digest::of(&n.to_le_bytes()).hex().into_bytes()).collect();
     let library = Archive::new().file("policies/docker/lib/x.rego", b"package x");
     let layer = library.file("policies/docker/policies/x.rego", &noise).pack();
-    // Small enough to be held in memory: what is short of room is the medium alone.
+    // The layer fits into memory, so only the medium has too little space.
     assert!((600 << 10..1 << 20).contains(&layer.len()), "{}", layer.len());
     let server = artifact(Kind::TrivyChecks, layer, |_, _| None);
     let program = host.command().get_program().to_str().unwrap().to_owned();
@@ -1152,9 +1156,9 @@ fn a_medium_without_room_is_told_before_and_while_writing() {
         command.args(["--checks-bundle-repository", &repository(&server)]);
         forge::run(command)
     };
-    export("256k", "").fails_with(7, &["out: needs", "has 256.0 KiB", "--skip"]);
+    export("256k", "").fails_with(7, &["out: the bundle needs", "only 256.0 KiB are free", "--skip"]);
     export("64m,nr_inodes=1", "").fails_with(7, &["out/default-", "Free space"]);
-    // A file that grows no further although there is room, as on FAT32.
+    // The file cannot grow although there is free space, as on FAT32.
     export("64m", "trap '' XFSZ; ulimit -f 512;").fails_with(7, &["out/default-", "FAT32"]);
     host.nothing_signed();
     export("64m", "").good();

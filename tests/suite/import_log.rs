@@ -1,4 +1,4 @@
-//! The auditor asks what crossed, when, who signed it, and which rule was overridden.
+//! The log for auditors: the bundles, the times of their imports, their signers, and the overrides.
 
 use std::fs;
 
@@ -16,13 +16,13 @@ impl Host {
         self.log_text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
-    /// The line that an import of these bytes adds.
+    /// Returns the line that an import of these bytes adds to the log.
     fn logged(&self, bytes: impl AsRef<[u8]>, more: &[&str]) -> Value {
         let path = self.file("inbox/b.tar", bytes);
         let before = if self.path("state/imports.jsonl").exists() { self.log_text() } else { String::new() };
         self.import(&path, more);
         let after = self.log_text();
-        assert!(after.starts_with(&before), "what was written stays");
+        assert!(after.starts_with(&before), "earlier lines do not change");
         let mut added: Vec<Value> =
             after[before.len()..].lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(added.len(), 1, "{added:?}");
@@ -31,7 +31,7 @@ impl Host {
 }
 
 #[test]
-fn every_import_leaves_a_line() {
+fn every_import_adds_a_line() {
     let host = Host::new();
     let first = Bundle::of(hours(-5), &Part::all(days(-2))).with("sequence", 1);
     let line = host.logged(first.signed(&host.key), &[]);
@@ -45,16 +45,16 @@ fn every_import_leaves_a_line() {
     let datasets = line["datasets"].as_array().unwrap();
     assert!(datasets.iter().any(|row| row["name"] == "trivy-db-2" && row["status"] == "installed"));
     assert!(line.get("overrides").is_none());
-    // What was refused is named by its identity and its signer, and why.
+    // The line of a rejected bundle has its identity, its signer and the reason.
     let older = Bundle::of(hours(-9), &Part::all(days(-3)));
     let line = host.logged(older.signed(&host.key), &[]);
     assert_eq!((&line["event"], &line["identity"]), (&"refused".into(), &older.identity().into()));
     assert_eq!(line["signers"][0]["name"], "exporter.pub");
     assert!(line["why"].as_str().unwrap().contains("before the last one accepted"), "{line}");
-    // What was overridden.
+    // The line has the override.
     let line = host.logged(older.signed(&host.key), &["--allow-rollback"]);
     assert_eq!((&line["event"], &line["overrides"]), (&"accepted".into(), &vec!["--allow-rollback"].into()));
-    // A forged one, and a damaged one, of which nobody knows what they are.
+    // A forged and a damaged bundle, whose identities are unknown.
     let forger = SigningKey::generate().unwrap();
     let line = host.logged(first.signed(&forger), &[]);
     assert_eq!((&line["event"], line.get("identity")), (&"refused".into(), None));
@@ -69,7 +69,7 @@ fn every_import_leaves_a_line() {
 }
 
 #[test]
-fn what_lies_beside_a_good_bundle_is_written_down_too() {
+fn files_beside_a_good_bundle_are_logged_too() {
     let host = Host::new();
     let good = Bundle::of(hours(-5), &Part::all(days(-2)));
     host.file("inbox/good.tar", good.signed(&host.key));
@@ -83,7 +83,7 @@ fn what_lies_beside_a_good_bundle_is_written_down_too() {
         "{:?}",
         host.log()
     );
-    // A restore is no bundle's, and is remembered.
+    // A restore has no bundle, and is logged as well.
     host.file("inbox/good.tar", Bundle::of(hours(-4), &Part::all(days(-1))).signed(&host.key));
     host.import(&host.path("inbox"), &[]).good();
     let restore =
@@ -95,7 +95,7 @@ fn what_lies_beside_a_good_bundle_is_written_down_too() {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_is_said_and_spoils_nothing() {
+fn a_log_that_cannot_be_written_is_reported_and_does_not_stop_the_import() {
     let host = Host::new();
     let bundle = host.file("b.tar", Bundle::of(hours(-5), &Part::all(days(-2))).signed(&host.key));
     fs::create_dir_all(host.path("state/imports.jsonl")).unwrap();

@@ -1,5 +1,5 @@
-//! The contract of `--format json`: every field that a command prints stands in `docs/json.md`, and
-//! those of a payload in `bundle-format.md`.
+//! The contract of `--format json`: `docs/json.md` documents every field that a command prints, and
+//! `bundle-format.md` documents the fields of a payload.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,8 @@ use test_kit::process::Run;
 
 use crate::stories::bare;
 
-/// Adds the paths of all fields below a value. The keys of maps, such as the names of datasets, are no fields.
+/// Adds the paths of all fields below a value. The keys of maps, such as the names of datasets, are
+/// not fields.
 fn fields(value: &Value, path: &[String], found: &mut BTreeSet<Vec<String>>) {
     match value {
         Value::Object(object) => {
@@ -60,7 +61,7 @@ fn every_field_is_documented() {
         fields(&run.json(), &[(*command).to_owned()], &mut found);
         assert!(!found.is_empty(), "{run}");
         unknown.extend(found.into_iter().filter(|path| {
-            // A payload is printed as it stands in the bundle.
+            // A payload is printed unchanged from the bundle.
             let of_payload = path.iter().any(|step| step == "payload") && path.last().unwrap() != "payload";
             let documented = if of_payload { &format } else { &contract };
             !documented.contains(path.last().unwrap().as_str())
@@ -69,12 +70,12 @@ fn every_field_is_documented() {
     assert!(unknown.is_empty(), "the documentation lacks {unknown:#?}");
 }
 
-/// A page of the documentation.
+/// Returns a page of the documentation.
 fn page(name: &str) -> String {
     fs::read_to_string(format!("{}/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-/// The words of all code on a page.
+/// Returns the words of all code on a page.
 fn words(page: &str) -> BTreeSet<&str> {
     let code = page.split('`').skip(1).step_by(2);
     code.flat_map(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')).collect()

@@ -1,8 +1,8 @@
-//! File systems whose locks are not those of a local disk. NFSv4 gives an exclusive lock only on a file that is open
-//! for writing (flock(2); pull request 18068 of astral-sh/uv found it on a real mount), and some servers have no
-//! locks at all.
+//! File systems whose locks differ from those of a local disk. NFSv4 grants an exclusive lock only
+//! on a file that is open for writing (flock(2); pull request 18068 of astral-sh/uv found it on a
+//! real mount), and some servers have no locks at all.
 //!
-//! No such file system is mounted here: strace lets the kernel's answers be those of one.
+//! No such file system is mounted here: strace injects the errors of such a file system.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use test_kit::tools;
 
 use crate::stories::bare;
 
-/// A host with a bundle, a directory for a cache and one for a web server.
+/// Returns a host with a bundle, a directory for a cache and one for a web server.
 fn importer() -> (Host, String) {
     let _ = tools();
     let host = bare();
@@ -23,12 +23,12 @@ fn importer() -> (Host, String) {
     (host, bundle)
 }
 
-/// The lock files of both directories.
+/// Returns the lock files of both directories.
 fn locks(host: &Host) -> [String; 3] {
     ["cache/.trivy-ferry/lock", "cache/.trivy-ferry.lock", "www/.trivy-ferry.lock"].map(|name| host.at(name))
 }
 
-/// An import under strace, with more of its arguments.
+/// Runs an import under strace, with further arguments for strace.
 fn import(host: &Host, bundle: &str, strace: &str) -> test_kit::process::Run {
     let program = env!("CARGO_BIN_EXE_trivy-ferry");
     let targets = "--cache-dir cache --web-root www --web-url http://localhost/";
@@ -37,12 +37,12 @@ fn import(host: &Host, bundle: &str, strace: &str) -> test_kit::process::Run {
 
 #[test]
 #[ignore = "tools"]
-fn without_locks_an_import_says_so_and_goes_on() {
+fn an_import_reports_a_file_system_without_locks_and_continues() {
     for error in ["EBADF", "ENOLCK", "EOPNOTSUPP", "ENOSYS"] {
         let (host, bundle) = importer();
         let paths = locks(&host).map(|path| format!("-P {path}")).join(" ");
         let run = import(&host, &bundle, &format!("{paths} -e trace=flock -e inject=flock:error={error}"));
-        run.exits(0).warns("This file system does not support locks");
+        run.exits(0).warns("does not support locks");
         let trace = fs::read_to_string(host.at("trace")).unwrap();
         assert!(trace.matches("(INJECTED)").count() >= 3, "{error}: {trace}");
     }
@@ -50,9 +50,9 @@ fn without_locks_an_import_says_so_and_goes_on() {
 
 #[test]
 #[ignore = "tools"]
-fn what_is_locked_is_open_for_writing() {
+fn lock_files_are_opened_for_writing() {
     let (host, bundle) = importer();
-    // The second time the files are there, and nothing is switched.
+    // In the second run, the files exist, and no data is switched.
     for at_least in [3, 2] {
         import(&host, &bundle, "-e trace=openat2").exits(0);
         let trace = fs::read_to_string(host.at("trace")).unwrap();

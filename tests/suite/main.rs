@@ -1,11 +1,11 @@
 //! The integration tests: one program, so that the library is linked once.
 //!
-//! - [`stories`]: what users do, from end to end.
-//! - [`forge`]: makes hosts and bundles for the tests of bad input.
+//! - [`stories`]: the steps of users, from end to end.
+//! - [`forge`]: creates hosts and bundles for the tests of bad input.
 //! - All others: one module for each property that users rely on.
 //!
-//! Tests marked `#[ignore = "tools"]` need tools of the system, the real Trivy and registries, or root.
-//! `tests/run` brings the tools and runs these tests too.
+//! Tests marked `#[ignore = "tools"]` need tools of the system, the real Trivy and registries, or
+//! root. `tests/run` downloads and builds the tools, and runs these tests too.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
 mod acceptance;

@@ -1,13 +1,14 @@
-//! The peak of the program's memory under hostile input, command by command: 64 MiB, whatever is offered.
+//! The peak memory of each command under hostile input: at most 64 MiB.
 //!
-//! The kernel's own accounting decides (`ru_maxrss`, as `wait4` reports it for an ended process), so no peak
-//! is missed between two looks. Rust's standard library does not offer it and the crate has no `unsafe`, so
-//! the tests run each command under GNU `time` (Debian's package `time`), which tests/run installs. GNU
-//! `time` is small, and a process starts with the peak of the one that started it: a measurement taken in
-//! the test process itself would include the test's own memory.
+//! The values come from the kernel's own accounting (`ru_maxrss`, as `wait4` reports it for an
+//! ended process), so no peak is missed between two measurements. Rust's standard library does not
+//! offer it and the crate has no `unsafe`, so the tests run each command under GNU `time` (Debian's
+//! package `time`), which tests/run installs. GNU `time` is small, and a process starts with the
+//! peak of its parent process: a measurement in the test process itself would include the test's
+//! own memory.
 //!
-//! Add a case: make hostile input (write it file by file, so that the machine has room for it), then
-//! `host.bounded(&["verify", "inbox", …])`. For a server, which is still running, ask `peak::high_water`.
+//! To add a case, create hostile input (write it file by file, to save memory), and then call
+//! `host.bounded(&["verify", "inbox", …])`. For a running server, use `peak::high_water`.
 
 use std::fs;
 
@@ -33,7 +34,7 @@ fn a_good_bundle_is_far_below_the_limit() {
 /// The largest manifest that is read, in bytes.
 const MANIFEST_SIZE: usize = 1 << 20;
 
-/// The beginning of a bundle as anybody can make it, with a manifest as large as is allowed.
+/// Returns the beginning of an unsigned bundle with a manifest of the maximum size.
 fn head(envelope: &str) -> Vec<u8> {
     let mut file = header(MANIFEST, MANIFEST_SIZE as u64, b'0').to_vec();
     file.extend_from_slice(envelope.as_bytes());
@@ -48,7 +49,8 @@ fn envelope(payload: &str, signatures: &Value) -> String {
     json!({ "payloadType": PAYLOAD_TYPE.as_str(), "payload": payload, "signatures": signatures }).to_string()
 }
 
-/// What nobody who is trusted signed, each in a way of its own that costs memory or fills a terminal.
+/// Returns manifests without a trusted signature. Each costs memory or fills a terminal in a
+/// different way.
 fn junk() -> Vec<Vec<u8>> {
     let signature = json!([{ "keyid": "0".repeat(64), "sig": STANDARD.encode([1; 64]) }]);
     let long = "\u{1b}\u{202e}x".repeat(70_000);
@@ -84,14 +86,14 @@ fn junk() -> Vec<Vec<u8>> {
     .collect()
 }
 
-/// A host with a good bundle among 101 files of 1 MiB that no trusted key signed.
+/// Returns a host with a good bundle among 101 files of 1 MiB that no trusted key signed.
 fn host_with_junk() -> Host {
     let host = Host::new();
     let good = Bundle::of(hours(-1), &Part::all(days(-1)));
     host.file("inbox/default-20261121t091500z.tar", good.signed(&host.key));
     let kinds = junk();
     for number in 0..101 {
-        // Half of them are named as an export names its bundles.
+        // Half of the files have names in the form of exported bundles.
         let name = match number % 2 {
             0 => format!("inbox/default-202611{:02}t{:06}z.tar", 1 + number % 28, number),
             _ => format!("inbox/x{number}.tar"),
@@ -101,7 +103,7 @@ fn host_with_junk() -> Host {
     host
 }
 
-/// So much is said at the most, in bytes: what is wrong with junk is not worth more.
+/// The maximum output in bytes. Errors of junk files must not fill a terminal or a log.
 const MAX_SAID: usize = 256 << 10;
 
 #[track_caller]
@@ -116,7 +118,7 @@ const INTO: &[&str] =
     &["--trust", "keys/exporter.pub", "--cache-dir", "cache", "--state-dir", "state", "--data-home", "home"];
 
 #[test]
-fn unsigned_files_cost_an_import_nothing() {
+fn unsigned_files_do_not_raise_the_memory_of_an_import() {
     let host = host_with_junk();
     for format in ["text", "json"] {
         let measured = host.bounded(&[&["import", "inbox", "--format", format], INTO].concat());
@@ -129,13 +131,13 @@ fn unsigned_files_cost_an_import_nothing() {
 }
 
 #[test]
-fn unsigned_files_cost_those_who_look_at_them_little() {
+fn unsigned_files_cost_verify_and_inspect_little_memory() {
     let host = host_with_junk();
     let trust = &["--trust", "keys/exporter.pub"][..];
     for command in ["verify", "inspect"] {
         for format in ["text", "json"] {
             let measured = host.bounded(&[&[command, "inbox", "--format", format], trust].concat());
-            // What an unsigned manifest says is shown, up to a limit.
+            // The text of an unsigned manifest is shown, up to a limit.
             assert!(measured.out.len() + measured.err.len() < 4 << 20);
             if command == "verify" {
                 says_little(&measured);
@@ -143,7 +145,7 @@ fn unsigned_files_cost_those_who_look_at_them_little() {
             }
         }
     }
-    // One of them alone, as the user names it.
+    // The user names one of these files alone.
     for (number, bytes) in junk().iter().enumerate() {
         let name = format!("alone/{number}.tar");
         host.file(&name, bytes);
@@ -153,13 +155,13 @@ fn unsigned_files_cost_those_who_look_at_them_little() {
 }
 
 #[test]
-fn unsigned_files_cost_a_watch_little() {
+fn unsigned_files_cost_a_watch_little_memory() {
     let host = host_with_junk();
     let once = &["watch", "inbox", "--once", "--settle", "1ms", "--format", "json"];
     let measured = host.bounded(&[&once[..], INTO].concat());
     says_little(&measured);
     assert!(host.installed("cache", "db").is_some());
-    assert!(!host.path("inbox/x1.tar").exists(), "they were put away");
+    assert!(!host.path("inbox/x1.tar").exists(), "they were quarantined");
 }
 
 #[test]
@@ -184,7 +186,7 @@ fn large_manifests_under_a_trusted_key_are_not_all_kept() {
 }
 
 #[test]
-fn names_in_a_directory_cost_little() {
+fn names_in_a_directory_cost_little_memory() {
     let host = Host::new();
     let forger = SigningKey::generate().unwrap();
     let good = Bundle::of(hours(-1), &Part::all(days(-1)));
@@ -201,7 +203,7 @@ fn names_in_a_directory_cost_little() {
 }
 
 #[test]
-fn parts_of_bundles_that_nobody_has_cost_a_watch_little_however_many_there_are() {
+fn many_stray_volumes_cost_a_watch_little_memory() {
     let host = Host::new();
     let good = Bundle::of(hours(-1), &Part::all(days(-1)));
     host.file("inbox/good.tar", good.signed(&host.key));

@@ -26,12 +26,13 @@ use trivy_ferry::digest::Digest;
 
 use crate::forge::{self, Archive, Bundle, Host, Part, days, image_layout, metadata_json};
 
-/// Longer than all that the program waits for.
+/// A time limit that is longer than all time limits of the program.
 const TIME_LIMIT: Duration = Duration::from_secs(150);
 const TRUST: [&str; 2] = ["--trust", "keys/exporter.pub"];
 const INDEX: &str = r#"{"updated_at":"2026-01-15T06:00:00Z","packages":[]}"#;
 
-/// A database of 219 MiB that packs to a quarter: memory that grows with the data shows.
+/// A database of 219 MiB that compresses to a quarter, so that memory that grows with the data
+/// exceeds the limit.
 static DB: LazyLock<Part> = LazyLock::new(|| {
     let mut dice = Noise::new(1);
     let mut bytes = forge::bolt();
@@ -47,10 +48,10 @@ static DB: LazyLock<Part> = LazyLock::new(|| {
 #[derive(Clone, Copy)]
 struct Zip {
     directories: usize,
-    /// Bytes of extra fields and of a comment that each of them has.
+    /// The length of the extra fields of each directory, in bytes.
     extra: usize,
     comment: usize,
-    /// The number of entries that the plain end record says; otherwise the true one, where it fits.
+    /// The number of entries in the plain end record. `None` for the true number, if it fits.
     plain: Option<u16>,
 }
 
@@ -77,10 +78,10 @@ impl Zip {
             fixed(&mut zip);
             let lengths = [name.len(), extra, comment].map(|length| length as u16);
             lengths.iter().for_each(|value| zip.extend(value.to_le_bytes()));
-            // Disk, attributes, and where its own header is.
+            // Disk, attributes, and the offset of its own header.
             zip.extend([0; 12]);
             zip.extend(name);
-            // One extra field of a kind that nobody knows.
+            // One extra field of an unknown type.
             let mut extra_field = vec![0; extra];
             if extra >= 4 {
                 extra_field[..2].copy_from_slice(&0x7777u16.to_le_bytes());
@@ -113,21 +114,21 @@ impl Zip {
         }
         zip.extend(b"PK\x05\x06\0\0\0\0");
         [plain, plain].iter().for_each(|value| zip.extend(value.to_le_bytes()));
-        // A value that does not fit sends readers to the other record.
+        // A value that does not fit makes readers use the other record.
         let start = if self.plain.is_some() { u32::MAX } else { start_of_directory as u32 };
         [(end - start_of_directory) as u32, start].iter().for_each(|value| zip.extend(value.to_le_bytes()));
         zip.extend([0, 0]);
     }
 }
 
-/// Almost as many entries as are allowed.
+/// Slightly fewer entries than the limit.
 const MANY: Zip = Zip { directories: 390_000, extra: 0, comment: 0, plain: None };
 
 fn vex_json(location: &str) -> String {
     json!({"name": "VEX", "versions": [{"spec_version": "0.1", "locations": [{"url": location}], "update_interval": "24h"}]}).to_string()
 }
 
-/// What a VEX archive holds, which the exporter would find as well.
+/// Returns the dataset of a VEX archive, with the contents that the exporter would find.
 fn vex_part(archive: Vec<u8>) -> Part {
     let format = ArchiveFormat::of(&archive).unwrap();
     let limits = UnpackLimits::of(Kind::Vex);
@@ -135,14 +136,14 @@ fn vex_part(archive: Vec<u8>) -> Part {
     Part::vex_saying(archive, "x", contents)
 }
 
-/// Contents of a tree of which nothing is true but the number of files.
+/// Returns contents with this number of files. Their other values are wrong.
 fn claimed(files: u64) -> Contents {
     let one = vex_part(Zip { directories: 0, ..MANY }.pack()).dataset.contents;
     let tree = one.tree.clone().unwrap();
     Contents { tree: Some(Tree { files, folders: 10, size: 32 << 20, ..tree }), ..one }
 }
 
-/// A gzipped tar archive with an index and empty files below a directory whose name is long.
+/// Returns a gzipped tar archive with an index and empty files below a directory with a long name.
 fn long_names(files: usize, below: &str, index: &str) -> Vec<u8> {
     let mut archive = Archive::new().file("x/index.json", index.as_bytes());
     for number in 0..files {
@@ -154,17 +155,17 @@ fn long_names(files: usize, below: &str, index: &str) -> Vec<u8> {
 }
 
 impl Host {
-    /// A bundle of these datasets in the inbox, named after what it is about.
+    /// Writes a bundle of these datasets to the inbox, with a name for the case.
     fn bundle_of(&self, name: &str, parts: &[Part]) -> String {
         let name = format!("inbox/{name}.tar");
         self.file(&name, Bundle::of(days(0), parts).signed(&self.key));
         name
     }
 
-    /// `verify`, `import` into a cache and `import` into a registry.
+    /// Runs `verify`, `import` into a cache and `import` into a registry.
     fn receives(&self, bundle: &str) -> [Measured; 3] {
         let registry = Registry::new(|_| None);
-        // What one bundle brought says nothing of the next.
+        // Earlier bundles must not affect the result, so each run gets its own directories.
         let fresh = tempfile::tempdir_in(self.path("tmp")).unwrap();
         let [cache, state, other] = ["cache", "state", "other"].map(|name| fresh.path().join(name));
         let [cache, state, other] = [&cache, &state, &other].map(|path| path.to_str().unwrap());
@@ -173,7 +174,7 @@ impl Host {
         [&["verify", bundle][..], &cache[..], &places[..]].map(|args| self.bounded(&[args, &TRUST].concat()))
     }
 
-    /// `export` of a VEX repository whose archive lies beside its manifest.
+    /// Runs `export` with a VEX repository whose archive is in the directory of its manifest.
     fn exports_vex(&self, archive: &str, bytes: &[u8], more: &[&str]) -> Measured {
         self.file("vex/vex-repository.json", vex_json(&format!("https://h.example/{archive}//x")));
         let path = self.file(&format!("vex/{archive}"), bytes);
@@ -194,7 +195,7 @@ fn all(runs: &[Measured], code: i32, word: &str) {
 }
 
 #[test]
-fn a_zip_archive_costs_the_same_however_many_entries_it_lists() {
+fn the_memory_for_a_zip_archive_does_not_depend_on_the_number_of_its_entries() {
     let host = Host::new();
     for (what, zip, refusal) in [
         // Before the directory was counted entry by entry, these took more than 200 MiB.
@@ -227,13 +228,14 @@ fn a_zip_archive_costs_the_same_however_many_entries_it_lists() {
 #[test]
 fn names_of_files_take_bounded_memory() {
     let host = Host::new();
-    // Almost as many files and bytes of names as are allowed, and the longest index.
+    // The number of files and the length of their names are slightly below the limits, and the
+    // index has its maximum size.
     let (short, long) = ("a".repeat(75), format!("{}/{}", "a".repeat(245), "b".repeat(243)));
     let packages = r#"{"location":"a/b"},"#.repeat((16 << 20) / 19 - 60);
     let index = format!(r#"{{"packages":[{packages}{{"location":"{short}/00000007"}}]}}"#);
     let most = long_names(99_000, &short, &index);
     all(&host.receives(&host.bundle_of("most", &[vex_part(most.clone()), DB.clone()])), 0, "");
-    // None of these is a document.
+    // The index names no valid document.
     let exported = host.exports_vex("main.tar.gz", &most, &["--only", "vex-hub", "--accept", "vex-hub"]);
     all(&[exported], 0, "");
     let more = long_names(99_990, &long, INDEX);
@@ -241,7 +243,7 @@ fn names_of_files_take_bounded_memory() {
     all(&[exported], 3, "names of its files");
     let received = host.receives(&host.bundle_of("more", &[Part::vex_saying(more, "x", claimed(99_991))]));
     all(&received[..2], 4, "names of its files");
-    // The same as a directory.
+    // The same content in a directory.
     let below = format!("unpacked/{long}");
     host.file("unpacked/vex-repository.json", vex_json("https://h.example/main.tar.gz"));
     host.file("unpacked/index.json", INDEX);
@@ -249,7 +251,7 @@ fn names_of_files_take_bounded_memory() {
     (0..17_500).for_each(|n| drop(File::create(host.path(&below).join(format!("{n:08}"))).unwrap()));
     let args = ["export", "--key", "exporter.key", "--output", "out", "--only", "vex-hub"];
     let exported = host.bounded(&[&args[..], &["--vex", "default=unpacked"]].concat());
-    all(&[exported], 3, "bytes of their names");
+    all(&[exported], 3, "bytes of file names");
 }
 
 #[test]
@@ -263,7 +265,7 @@ fn full_size_data_and_hostile_archives_are_carried_together() {
     all(&host.receives(written.to_str().unwrap()), 0, "");
 }
 
-/// A server of the large database and a VEX repository.
+/// A server with the large database and a VEX repository.
 struct Serve {
     host: Host,
     child: Child,
@@ -271,7 +273,7 @@ struct Serve {
     tls: bool,
 }
 
-/// What goes both ways between a client and a server.
+/// A connection between a client and a server.
 trait Wire: Read + Write {}
 
 impl<W: Read + Write> Wire for W {}
@@ -314,14 +316,14 @@ impl Serve {
         StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), self.tcp())
     }
 
-    /// A client that has sent these bytes, and reads nothing of what comes back.
+    /// Connects, sends these bytes, and reads no response.
     fn sent(&self, bytes: &[u8]) -> Box<dyn Wire> {
         let mut wire: Box<dyn Wire> = if self.tls { Box::new(self.tls()) } else { Box::new(self.tcp()) };
         wire.write_all(bytes).unwrap();
         wire
     }
 
-    /// A good client.
+    /// Asserts that a good client is served.
     fn pulls_a_manifest(&self) {
         let request = "GET /v2/trivy-db/manifests/2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         let mut answer = Vec::new();
@@ -337,17 +339,17 @@ impl Drop for Serve {
     }
 }
 
-/// Up to 2,000 clients that each take as much as they can, in all ways that are known.
+/// Connects up to 2,000 clients that use as much memory as they can, in all known ways.
 fn crowd(serve: &Serve) {
     let layer = format!("/v2/trivy-db/blobs/{}", Digest::of(&DB.blobs[1]));
-    // As much head as is allowed, so that it stays while the blob is sent.
+    // The head has almost the maximum size, so that it stays in memory while the blob is sent.
     let pull = format!("GET {layer} HTTP/1.1\r\nHost: x\r\nUser-Agent: {}\r\n\r\n", "u".repeat(7000));
     let short: String = (0..60).map(|n| format!("H{n}: {}\r\n", "v".repeat(40))).collect();
     let many = format!("GET /{} HTTP/1.1\r\n{short}", "p".repeat(3900));
     let lines: String = (0..55).map(|n| format!("X-{n}: {}\r\n", "y".repeat(120))).collect();
     let waiting = format!("GET {layer} HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
     let half = format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nX: {}", "z".repeat(8000));
-    // Small answers, which together fill what the kernel keeps for a client.
+    // The responses are small, but together they fill the kernel's buffers of a client.
     let piece = format!("GET {layer} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-65535\r\n\r\n");
     let documents = "GET /v2/_catalog HTTP/1.1\r\nHost: x\r\n\r\n";
     let kinds = [
@@ -361,7 +363,7 @@ fn crowd(serve: &Serve) {
     let attackers = kinds.iter().flat_map(|(count, bytes)| (0..*count).map(|_| serve.sent(bytes.as_bytes())));
     let attackers: Vec<_> = attackers.collect();
     serve.pulls_a_manifest();
-    // In TLS these are the first half of a record.
+    // With TLS, these bytes are the first half of a record.
     let record = [&b"\x16\x03\x01\x3f\xff\x01\x00\x3f\xfb"[..], &[3; 12_000]].concat();
     let first = if serve.tls { record } else { [half.as_bytes(), &[b'z'; 8000]].concat() };
     let address = serve.address.parse().unwrap();
@@ -388,8 +390,8 @@ fn clients_over_tls_cost_bounded_memory() {
 }
 
 #[test]
-fn a_manifest_takes_little_more_memory_than_it_has_bytes() {
-    // 4 MiB of annotations and addresses that nothing reads.
+fn the_memory_for_a_manifest_is_only_slightly_larger_than_its_size() {
+    // The manifest has 4 MiB of annotations and URLs, which are not used.
     let annotations: String = (0..250_000).map(|n| format!("\"{n:06}\":\"\",")).collect();
     let urls = format!("[{}]", "\"\",".repeat(350_000) + "\"\"");
     let blob = format!(r#""mediaType":"x","digest":"{}","size":2"#, Digest::of(b"{}"));

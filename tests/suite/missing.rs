@@ -1,5 +1,5 @@
-//! One source that fails keeps no other data at home: the bundle is written without it, both sides say so, and
-//! what must not be missing can be named.
+//! A failing source does not prevent the export of other data: the bundle is written without the
+//! data of this source, both sides report this, and the operator can require datasets.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,8 @@ use trivy_ferry::digest::Digest;
 use crate::forge::upstream::Upstream;
 use crate::forge::{Archive, Host, manifest_of};
 
-/// What ActiveState/advisories publishes as its vex-repository.json: a location is the text of a Python object.
+/// Returns the vex-repository.json in the form of ActiveState/advisories: a location is the text of
+/// a Python object.
 fn unreadable() -> Vec<u8> {
     let location = "RepositoryLocation(url='https://advisories.example/vex.tar.gz')";
     let version = json!({"spec_version": "0.1", "locations": [location], "update_interval": "24h"});
@@ -42,10 +43,10 @@ fn status(host: &Host, more: &[&str]) -> Run {
     host.run(&[&["status", "--state-dir", "state"], more].concat())
 }
 
-/// A broken hub beside good ones: ActiveState/advisories (its vex-repository.json), kubewarden/sbomscanner issue 46
-/// (people use several hubs).
+/// A broken hub beside good ones: ActiveState/advisories (its vex-repository.json),
+/// kubewarden/sbomscanner issue 46 (several hubs in use).
 #[test]
-fn what_one_source_does_not_give_is_left_out_and_both_sides_say_so() {
+fn a_bundle_is_written_without_the_data_of_a_failing_source_and_both_sides_report_it() {
     let host = exporter();
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(1, 1000);
@@ -59,7 +60,7 @@ fn what_one_source_does_not_give_is_left_out_and_both_sides_say_so() {
     assert_eq!(report["errors"][0]["exit_code"], 3);
     assert_eq!(names(&report["datasets"]), ["trivy-db", "trivy-java-db", "trivy-checks"]);
 
-    // It is signed, and every command of the other side shows it.
+    // The missing dataset is in the signed payload, and every command of the other side shows it.
     let bundle = bundle_of(&host, &report);
     let key = host.at("keys/exporter.pub");
     let inspected = host.run(&["inspect", bundle.to_str().unwrap(), "--trust", &key, "--format", "json"]);
@@ -74,25 +75,25 @@ fn what_one_source_does_not_give_is_left_out_and_both_sides_say_so() {
     let imported: Value = serde_json::from_str(&imported.exits(0).out).unwrap();
     let target = &imported["targets"][0];
     assert_eq!(names(&target["bundles"][0]["missing_items"]), ["vex-hub"]);
-    assert!(target["warnings"][0].as_str().unwrap().contains("came without vex-hub-0.1"), "{target:#}");
+    assert!(target["warnings"][0].as_str().unwrap().contains("lacks vex-hub-0.1"), "{target:#}");
     status(&host, &[]).prints("not in it        vex-hub-0.1: ");
     let log = fs::read_to_string(host.path("state/imports.jsonl")).unwrap();
     assert!(log.contains(r#""missing":["vex-hub-0.1"]"#), "{log}");
 
-    // The next night: nothing is new, nothing is written, and the source is still broken.
+    // On the next night, nothing is new, no bundle is written, and the source still fails.
     host.wait(2);
     let again: Value = serde_json::from_str(&host.export(&upstream, &["--if-changed"]).exits(3).out).unwrap();
     assert_eq!((&again["result"], &again["bundle"]), (&"unchanged".into(), &Value::Null));
     assert_eq!(names(&again["missing"]), ["vex-hub"]);
 
-    // When it is back, that is news.
+    // The dataset is available again, which counts as new data.
     upstream.publish_vex(1);
     let whole: Value = serde_json::from_str(&host.export(&upstream, &["--if-changed"]).exits(0).out).unwrap();
     assert_eq!((&whole["result"], whole["datasets"].as_array().unwrap().len()), (&"written".into(), 4));
     host.import(&bundle_of(&host, &whole), &[]).exits(0);
     assert!(!status(&host, &[]).exits(0).out.contains("not in it"));
 
-    // When it fails again, the last bundle holds all there is.
+    // The dataset is missing again, and the last bundle has all other data.
     host.wait(2);
     upstream.put("/.well-known/vex-repository.json", unreadable());
     let third: Value = serde_json::from_str(&host.export(&upstream, &["--if-changed"]).exits(3).out).unwrap();
@@ -100,7 +101,7 @@ fn what_one_source_does_not_give_is_left_out_and_both_sides_say_so() {
 }
 
 #[test]
-fn whatever_fails_and_whenever_it_shows_the_rest_is_written() {
+fn if_one_dataset_fails_at_any_time_the_others_are_written() {
     let blob = |name: &'static str| {
         move |_: u64, path: &str| {
             path.starts_with(&format!("/v2/{name}/blobs/")).then_some(Fault::Status(403, None))
@@ -117,10 +118,10 @@ fn whatever_fails_and_whenever_it_shows_the_rest_is_written() {
         (Upstream::new(blob("java")), nothing, &[], 3, "trivy-java-db"),
         (Upstream::new(blob("checks")), nothing, &[], 3, "trivy-checks"),
         (Upstream::new(archive), nothing, &[], 3, "vex-hub"),
-        // What shows only while the layer is written.
+        // These errors are detected only when the layer is written.
         (Upstream::new(|_, _| None), rubbish, &[], 3, "trivy-java-db"),
         (Upstream::new(|_, _| None), no_checks, &[], 3, "trivy-checks"),
-        // What may not be signed.
+        // These datasets must not be signed.
         (Upstream::new(|_, _| None), nothing, &["--max-age", "trivy-java-db=1h"], 5, "trivy-java-db"),
         (
             Upstream::new(|_, _| None),
@@ -148,11 +149,11 @@ fn whatever_fails_and_whenever_it_shows_the_rest_is_written() {
     }
 }
 
-/// Trivy asks for another major of the checks than the source has. Whether its source fails or its content is not
-/// to be signed, it is missing under the tag by which it was asked for, and not fetched again when another
-/// dataset turns out bad later.
+/// Trivy needs another major version of the checks than the source has. If the source fails or its
+/// content must not be signed, the dataset is missing under the requested tag. It is not fetched
+/// again if another dataset fails later.
 #[test]
-fn what_has_another_tag_than_was_asked_for_is_missing_as_it_was_asked_for() {
+fn checks_under_another_tag_are_missing_under_the_requested_tag() {
     let host = exporter();
     let fetched = Arc::new(AtomicU32::new(0));
     let count = fetched.clone();
@@ -189,7 +190,7 @@ fn what_has_another_tag_than_was_asked_for_is_missing_as_it_was_asked_for() {
 }
 
 #[test]
-fn what_must_not_be_missing_can_be_named() {
+fn datasets_can_be_required() {
     let db_is_down = |_: u64, path: &str| path.starts_with("/v2/db/").then_some(Fault::Status(404, None));
     let upstream = Upstream::new(db_is_down);
     upstream.publish(1, 1000);
@@ -200,7 +201,7 @@ fn what_must_not_be_missing_can_be_named() {
     host.export(&upstream, &["--require", "all"]).exits(3);
     host.export(&upstream, &["--require", "vex-corp"]).exits(2).warns("--require names vex-corp");
     host.export(&upstream, &["--require", "trivy-db", "--skip", "trivy-db"]).exits(2);
-    // A name that is given with --accept is no less likely to be misspelled.
+    // An unknown name in --accept is an error as well, because it may be misspelled.
     for (name, more) in [
         ("vex-corp", &[][..]),
         ("trivy-db", &["--skip", "trivy-db"]),
@@ -210,7 +211,7 @@ fn what_must_not_be_missing_can_be_named() {
         run.exits(2).warns(&format!("--accept names {name}, which this export does not carry"));
     }
     assert_eq!(written(&host), 0);
-    // Of a dry run the same is said, and nothing is written.
+    // A dry run reports the same, and writes nothing.
     let dry: Value =
         serde_json::from_str(&host.export(&upstream, &["--require", "vex-hub", "--dry-run"]).exits(3).out)
             .unwrap();
@@ -218,10 +219,10 @@ fn what_must_not_be_missing_can_be_named() {
     let run = host.export(&upstream, &["--require", "vex-hub"]);
     let report: Value = serde_json::from_str(&run.exits(3).out).unwrap();
     assert_eq!(names(&report["datasets"]), ["trivy-java-db", "trivy-checks", "vex-hub"]);
-    // What is not asked for is not required.
+    // A dataset that is not selected is not required.
     host.wait(2);
     host.export(&upstream, &["--skip", "trivy-db"]).exits(0);
-    // Nothing is no bundle.
+    // No bundle is written without any dataset.
     host.export(&upstream, &["--only", "trivy-db", "--require", "trivy-db"]).exits(3);
     let vex_is_down = |_: u64, path: &str| path.contains("vex").then_some(Fault::Status(500, None));
     let other = Upstream::new(vex_is_down);
@@ -231,7 +232,7 @@ fn what_must_not_be_missing_can_be_named() {
 }
 
 #[test]
-fn the_command_at_the_end_and_the_heartbeat_tell_it() {
+fn the_command_at_the_end_and_the_heartbeat_report_missing_datasets() {
     let host = exporter();
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(1, 1000);
@@ -262,8 +263,8 @@ fn the_command_at_the_end_and_the_heartbeat_tell_it() {
     assert_eq!(names(&json["imports"][0]["bundle"]["missing_items"]), ["vex-hub"]);
 }
 
-/// A scanner that has the documents of a repository keeps using them when its source fails: else the findings that they
-/// settle would come back.
+/// If the source of a repository fails, a scanner that has its documents keeps using them.
+/// Otherwise, the findings that they suppress would reappear.
 #[test]
 fn a_repository_that_is_missing_once_stays_in_use() {
     let host = exporter();
@@ -282,8 +283,8 @@ fn a_repository_that_is_missing_once_stays_in_use() {
     };
     assert_eq!(carry(), (0, true));
     corp.put("/.well-known/vex-repository.json", unreadable());
-    assert_eq!(carry(), (3, true), "it could not be had, and is still wanted");
-    // Who leaves it out on purpose does without.
+    assert_eq!(carry(), (3, true), "the repository is missing, but still requested");
+    // If the operator no longer requests the repository, it is removed.
     host.wait(2);
     let report: Value = serde_json::from_str(&host.export(&upstream, &[]).exits(0).out).unwrap();
     host.import(&bundle_of(&host, &report), &["--data-home", "home"]).exits(0);

@@ -1,7 +1,7 @@
-//! A month of operation: nightly exports over a diode, with all that goes wrong in a month. After every day,
-//! `status` tells the truth: nothing is red that is fine, and nothing green that is not.
+//! A month of operation: nightly exports over a diode, with all failures of a month. After every
+//! day, `status` is correct: it reports all problems, and no others.
 //!
-//! The clocks of both sides are those of debug builds, which tests shift; a release build has no such hook.
+//! In debug builds, tests can shift the clocks of both sides. Release builds have no such option.
 
 use std::fs;
 use std::path::Path;
@@ -22,29 +22,29 @@ use crate::forge::{self, Host};
 const DAY: i64 = 24 * 60 * 60;
 const MINUTES: u64 = 24 * 60;
 
-/// What upstream does in a night.
+/// The state of upstream in a night.
 #[derive(Clone, Copy, PartialEq)]
 enum Up {
-    /// It has newer data.
+    /// Upstream has newer data.
     New,
-    /// It has what it had.
+    /// Upstream still has the same data.
     Still,
-    /// It answers nothing.
+    /// Upstream does not respond.
     Fails,
 }
 
-/// What the diode does in a night.
+/// The state of the diode in a night.
 #[derive(Clone, Copy, PartialEq)]
 enum Diode {
-    /// It carries everything.
+    /// The diode transfers everything.
     Works,
-    /// It loses bundles, and carries heartbeats.
+    /// The diode loses bundles, and transfers heartbeats.
     LosesBundles,
-    /// It loses everything.
+    /// The diode loses everything.
     Dead,
 }
 
-/// An error of `status`: its exit code, and words of it.
+/// An error of `status`: its exit code, and a part of its text.
 type Bad = (u64, &'static str);
 
 /// A registry that can be switched off.
@@ -75,7 +75,7 @@ struct Month {
     key: &'static str,
     /// The public keys that the site trusts.
     trust: Vec<String>,
-    /// The flags of the watch that say where it imports.
+    /// The flags of the watch for the targets.
     targets: Vec<String>,
 }
 
@@ -98,7 +98,7 @@ impl Month {
         self.site.wait(seconds);
     }
 
-    /// The next day begins, and upstream's data is of the day before, if it has any.
+    /// Begins the next day. If upstream has new data, the data is of the day before.
     fn dawn(&mut self, up: Up) {
         self.both_wait(DAY);
         self.day += 1;
@@ -116,7 +116,7 @@ impl Month {
         forge::run(command)
     }
 
-    /// What lies in the diode's folder comes to the other side, or does not.
+    /// Transfers or loses the files in the diode's directory.
     fn carry(&self, diode: Diode) {
         for name in names(self.sender.path("drop")) {
             let from = self.sender.path("drop").join(&name);
@@ -140,7 +140,7 @@ impl Month {
         forge::run(command)
     }
 
-    /// A whole night. Returns the runs of the export and of the watch.
+    /// Runs an export and a watch of a new day, and returns both runs.
     fn night(&mut self, up: Up, diode: Diode) -> (Run, Run) {
         self.dawn(up);
         let exported = self.export(&[]);
@@ -155,7 +155,7 @@ impl Month {
         self.site.run(&[&["status", "--state-dir", "state"], &limits[..], more].concat())
     }
 
-    /// `status` says just this, an hour after the night.
+    /// Asserts that `status` reports exactly these errors, 1 h after the night.
     #[track_caller]
     fn truth(&self, expected: &[Bad]) -> Run {
         self.both_wait(60 * 60);
@@ -168,14 +168,14 @@ impl Month {
         for bad in expected {
             assert!(
                 errors.iter().any(|error| is(error, bad)),
-                "day {}: {bad:?} is not said\n{text}",
+                "day {}: {bad:?} is not reported\n{text}",
                 self.day
             );
         }
         for error in errors {
             assert!(
                 expected.iter().any(|bad| is(error, bad)),
-                "day {}: is this true? {error:#}\n{text}",
+                "day {}: unexpected error: {error:#}\n{text}",
                 self.day
             );
         }
@@ -190,7 +190,7 @@ impl Month {
     }
 }
 
-/// A copy of directories, as a snapshot of a machine is.
+/// Copies directories, like a snapshot of a machine.
 fn copy(host: &Host, from: &[&str], to: &str) {
     let _ = fs::remove_dir_all(host.path(to));
     fs::create_dir(host.path(to)).unwrap();
@@ -206,18 +206,18 @@ fn restore(host: &Host, snapshot: &str, dirs: &[&str]) {
 }
 
 #[test]
-fn status_tells_the_truth_on_every_day_of_a_month() {
+fn status_is_correct_on_every_day_of_a_month() {
     let mut month = Month::new();
     let (a, b) = (Target::new(), Target::new());
     let cache = |name: &str| format!("--cache-dir={name}");
     let good: &[Bad] = &[];
 
-    // An ordinary week: data comes, upstream stands still, upstream fails.
+    // An ordinary week: new data arrives, upstream has no new data, upstream fails.
     month.targets = vec![cache("cache"), a.flag()];
     for up in [Up::New, Up::New, Up::Still] {
         let (_, watched) = month.night(up, Diode::Works);
         watched.good();
-        month.truth(good).does_not_say("refused").does_not_say("never came");
+        month.truth(good).does_not_say("refused").does_not_say("never received");
     }
     month.night(Up::Fails, Diode::Works);
     month.truth(good).prints("the export failed");
@@ -233,15 +233,16 @@ fn status_tells_the_truth_on_every_day_of_a_month() {
     assert!(month.day >= 30, "{}", month.day);
 }
 
-/// The diode loses a bundle, then everything, then works again; one of the lost bundles is sent again.
+/// The diode loses a bundle, then everything, and then works again. One of the lost bundles is sent
+/// again.
 fn losses(month: &mut Month) {
     let good: &[Bad] = &[];
     month.night(Up::New, Diode::LosesBundles);
     month.truth(good).prints("not here yet");
     month.night(Up::New, Diode::Dead);
-    month.truth(&[(5, "no heartbeat of stream"), (5, "has not come")]);
+    month.truth(&[(5, "no heartbeat of stream"), (5, "was not imported")]);
     month.night(Up::New, Diode::Works);
-    month.truth(good).prints("never came       2 bundles: 4-5").does_not_say("not here yet");
+    month.truth(good).prints("never received   2 bundles: 4-5").does_not_say("not here yet");
     let late = names(month.sender.path("out")).into_iter().filter(|name| name.ends_with(".tar"));
     let late = late.rev().nth(1).unwrap();
     month.dawn(Up::Still);
@@ -249,17 +250,18 @@ fn losses(month: &mut Month) {
     month.export(&[]).good();
     month.carry(Diode::Works);
     month.watch().good();
-    month.truth(good).prints("never came       1 bundle: 4");
+    month.truth(good).prints("never received   1 bundle: 4");
 }
 
-/// A cache is moved, a registry is added, fails, and works again, another is given up.
+/// A cache is moved, a registry is added, fails and works again, and another registry is no longer
+/// used.
 fn targets(month: &mut Month, a: &Target, b: &Target) {
     let good: &[Bad] = &[];
     let new = "--cache-dir=cache2".to_owned();
     month.targets = vec![new.clone(), a.flag()];
     month.night(Up::New, Diode::Works).1.good();
     month.truth(good).does_not_say("retired");
-    // Until it counts as retired, what it holds is judged.
+    // The data of the old cache is checked until the cache counts as retired.
     month.night(Up::New, Diode::Works).1.good();
     month.truth(&[(5, "/cache: trivy-db is of")]).does_not_say("retired");
     month.night(Up::New, Diode::Works).1.good();
@@ -268,7 +270,7 @@ fn targets(month: &mut Month, a: &Target, b: &Target) {
     month.targets = vec![new.clone(), a.flag(), b.flag()];
     b.off.store(true, Relaxed);
     month.night(Up::New, Diode::Works).1.fails();
-    // It has never worked, and cannot be asked either: that is all there is to say of it.
+    // The registry has never worked and cannot be asked, so only this error is reported.
     month.truth(&[(7, "every import has failed since")]).does_not_say("not here yet");
     month.night(Up::Still, Diode::Works).1.fails();
     month.truth(&[(7, "every import has failed since")]);
@@ -286,15 +288,15 @@ fn targets(month: &mut Month, a: &Target, b: &Target) {
     let gone = format!("{}/p", a.registry.host);
     month.site.run(&["forget", "--state-dir", "state", &gone]).good();
     month.truth(good).does_not_say(&gone);
-    // Somebody pushes another database there.
+    // Another client pushes another database.
     let tag = "p/trivy-db:2";
     let manifest = b.registry.forget_tag(tag);
-    month.truth(&[(7, "is not what was imported")]);
+    month.truth(&[(7, "does not match the imported data")]);
     b.registry.name(tag, manifest);
     month.truth(good);
 }
 
-/// The importer's clock falls back, then runs ahead; then the exporter's does.
+/// The importer's clock is set back, and then it is fast. After that, the exporter's clock is fast.
 fn clocks(month: &mut Month) {
     let good: &[Bad] = &[];
     month.dawn(Up::New);
@@ -306,7 +308,7 @@ fn clocks(month: &mut Month) {
     month.site.wait(5 * DAY);
     month.watch().good();
     month.truth(good);
-    // Whoever is 40 days ahead finds everything old. Nothing is lost by it.
+    // With a clock that is 40 days ahead, all data is too old. No data is lost.
     month.dawn(Up::New);
     month.site.wait(40 * DAY);
     month.export(&[]).good();
@@ -316,7 +318,7 @@ fn clocks(month: &mut Month) {
     month.site.wait(-40 * DAY);
     month.night(Up::New, Diode::Works).1.good();
     month.truth(good);
-    // The exporter is three days ahead: its bundle and its heartbeat are refused.
+    // The exporter's clock is 3 days ahead, and its bundle and its heartbeat are rejected.
     month.dawn(Up::New);
     month.sender.wait(3 * DAY);
     month.export(&[]).good();
@@ -339,7 +341,7 @@ fn clocks(month: &mut Month) {
     month.truth(good);
 }
 
-/// Both sides go back to a snapshot, one after the other, and the exporter gets another key.
+/// Each side is restored from a snapshot, one after the other, and the exporter gets another key.
 fn snapshots_and_keys(month: &mut Month) {
     let good: &[Bad] = &[];
     let (exporter, importer) = (["state", "out"], ["state", "cache2", "home"]);
@@ -353,21 +355,21 @@ fn snapshots_and_keys(month: &mut Month) {
     month.night(Up::New, Diode::Works).1.good();
     month.truth(good);
     restore(&month.site, "snapshot", &importer);
-    // A day of data is gone from the cache, and the state knows of no other. The registry has newer.
+    // The restored cache lacks a day of data, as the state does. The registry has newer data.
     assert_ne!(month.status(&[]).code, 0);
     month.night(Up::New, Diode::Works).1.good();
     month.truth(good);
-    // A new key, of which the site hears a day later.
+    // The exporter uses a new key, which the site trusts only a day later.
     let second = SigningKey::generate().unwrap();
     let path = month.sender.file("second.key", second.to_pem(None).unwrap().as_bytes());
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     month.key = "second.key";
     month.night(Up::New, Diode::Works).1.fails();
-    // Both came and lie in quarantine: nobody has to look at the diode.
+    // Both files arrived and are in quarantine, so the diode works.
     month
         .truth(&[(5, "no heartbeat of stream")])
         .prints("not signed by a trusted key")
-        .warns("what came last was not accepted")
+        .warns("the last bundle or heartbeat was not accepted")
         .does_not_say("Check that the diode");
     month.trust.push(month.site.trust("second", &second.public()));
     month.night(Up::New, Diode::Works).1.good();
@@ -377,7 +379,7 @@ fn snapshots_and_keys(month: &mut Month) {
     month.truth(good);
 }
 
-/// The importer is lost and rebuilt from nothing; somebody cleans its cache.
+/// The importer is lost and rebuilt without its state, and then its cache is cleaned.
 fn rebuilt(month: &mut Month) {
     let good: &[Bad] = &[];
     for lost in ["state", "cache2", "home", "inbox"] {
@@ -390,7 +392,7 @@ fn rebuilt(month: &mut Month) {
     month.night(Up::New, Diode::Works).1.good();
     month.truth(good);
     fs::remove_dir_all(month.site.path("cache2").join(Path::new("db"))).unwrap();
-    month.truth(&[(7, "trivy-db-2 is not what was imported")]);
+    month.truth(&[(7, "trivy-db-2 does not match the imported data")]);
     month.night(Up::New, Diode::Works).1.good();
     month.truth(good);
     month.night(Up::Still, Diode::Works).1.good();

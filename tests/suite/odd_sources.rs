@@ -1,4 +1,5 @@
-//! Sources that are good but for one thing: what can be carried is, and else the message names the way out.
+//! Sources with one fault: all good data is exported, or the message says how to resolve the
+//! problem.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -23,8 +24,9 @@ fn exporter() -> (Host, Upstream) {
     (host, upstream)
 }
 
-/// A registry with an image of one platform and its attestation, as BuildKit pushes them. Its repository at `proxy/` asks
-/// its upstream for what it does not have, and that fails for what `lost` names.
+/// A registry with an image of one platform and its attestation, in the form of BuildKit. Its
+/// repository `proxy/` requests missing content from its upstream, and this fails for the content
+/// in `lost`.
 fn image_registry(lost: &'static str, code: u16) -> Registry {
     let (layer, provenance) = (b"a layer".as_slice(), b"{\"predicate\":{}}".as_slice());
     let manifest = |layer: &[u8], media_type: &str| {
@@ -67,8 +69,9 @@ fn export_image(host: &Host, upstream: &Upstream, registry: &Registry, more: &[&
     host.export(upstream, &flags)
 }
 
-/// A proxy repository of Nexus asks its upstream for `sha256-…` in place of `sha256:…` where an attestation is wanted, and
-/// answers with its 404 (sonatype/nexus-public issue 1070). Everything else can be had.
+/// A proxy repository of Nexus requests `sha256-…` in place of `sha256:…` from its upstream if a
+/// client requests an attestation, and returns upstream's 404 (sonatype/nexus-public issue 1070).
+/// All other content is available.
 #[test]
 fn an_attestation_that_a_proxy_repository_cannot_fetch_names_the_platform_flag() {
     for code in [404, 403, 500] {
@@ -76,12 +79,12 @@ fn an_attestation_that_a_proxy_repository_cannot_fetch_names_the_platform_flag()
         let registry = image_registry("attestation", code);
         let ran = export_image(&host, &upstream, &registry, &[]);
         ran.exits(3).warns("tool").warns("its attestation (a manifest for no platform)").warns("--platform");
-        // The data crosses without the image where it is not required.
+        // If the image is not required, the other data is exported without it.
         let image = format!("tool.example/tool:1={}/proxy/tool:1", registry.host);
         let ran = host.export(&upstream, &["--image", &image, "--retries", "0"]);
         ran.exits(3).warns("--platform");
         assert_eq!(ran.json()["missing"][0]["name"], "tool.example/tool:1", "{ran}");
-        // What the message advises works, end to end.
+        // The advice of the message works, from export to import.
         host.wait(2);
         let ran = export_image(&host, &upstream, &registry, &["--platform", "linux/amd64"]);
         let bundle = ran.good().json()["bundle"]["path"].as_str().unwrap().to_owned();
@@ -93,7 +96,8 @@ fn an_attestation_that_a_proxy_repository_cannot_fetch_names_the_platform_flag()
         let pushed: Value = serde_json::from_slice(&site.manifest("site/tool.example/tool:1")).unwrap();
         assert_eq!(pushed["mediaType"], oci::MANIFEST, "{pushed}");
     }
-    // A platform's own manifest is named as such, and one that nobody has asked for does no harm.
+    // A missing manifest of a platform is named as such. A missing manifest that was not requested
+    // causes no error.
     let (host, upstream) = exporter();
     let registry = image_registry("image", 404);
     export_image(&host, &upstream, &registry, &[])
@@ -104,7 +108,8 @@ fn an_attestation_that_a_proxy_repository_cannot_fetch_names_the_platform_flag()
     export_image(&host, &upstream, &whole, &[]).good();
 }
 
-/// A trivy-java.db that SQLite itself made, with so many tables and indexes beside those of Trivy.
+/// Returns a trivy-java.db that SQLite has created, with this number of tables and indexes beside
+/// those of Trivy.
 fn java_db(page_size: u32, others: usize, leave_out: &str) -> Vec<u8> {
     let script = r#"
 import os, sqlite3, sys, tempfile
@@ -135,11 +140,11 @@ with tempfile.TemporaryDirectory() as d:
     output.stdout
 }
 
-/// The schema of a trivy-java.db may outgrow its first page (SQLite, "Database File Format": the schema table is a b-tree
-/// like any other).
+/// The schema of a trivy-java.db may be larger than its first page (SQLite, "Database File Format":
+/// the schema table is a b-tree like any other).
 #[test]
 #[ignore = "tools"]
-fn a_java_database_whose_schema_takes_several_pages_crosses() {
+fn a_java_database_whose_schema_has_several_pages_is_exported() {
     const TABLE_INNER: u8 = 0x05;
     let publish = |upstream: &Upstream, database: &[u8], generation: i64| {
         let date = days(-2) + jiff::SignedDuration::from_mins(generation);
@@ -159,7 +164,7 @@ fn a_java_database_whose_schema_takes_several_pages_crosses() {
         host.import(bundle.as_ref(), &[]).good().prints("trivy-java-db   installed");
         assert!(test_kit::host::read(host.path("cache/java-db/trivy-java.db")) == database);
     }
-    // A table that is missing is missed on later pages, too.
+    // A missing table is also detected if the schema has several pages.
     for without in ["artifacts", "indices"] {
         let (host, upstream) = exporter();
         publish(&upstream, &java_db(4096, 60, without), 0);

@@ -1,4 +1,4 @@
-//! What was lost or damaged on the way is rebuilt from parity, and nothing else is believed for it.
+//! Lost or damaged volumes are rebuilt from parity, and the result must match the signed digests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::forge::{self, Host};
 
 const MIB: usize = 1 << 20;
 
-/// The content of a folder, by name.
+/// The content of a directory, by name.
 type Directory = BTreeMap<String, Vec<u8>>;
 
 fn host() -> Host {
@@ -23,7 +23,7 @@ fn host() -> Host {
 }
 
 impl Host {
-    /// An export into `out`.
+    /// Exports into `out`.
     fn export_volumes(&self, generation: u64, more: &[&str]) -> Run {
         let upstream = Upstream::new(|_, _| None);
         upstream.publish(generation, 5 * MIB);
@@ -67,7 +67,7 @@ fn named(directory: &Directory, end: &str) -> String {
         .clone()
 }
 
-/// One file of a folder, changed. Without bytes it is lost.
+/// Returns a directory with one changed file. A file without bytes is removed.
 fn with(directory: &Directory, end: &str, change: impl FnOnce(&mut Vec<u8>)) -> Directory {
     let mut directory = directory.clone();
     let name = named(&directory, end);
@@ -81,7 +81,7 @@ fn with(directory: &Directory, end: &str, change: impl FnOnce(&mut Vec<u8>)) -> 
 
 #[test]
 #[ignore = "tools"]
-fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
+fn a_full_disk_during_a_rebuild_does_not_damage_a_bundle() {
     let host = host();
     host.export_volumes(60, VOLUMES);
     let good = host.out();
@@ -101,7 +101,7 @@ fn parity_fills_no_disk_and_a_full_disk_damages_no_bundle() {
         ran.fails_with(7, &["state: ", ".tar.003 cannot be rebuilt there: no storage space", "Free space"]);
         run("800k", &watch).exits(7).prints("waits").prints("no storage space");
         let there = |name: &String| host.path("out").join(name).exists();
-        assert!(bad.keys().all(there), "nothing went to quarantine");
+        assert!(bad.keys().all(there), "nothing was quarantined");
         run("8m", &watch).good().prints("processed");
         assert!(!bad.keys().any(there));
         let _ = fs::remove_dir_all(host.path("cache"));
@@ -117,7 +117,7 @@ fn every_lost_or_damaged_volume_is_rebuilt() {
     assert!(said.out.contains("parity file") && said.out.contains("lost file"), "{said:#?}");
     let good = host.out();
     host.repair().good();
-    assert!(host.out() == good, "what is whole is left alone");
+    assert!(host.out() == good, "complete files are not changed");
     let other = Host::with_key(&host.key);
     other.file("exporter.key", host.key.to_pem(None).unwrap().as_bytes());
     other.export_volumes(120, VOLUMES);
@@ -135,11 +135,10 @@ fn every_lost_or_damaged_volume_is_rebuilt() {
         ];
         for (change, bad) in damaged.iter().enumerate() {
             host.put_out(bad);
-            // Import does it for itself, and leaves the medium as it is.
+            // An import rebuilds the volume temporarily, and does not change the medium.
             let ran = host.import_anew();
             ran.good();
             let name = named(&good, end);
-            // A head with good bytes beyond its end, and one of another bundle, name themselves otherwise.
             println!("{end}, {change}");
             ran.warns("rebuilt from parity").warns(&name);
             assert!(host.out() == *bad, "{end}, {change}");
@@ -171,15 +170,15 @@ fn a_bundle_in_one_file_is_rebuilt_in_its_bad_ranges() {
         host.repair().good();
         assert!(host.out() == good);
     }
-    // Lost as a whole, it is beyond what parity of 5 % can do.
+    // If the whole file is lost, parity of 5 % is not sufficient.
     let name = named(&good, ".tar");
     host.put_out(&with(&good, ".tar", Vec::clear));
     host.import_anew().fails_with(6, &[]);
-    host.repair().fails_with(6, &[&name, "shards are lost, and the parity can restore"]);
+    host.repair().fails_with(6, &[&name, "shards are lost, and the parity can rebuild"]);
 }
 
 #[test]
-fn what_is_beyond_the_parity_is_named_and_skipped() {
+fn a_bundle_with_too_little_parity_is_named_and_skipped() {
     let host = host();
     host.export_volumes(60, &["--volume-size", "1M", "--parity", "10%"]);
     let good = host.out();
@@ -187,13 +186,13 @@ fn what_is_beyond_the_parity_is_named_and_skipped() {
     host.put_out(&bad);
     host.repair().fails_with(
         6,
-        &["shards are lost, and the parity can restore", "Copy the missing or damaged volumes again"],
+        &["shards are lost, and the parity can rebuild", "Copy the missing or damaged volumes again"],
     );
     let ran = host.import_anew();
     ran.fails_with(6, &[&named(&good, ".tar.002"), &named(&good, ".tar.004"), "are missing"]);
     assert_eq!(host.installed("cache", "db"), None);
     assert!(host.out() == bad, "nothing is left behind");
-    // Beside a newer bundle that is good, which is imported; and nothing was made whole.
+    // A newer good bundle in the same directory is imported, and nothing was rebuilt.
     host.wait(2);
     host.export_volumes(120, &[]);
     assert_eq!(host.import_anew().code, 6);
@@ -202,11 +201,11 @@ fn what_is_beyond_the_parity_is_named_and_skipped() {
 }
 
 #[test]
-fn parity_is_not_believed() {
+fn parity_is_not_trusted() {
     let host = host();
     host.export_volumes(60, VOLUMES);
     let good = host.out();
-    // Somebody who has no key makes a bundle of the same names, and its parity.
+    // An attacker without the key creates a bundle with the same names, and its parity.
     let forger = Host::new();
     let key = SigningKey::generate().unwrap();
     forger.file("exporter.key", key.to_pem(None).unwrap().as_bytes());
@@ -218,25 +217,25 @@ fn parity_is_not_believed() {
     for name in &parities {
         mixed.insert(name.clone(), forged[&named(&forged, &end_of(name))].clone());
     }
-    // What is whole stays as it is, whatever parity says.
+    // Complete volumes are not changed, even if parity differs.
     host.put_out(&mixed);
     host.import_anew().good();
     let ran = host.repair();
     assert_ne!(ran.code, 0, "{ran:#?}");
     assert!(host.out() == mixed);
-    // Where something is lost, only what was signed may take its place.
+    // A lost volume is only rebuilt if the result matches the signed digest.
     let lost = with(&mixed, ".tar.002", Vec::clear);
     host.put_out(&lost);
     assert_ne!(host.import_anew().code, 0);
     assert_eq!(host.installed("cache", "db"), None);
     assert_ne!(host.repair().code, 0);
     assert!(host.out() == lost);
-    // A wholly forged set is as good as its signature.
+    // A completely forged set is rejected because of its signature.
     host.put_out(&with(&forged, ".tar.002", Vec::clear));
     let ran = host.import_anew();
     assert_ne!(ran.code, 0, "{ran:#?}");
     assert_ne!(host.repair().code, 0);
-    // True parity beside forged parity is found.
+    // The true parity is found beside forged parity.
     let mut both = with(&good, ".tar.002", Vec::clear);
     both.insert(parities[0].replace(".par.001", ".par.900"), forged[&named(&forged, ".par.001")].clone());
     host.put_out(&both);
@@ -262,7 +261,7 @@ fn a_head_that_was_signed_again_stays() {
 }
 
 #[test]
-fn parity_goes_where_its_bundle_goes() {
+fn parity_is_removed_together_with_its_bundle() {
     let host = host();
     host.export_volumes(60, VOLUMES);
     let first: Vec<PathBuf> = host.out().keys().map(PathBuf::from).collect();
@@ -275,9 +274,10 @@ fn parity_goes_where_its_bundle_goes() {
         .fails_with(2, &["there are no parity files"]);
 }
 
-/// ISO 9660 without extensions, kiosks and mail gateways give files other names (the same that volumes get).
+/// ISO 9660 without extensions, kiosks and mail gateways rename parity files and heads in the same
+/// way as volumes.
 #[test]
-fn parity_and_heads_of_other_names_find_each_other() {
+fn renamed_parity_files_are_assigned_to_renamed_heads() {
     let host = host();
     host.export_volumes(60, VOLUMES);
     let good = host.out();
@@ -304,7 +304,7 @@ fn parity_and_heads_of_other_names_find_each_other() {
         println!("{what}");
         host.import_anew().good().warns("rebuilt from parity").warns(&lost);
         assert!(host.out() == renamed, "{what}");
-        // Also where the head alone is named.
+        // This also works if only the head is named.
         let head = host.path("out").join(rename(&named(&good, ".tar.000")));
         let _ = fs::remove_dir_all(host.path("state"));
         host.import(&head, &[]).good().warns("rebuilt from parity");
@@ -319,7 +319,7 @@ fn parity_and_heads_of_other_names_find_each_other() {
             _ => ran.exits(6).warns("is missing; other files of the same bundle"),
         };
     }
-    // A bundle in one file, damaged.
+    // A damaged bundle in one file.
     let _ = fs::remove_dir_all(host.path("exported"));
     host.put_out(&Directory::new());
     host.export_volumes(60, &["--parity", "5%"]);

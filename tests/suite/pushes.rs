@@ -1,5 +1,5 @@
-//! Pushes over bad ways: every request of a push is retried, a body that broke off goes on where the registry
-//! says, and a proxy that refuses large requests gets small ones.
+//! Pushes over bad connections: every request of a push is retried, an interrupted body is resumed
+//! at the registry's offset, and a proxy that rejects large requests gets small ones.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ const ALL: [&str; 3] = ["p/trivy-checks:2", "p/trivy-db:2", "p/trivy-java-db:1"]
 /// The length of the large layer.
 const LARGE: usize = 9 << 20;
 
-/// A host with a bundle of all datasets.
+/// Returns a host with a bundle of all datasets.
 fn importer() -> (Host, PathBuf) {
     let host = Host::new();
     let bundle = Bundle::of(days(-1), &Part::all(days(-1)));
@@ -32,7 +32,7 @@ fn importer() -> (Host, PathBuf) {
     (host, path)
 }
 
-/// A host with a bundle whose trivy-java-db is [`LARGE`].
+/// Returns a host with a bundle whose trivy-java-db has [`LARGE`] bytes.
 fn with_large_layer() -> (Host, PathBuf) {
     let host = Host::new();
     let contents = Part::java_db(days(-1)).dataset.contents;
@@ -57,7 +57,8 @@ fn is_sent(seen: &Seen) -> bool {
     [Method::PUT, Method::PATCH].contains(&seen.method) && seen.path.contains("/blobs/uploads/")
 }
 
-/// A registry whose first answers to each of some requests are these.
+/// Starts a registry that fails selected requests. The first `times` responses to each of them are
+/// `answer`.
 fn failing(
     at: impl Fn(&Seen) -> bool + Send + Sync + 'static,
     times: u32,
@@ -72,8 +73,9 @@ fn failing(
     })
 }
 
-/// A slow registry's 504 (GoogleContainerTools/jib, issue 1409), 502, 503 and 429 in the middle of a push
-/// (ocx-sh/ocx, issue 276; bazel-contrib/rules_img, pull request 762; docker/build-push-action, issue 251).
+/// The statuses 504 of a slow registry (GoogleContainerTools/jib, issue 1409), and 502, 503 and 429
+/// during a push (ocx-sh/ocx, issue 276; bazel-contrib/rules_img, pull request 762;
+/// docker/build-push-action, issue 251).
 #[test]
 fn every_request_of_a_push_is_retried() {
     type Where = fn(&Seen) -> bool;
@@ -100,10 +102,10 @@ fn every_request_of_a_push_is_retried() {
         };
         let (host, bundle) = importer();
         let registry = failing(at, 1, answer);
-        // Two blobs are on their way at once.
+        // Two blobs are uploaded at the same time.
         push(&host, &bundle, &registry, &["--retries", "6"]).good();
         assert_eq!(registry.tags(), ALL, "{code}");
-        // Not for ever, and not what stays.
+        // The number of retries is limited, and permanent errors are not retried.
         let (host, bundle) = importer();
         let registry = failing(at, u32::MAX, answer);
         push(&host, &bundle, &registry, &["--retries", "1"]).exits(7);
@@ -120,13 +122,13 @@ fn every_request_of_a_push_is_retried() {
 }
 
 #[test]
-fn a_registry_that_stays_down_is_left_at_the_deadline() {
+fn a_push_to_an_unreachable_registry_ends_at_the_deadline() {
     let (host, bundle) = importer();
     let registry = failing(is_sent, u32::MAX, || status(503));
     let flags = ["--retries", "99999", "--deadline", "1s"];
     push(&host, &bundle, &registry, &flags).exits(7);
     assert!(registry.tags().is_empty());
-    // A registry that has it all, and does not say so.
+    // The registry has the complete blob, but does not respond.
     let (host, bundle) = importer();
     let registry = Registry::new(|_| None);
     registry.fall_silent();
@@ -138,9 +140,9 @@ fn a_registry_that_stays_down_is_left_at_the_deadline() {
     assert!(registry.tags().is_empty());
 }
 
-/// What came before the registries, here a cache, takes its part of the time.
+/// The time for other targets, here a cache, counts as well.
 #[test]
-fn the_deadline_is_one_for_the_whole_run() {
+fn one_deadline_applies_to_the_whole_run() {
     let (host, bundle) = importer();
     let registry = Registry::new(|_| None);
     let flags = ["--cache-dir", "cache", "--data-home", "home", "--deadline", "1ms"];
@@ -151,10 +153,11 @@ fn the_deadline_is_one_for_the_whole_run() {
     assert_eq!(registry.tags(), ALL);
 }
 
-/// Whoever holds the state while a registry rests for an hour keeps the imports into all other targets. Rate limits
-/// often ask for long pauses (docker/buildx, issue 3630), and maintenance says when it ends (RFC 9110, 10.2.3).
+/// An import holds the state, so a pause of an hour would delay the imports into all other targets.
+/// Rate limits often ask for long pauses (docker/buildx, issue 3630), and responses during
+/// maintenance contain its end (RFC 9110, 10.2.3).
 #[test]
-fn a_registry_that_asks_for_a_long_pause_is_left() {
+fn a_registry_that_asks_for_a_long_pause_fails() {
     type Where = fn(&Seen) -> bool;
     let begins: Where = |seen| seen.method == Method::POST;
     let sends: Where = is_sent;
@@ -178,7 +181,7 @@ fn a_registry_that_asks_for_a_long_pause_is_left() {
         push(&host, &bundle, &registry, &[]).good();
         assert_eq!(registry.tags(), ALL);
     }
-    // Sources have the same limit, and `mirror` has it on both sides.
+    // Sources have the same limit. For `mirror`, it applies to both sides.
     let upstream = Upstream::new(|_, path| {
         path.starts_with("/v2/java/").then(|| Fault::Status(503, Some(("retry-after", "3600".into()))))
     });
@@ -192,17 +195,17 @@ fn a_registry_that_asks_for_a_long_pause_is_left() {
         .warns("a run waits at most 600 s when servers");
 }
 
-/// Resets in the middle of a body are no word of the registry's (ocx-sh/ocx, issue 276), and what it has got need
-/// not be sent again (moby, issue 42615).
+/// A reset in the middle of a body is not a response of the registry (ocx-sh/ocx, issue 276), and
+/// the bytes that it has received need not be sent again (moby, issue 42615).
 #[test]
-fn a_body_that_broke_off_goes_on_where_the_registry_says() {
+fn an_interrupted_body_is_resumed_at_the_offset_of_the_registry() {
     let large = |seen: &Seen| is_sent(seen) && seen.path.contains("trivy-java-db") && seen.length > Some(100);
     for (keeps, chunk) in [(true, None), (false, None), (true, Some("2M")), (false, Some("2M"))] {
         println!("keeps {keeps}, chunks of {chunk:?}");
         let (host, bundle) = with_large_layer();
         let registry = Registry::new(|_| None);
         let flags: Vec<&str> = chunk.iter().flat_map(|size| ["--chunk-size", size]).collect();
-        // Everything but the large layer.
+        // Push everything except the large layer.
         push(&host, &bundle, &registry, &[&flags[..], &["--skip", "trivy-java-db"]].concat()).good();
         registry.break_next([Break { after: 700_000, keeps }, Break { after: 300_000, keeps }]);
         let (key, state) = (host.at("keys/exporter.pub"), host.at("other"));
@@ -226,8 +229,8 @@ fn a_body_that_broke_off_goes_on_where_the_registry_says() {
 }
 
 #[test]
-fn what_a_registry_kept_wrong_is_sent_again_from_the_start() {
-    // It says that it kept more than it did.
+fn an_upload_with_a_wrong_offset_of_the_registry_starts_again() {
+    // The registry reports a larger offset than it has.
     let (host, bundle) = with_large_layer();
     let lied = Arc::new(Mutex::new(0));
     let lies = lied.clone();
@@ -248,14 +251,14 @@ fn what_a_registry_kept_wrong_is_sent_again_from_the_start() {
     assert!(*lied.lock().unwrap() > 0);
 }
 
-/// A registry behind a proxy that lets requests of so many bytes pass.
+/// Starts a registry behind a proxy with this limit for the size of requests.
 fn behind_proxy(limit: u64) -> Registry {
     Registry::new(move |seen| (seen.length > Some(limit)).then(|| status(413)))
 }
 
-/// A CDN's tunnel lets 100 MB pass (podman, issue 24919; cloudflare/serverless-registry, issues 67 and 42), and nginx
-/// 1 MiB if nobody configures it; other clients send chunks then (regclient, issue 75 and pull request 76; skopeo,
-/// issue 2104).
+/// A CDN's tunnel limits requests to 100 MB (podman, issue 24919; cloudflare/serverless-registry,
+/// issues 67 and 42), and nginx without configuration to 1 MiB. Other clients then send chunks
+/// (regclient, issue 75 and pull request 76; skopeo, issue 2104).
 #[test]
 fn a_proxy_that_limits_requests_gets_chunks() {
     const M: u64 = 1 << 20;
@@ -279,14 +282,14 @@ fn a_proxy_that_limits_requests_gets_chunks() {
         assert!(chunks.iter().all(|length| *length <= chunk) && chunks.contains(&chunk), "{chunks:?}");
         assert_eq!(chunks.iter().sum::<u64>(), LARGE as u64, "nothing is sent twice");
     }
-    // The registry has a word in it.
+    // The registry can announce a minimum chunk size.
     let (host, bundle) = with_large_layer();
     let registry = Registry::new(|_| None);
     registry.want_chunks_of(4 * M);
     push(&host, &bundle, &registry, &["--chunk-size", "1M"]).good();
     let chunks: Vec<_> = registry.seen().iter().filter_map(|seen| seen.content_range.clone()).collect();
     assert_eq!(chunks, ["0-4194303", "4194304-8388607", "8388608-9437183"]);
-    // Nobody can send what is not to be smaller than that, and no larger than this.
+    // If the minimum is larger than the limit of the proxy, the upload fails.
     let (host, bundle) = with_large_layer();
     let registry = behind_proxy(M);
     registry.want_chunks_of(1 << 40);
@@ -294,7 +297,7 @@ fn a_proxy_that_limits_requests_gets_chunks() {
     let sent = |seen: &&Seen| is_sent(seen) && seen.path.contains("trivy-java-db");
     let count = registry.seen().iter().filter(sent).count();
     assert!(count <= 4, "{count} requests");
-    // And if it wants that only from the second upload on.
+    // The result is the same if only the second upload announces the minimum.
     let (host, bundle) = with_large_layer();
     let begun = AtomicBool::new(false);
     let registry = Registry::new(move |seen| {
@@ -308,7 +311,7 @@ fn a_proxy_that_limits_requests_gets_chunks() {
     push(&host, &bundle, &registry, &["--retries", "3"]).exits(7).warns("status 413");
     let count = registry.seen().iter().filter(sent).count();
     assert!(count <= 8, "{count} requests");
-    // With less than that there is no way.
+    // A limit below the smallest chunk size is an error.
     let (host, bundle) = with_large_layer();
     let registry = behind_proxy(M / 2);
     push(&host, &bundle, &registry, &[])
@@ -320,9 +323,9 @@ fn a_proxy_that_limits_requests_gets_chunks() {
     assert_eq!(registry.tags(), ["p/trivy-checks:2", "p/trivy-db:2"]);
 }
 
-/// A registry has the upload sent elsewhere after the first chunk, where no size is small enough.
+/// The registry redirects the upload to a host that rejects chunks of any size.
 #[test]
-fn a_refusal_where_an_upload_is_sent_on_has_an_end() {
+fn a_redirected_upload_that_rejects_all_chunks_ends() {
     let (host, bundle) = with_large_layer();
     let storage = Registry::new(|seen| (seen.method == Method::PATCH).then(|| status(413)));
     let elsewhere = format!("http://{}/v2/p/trivy-java-db/blobs/uploads/1", storage.host);
@@ -333,13 +336,13 @@ fn a_refusal_where_an_upload_is_sent_on_has_an_end() {
     assert!((1..=8).contains(&count), "{count} requests");
 }
 
-/// Tokens are good for some minutes, and an upload in chunks takes longer over a slow line.
+/// Tokens are valid for some minutes, and an upload in chunks takes longer over a slow line.
 #[test]
 fn a_token_that_expires_in_the_middle_of_an_upload_is_renewed() {
     for everybody_reads in [false, true] {
         let (host, bundle) = with_large_layer();
         let own = Arc::new(Mutex::new(String::new()));
-        // How often each token was shown with a chunk.
+        // The number of chunks that were sent with each token.
         let tokens: Arc<Mutex<Vec<u32>>> = Arc::default();
         let (address, count) = (own.clone(), tokens.clone());
         let registry = Registry::new(move |seen| {
@@ -369,9 +372,9 @@ fn a_token_that_expires_in_the_middle_of_an_upload_is_renewed() {
         let mut chunks: Vec<_> = registry.seen().into_iter().filter_map(|seen| seen.content_range).collect();
         let all = chunks.len();
         chunks.dedup();
-        assert_eq!((chunks.len(), all < 16), (9, true), "only what was refused is sent again: {chunks:#?}");
+        assert_eq!((chunks.len(), all < 16), (9, true), "only rejected chunks are sent again: {chunks:#?}");
     }
-    // A login that is good for nothing is no token that expired.
+    // A rejected login is not an expired token.
     let (host, bundle) = importer();
     let registry = Registry::new(|seen| {
         is_sent(seen).then(|| header(status(401), "www-authenticate", "Basic realm=\"r\""))
@@ -382,7 +385,7 @@ fn a_token_that_expires_in_the_middle_of_an_upload_is_renewed() {
     assert!(registry.seen().iter().filter(|seen| is_sent(seen)).count() <= 12, "{:#?}", registry.seen());
 }
 
-/// Fills registries from an upstream.
+/// Mirrors datasets from an upstream into registries.
 fn mirror(host: &Host, upstream: &Upstream, places: &str, more: &[&str]) -> Run {
     let from = |name: &str| format!("{}/{name}:1", upstream.host);
     let (db, java_db, checks) = (from("db"), from("java"), from("checks"));
@@ -392,7 +395,7 @@ fn mirror(host: &Host, upstream: &Upstream, places: &str, more: &[&str]) -> Run 
 }
 
 #[test]
-fn a_mirror_fetches_again_what_a_registry_lost() {
+fn a_mirror_fetches_data_again_that_a_registry_lost() {
     let host = Host::new();
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(0, 5_000_000);
@@ -401,16 +404,16 @@ fn a_mirror_fetches_again_what_a_registry_lost() {
     let places = format!("{}/p,{}/p", bad.host, good.host);
     mirror(&host, &upstream, &places, &["--only", "trivy-db", "--retries", "4"]).good();
     assert_eq!((bad.tags(), good.tags()), (vec!["p/trivy-db:2".to_owned()], vec!["p/trivy-db:2".to_owned()]));
-    // The one that was good got it once.
+    // The registry without a fault got the layer once.
     let sent = |registry: &Registry| registry.seen().iter().filter(|seen| is_sent(seen)).count();
     assert_eq!(sent(&good), 2, "{:#?}", good.seen());
-    // A registry that never takes it fails alone.
+    // A registry that rejects all uploads does not affect the other one.
     let (bad, good) = (failing(is_sent, u32::MAX, || status(503)), behind_proxy(4 << 20));
     let places = format!("{}/p,{}/p", bad.host, good.host);
     mirror(&host, &upstream, &places, &["--retries", "1"]).exits(7).warns("status 503");
     assert!(bad.tags().is_empty());
     assert_eq!(good.tags(), ["p/trivy-checks:1", "p/trivy-db:2", "p/trivy-java-db:1"]);
-    // A source that fails before all are served: what has it keeps it.
+    // If a source fails before all registries have the data, the complete registries keep it.
     let is_gone = Arc::new(AtomicBool::new(false));
     let (gone, goes) = (is_gone.clone(), is_gone);
     let upstream = Upstream::new(move |_, path| {
@@ -427,8 +430,9 @@ fn a_mirror_fetches_again_what_a_registry_lost() {
     assert_eq!((bad.tags().len(), good.tags()), (0, vec!["p/trivy-db:2".to_owned()]));
 }
 
-/// A proxy before a registry that breaks the first bodies after some bytes. Says where it is; `heads` gets the
-/// first lines of bodies' requests, with their ranges.
+/// Starts a proxy in front of a registry. The proxy closes the connection after some bytes of the
+/// first bodies. Returns its address. `heads` gets the first lines of the requests with a body, and
+/// their ranges.
 fn breaks(registry: String, times: usize, after: u64, heads: Arc<Mutex<Vec<String>>>) -> String {
     each_connection(move |mut client| {
         let Some(head) = read_head(&mut client) else { return };
@@ -462,7 +466,7 @@ fn breaks(registry: String, times: usize, after: u64, heads: Arc<Mutex<Vec<Strin
 
 #[test]
 #[ignore = "tools"]
-fn real_registries_take_what_broke_off() {
+fn real_registries_resume_interrupted_uploads() {
     let tools = test_kit::tools();
     for is_distribution in [true, false] {
         for chunk in [None, Some("2M")] {
@@ -472,7 +476,7 @@ fn real_registries_take_what_broke_off() {
             };
             let (host, bundle) = with_large_layer();
             let heads: Arc<Mutex<Vec<String>>> = Arc::default();
-            // The small layers come first, and whole.
+            // The small layers are pushed first, without an interruption.
             let proxy = breaks(registry.address.clone(), 4, 1_500_000, heads.clone());
             let place = format!("{proxy}/{}", if chunk.is_some() { "chunks" } else { "whole" });
             let (key, state) = (host.at("keys/exporter.pub"), host.at("state"));
@@ -487,7 +491,7 @@ fn real_registries_take_what_broke_off() {
             if chunk.is_some() {
                 assert!(heads.iter().any(|head| head.starts_with("PATCH")), "{heads:#?}");
             }
-            // distribution says how far it came.
+            // distribution reports the number of received bytes.
             let resumed = heads.iter().any(|head| head.contains("ange: 1500000-"));
             assert!(resumed || !is_distribution, "{heads:#?}");
         }

@@ -1,4 +1,5 @@
-//! What is newer: the dates of contents are compared, whoever filled a registry and however its manifests are dated.
+//! Which data is newer: the dates of contents are compared, regardless of who pushed them and of
+//! the dates of the manifests.
 
 use jiff::{SignedDuration, Timestamp};
 use test_kit::answers::status;
@@ -10,7 +11,7 @@ use trivy_ferry::dataset::Kind;
 use crate::forge::upstream::Upstream;
 use crate::forge::{Bundle, Host, Part, days, db_layer, hours, java_db_layer, manifest_of};
 
-/// What somebody pushed by hand: content of one date, under a manifest of another or of none.
+/// Adds a manual push: content with a date, under a manifest with another date or without a date.
 fn fill(registry: &Registry, dataset: &str, tag: &str, built: Timestamp, made: Option<Timestamp>) {
     let (kind, layer) = match dataset {
         "trivy-db" => (Kind::TrivyDb, db_layer(built)),
@@ -27,7 +28,7 @@ fn named(registry: &Registry, dataset: &str, tag: &str, kind: Kind, layer: &[u8]
     registry.name(&format!("{repository}:{tag}"), manifest);
 }
 
-/// How often a layer was read.
+/// Returns the number of times that a layer was read.
 fn reads(registry: &Registry) -> usize {
     let is_read =
         |seen: &&test_kit::http::Seen| seen.method == Method::GET && seen.path.contains("/blobs/sha256:");
@@ -43,7 +44,7 @@ fn push(host: &Host, bundle: &Bundle, registry: &Registry, more: &[&str]) -> Run
     host.run(&[&import[..], &["--retries", "0"], more].concat())
 }
 
-/// The row of a dataset.
+/// Returns the row of a dataset.
 fn row(ran: &Run, dataset: &str) -> serde_json::Value {
     let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap_or_else(|_| panic!("{ran:#?}"));
     let rows = report["targets"][0]["datasets"].as_array().unwrap();
@@ -52,13 +53,14 @@ fn row(ran: &Run, dataset: &str) -> serde_json::Value {
 
 const JSON: [&str; 2] = ["--format", "json"];
 
-/// A manifest is younger than its content, and `oras push` gives it the time of the push: neither says how old the
-/// data is.
+/// A manifest is newer than its content, and `oras push` sets its date to the time of the push.
+/// Neither date is the date of the data.
 #[test]
-fn a_registry_that_somebody_filled_takes_what_was_built_later() {
+fn newer_data_is_pushed_to_a_registry_that_another_tool_filled() {
     let (minutes, built) = (SignedDuration::from_mins(30), hours(-48));
     for (dataset, tag) in [("trivy-db", "2"), ("trivy-java-db", "1")] {
-        // Made an hour later, just now, at no time, before its own content.
+        // The manifest is 1 h newer than the content, from this moment, without a date, or older
+        // than the content.
         for made in [Some(built + minutes * 2), Some(hours(0)), None, Some(built - minutes)] {
             println!("{dataset} {made:?}");
             let part = |date| match dataset {
@@ -73,7 +75,7 @@ fn a_registry_that_somebody_filled_takes_what_was_built_later() {
             if made.is_none_or(|made| made > built + minutes) {
                 assert_eq!(row(&ran, dataset)["was"], built.to_string(), "{ran:#?}");
             }
-            // What is older stays out, and the layer is read once for all.
+            // Older data is rejected, and the layer is read only once.
             let (host, registry) = (Host::new(), Registry::new(|_| None));
             let made = made.map(|made| made.max(built));
             fill(&registry, dataset, tag, built, made);
@@ -90,7 +92,7 @@ fn a_registry_that_somebody_filled_takes_what_was_built_later() {
             }
         }
     }
-    // What was built after the manifest was made needs no reading.
+    // If the new data was built after the manifest was created, the layer is not read.
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     fill(&registry, "trivy-db", "2", built, Some(built + minutes));
     push(&host, &Bundle::of(hours(-1), &[Part::db(hours(-2))]), &registry, &[]).good();
@@ -98,9 +100,9 @@ fn a_registry_that_somebody_filled_takes_what_was_built_later() {
 }
 
 #[test]
-fn what_cannot_be_read_is_no_reason_to_keep_it() {
+fn data_that_cannot_be_read_is_replaced() {
     let newer = || Bundle::of(hours(-1), &[Part::db(hours(-30))]);
-    // Rubbish, and a layer that is gone.
+    // The layer is invalid or missing.
     for lost in [false, true] {
         let (host, registry) = (Host::new(), Registry::new(|_| None));
         named(&registry, "trivy-db", "2", Kind::TrivyDb, b"rubbish", Some(hours(-20)));
@@ -109,7 +111,7 @@ fn what_cannot_be_read_is_no_reason_to_keep_it() {
         }
         push(&host, &newer(), &registry, &[]).good().prints("trivy-db        pushed");
     }
-    // A registry that does not hand it out now: the manifest's date is better than none.
+    // The registry cannot return the layer at the moment, so the date of the manifest is used.
     let host = Host::new();
     let registry = Registry::new(|seen| {
         let reads = seen.method == Method::GET && seen.path.contains("/blobs/sha256:");
@@ -118,14 +120,14 @@ fn what_cannot_be_read_is_no_reason_to_keep_it() {
     fill(&registry, "trivy-db", "2", hours(-48), Some(hours(-20)));
     push(&host, &newer(), &registry, &[])
         .good()
-        .prints("trivy-db        left alone")
-        .warns("cannot read when the data at")
+        .prints("trivy-db        skipped")
+        .warns("cannot read the build date of the data at")
         .warns("the date of its manifest is used instead");
 }
 
-/// The same data under a new tag is not older than itself.
+/// The same data must not count as older under another tag.
 #[test]
-fn one_label_has_one_kind_of_date() {
+fn the_dates_of_one_dataset_are_comparable() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     let mut part = Part::db(hours(-30));
     let layer = part.blobs[1].clone();
@@ -137,16 +139,17 @@ fn one_label_has_one_kind_of_date() {
     let ran = push(&host, &bundle, &registry, &["--extra-tag", "latest"]);
     ran.good().prints("trivy-db        pushed");
     assert!(!ran.out.contains("was"), "{ran:#?}");
-    // Known from the ledger: nothing is read.
+    // The ledger has the date, so the layer is not read.
     let newer = Bundle::of(hours(0), &[Part::db(hours(-29))]);
     let ran = push(&host, &newer, &registry, &JSON);
     assert_eq!(row(ran.good(), "trivy-db")["was"], hours(-30).to_string(), "{ran:#?}");
     assert_eq!(reads(&registry), 0);
 }
 
-/// What `status` says of data that somebody else pushed: its own date as soon as an import has read it.
+/// For data of another tool, `status` shows the date of the manifest. After an import has read the
+/// data, `status` shows the date of the data.
 #[test]
-fn status_says_whose_date_it_is() {
+fn status_says_which_date_it_shows() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     let bundle = Bundle::of(hours(-70), &[Part::db(hours(-72))]);
     push(&host, &bundle, &registry, &[]).good();
@@ -165,13 +168,13 @@ fn status_says_whose_date_it_is() {
     metric(hours(-3));
     let row = |ran: &Run| ran.json()["imports"][0]["datasets"][0].clone();
     assert_eq!(row(&status(&JSON))["manifest_date"], true);
-    // An import reads it.
-    push(&host, &bundle, &registry, &[]).good().prints("left alone");
+    // An import reads the layer.
+    push(&host, &bundle, &registry, &[]).good().prints("skipped");
     let json = row(&status(&JSON));
     assert_eq!((&json["manifest_date"], &json["in_use"]), (&false.into(), &hours(-48).to_string().into()));
     status(&[]).exits(7).prints("(2 d old)  DIFFERS");
     metric(hours(-48));
-    // Something else again.
+    // The tag has other data again.
     fill(&registry, "trivy-db", "2", hours(-47), Some(hours(-2)));
     status(&[]).exits(7).prints("(2 h old), by its manifest  DIFFERS");
 }
@@ -191,7 +194,7 @@ fn a_mirror_compares_contents_too() {
     let built = days(-3);
     let hour = SignedDuration::from_hours(1);
     for (of_registry, made, status) in [
-        // As oras makes it, an hour after it was built, and without a date.
+        // The manifest is in the form of oras, 1 h newer than the content, or without a date.
         (built - hour, Some(hours(0)), "pushed"),
         (built - hour, Some(built + hour), "pushed"),
         (built - hour, None, "pushed"),
@@ -215,7 +218,8 @@ fn a_mirror_compares_contents_too() {
     }
 }
 
-/// Scanners that must find the same data again want a tag of their own (aquasecurity/trivy-db, issue 130).
+/// Scanners that must find the same data again need a separate tag (aquasecurity/trivy-db, issue
+/// 130).
 #[test]
 fn a_tag_can_have_the_day_of_the_data() {
     let date: Timestamp = "2026-03-04T23:59:00Z".parse().unwrap();
@@ -223,7 +227,7 @@ fn a_tag_can_have_the_day_of_the_data() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     let bundle = Bundle::of(hours(-1), &[Part::db(date), Part::checks("a")]);
     push(&host, &bundle, &registry, &tags).good().prints("(also :2-2026-03-04, :latest)");
-    // Checks say nowhere when they were built, and that is said.
+    // Checks have no build date, and a warning says so.
     push(&host, &bundle, &registry, &tags)
         .good()
         .warns("warning: trivy-checks-2 does not get the tag 2-{date}: neither its content nor its manifest");
@@ -242,7 +246,7 @@ fn a_tag_can_have_the_day_of_the_data() {
     mirror(&host, &upstream, &registry, &tags).good().prints(&format!("(also :2-{day}, :latest)"));
     assert!(registry.tags().contains(&format!("p/trivy-java-db:2-{day}")), "{:?}", registry.tags());
     mirror(&host, &upstream, &registry, &tags).good().prints("trivy-db        unchanged");
-    // A tag that is asked for later comes to what is unchanged.
+    // A tag that is requested later is also added for unchanged data.
     for (dated, latest) in [("{date}", "latest"), ("v2-{date}", "2-{date}")] {
         let later = ["--extra-tag", dated, "--extra-tag", latest];
         let dry = [&later[..], &["--dry-run"]].concat();
@@ -255,11 +259,11 @@ fn a_tag_can_have_the_day_of_the_data() {
             .good()
             .prints("trivy-db        unchanged")
             .prints(&format!(":{tag}"));
-        assert_eq!(reads(&registry), reads_before, "the tag that is there says the day");
+        assert_eq!(reads(&registry), reads_before, "the existing tag has the date");
     }
 }
 
-/// A copy that another tool made has a manifest of another day.
+/// The manifest of a copy by another tool has another date.
 #[test]
 fn a_mirror_dates_tags_by_the_content() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));

@@ -1,4 +1,4 @@
-//! What people are told: nothing that is wrong, nothing twice, and nothing that they know already.
+//! Messages: they are correct, appear once, and say nothing that the user knows already.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ fn an_export_without_a_bundle_names_its_heartbeat() {
 }
 
 #[test]
-fn errors_say_whose_they_are() {
+fn errors_name_their_target() {
     let host = Host::new();
     let refusing = |code: u16| Registry::new(move |_| Some(answers::status(code)));
     let (one, other) = (refusing(403), refusing(403));
@@ -47,7 +47,7 @@ fn errors_say_whose_they_are() {
     for place in &places {
         assert!(run.err.contains(place), "{run}");
     }
-    // What is refused by all targets alike is said once.
+    // A bundle that all targets reject for the same reason is reported once.
     let older = host.bundle("b.tar", &Bundle::of(hours(-9), &Part::all(days(-2))));
     let newer = host.bundle("c.tar", &Bundle::of(hours(-1), &Part::all(days(-2))));
     let (a, b) = (Registry::new(|_| None), Registry::new(|_| None));
@@ -57,7 +57,8 @@ fn errors_say_whose_they_are() {
     let run = host.import(&older, &to);
     run.exits(5);
     assert_eq!(run.err.matches("before the last one accepted").count(), 1, "{run}");
-    // What is too old at one of two names the one. The two that refused are still the graver error.
+    // A problem of one of two targets names the target. The rejections are more severe and decide
+    // the exit code.
     status(&host, &["--max-age", "1h"]).exits(7).warns(&format!("registry:{}: trivy-db is of", places[0]));
 }
 
@@ -75,25 +76,25 @@ fn state_of_a_newer_version_is_named_as_such() {
         let path = host.path(name);
         let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         state["format"] = 2.into();
-        // Nothing else need look as it does today.
+        // All other fields may have another form.
         state["targets"] = "elsewhere".into();
         state["floors"] = Value::Null;
         fs::write(&path, state.to_string()).unwrap();
     }
-    let words = ["is of format 2", "knows formats up to 1", "Use the newer trivy-ferry"];
+    let words = ["is of format 2", "supports formats up to 1", "Use the newer trivy-ferry"];
     host.import(&bundle, &[]).fails_with(2, &words).does_not_say("next import");
     status(&host, &[]).fails_with(2, &words);
     sender.export(&upstream, &[]).fails_with(2, &words);
-    // What is damaged says what that means on this side.
+    // The message for a damaged state describes the effect on this side.
     fs::write(sender.path("state/export-default.json"), "{").unwrap();
     sender.export(&upstream, &[]).exits(2).warns("the next export then numbers").does_not_say("next import");
     fs::write(host.path("state/import-default.json"), "{").unwrap();
     host.import(&bundle, &[]).exits(2).warns("the next import is then treated as the first");
 }
 
-/// A copy that was cut off and the same bundle under another name: it has come, whatever the file is called.
+/// A copy of a bundle was damaged, and then the same bundle arrives under another name.
 #[test]
-fn a_bad_copy_is_no_refusal_once_the_bundle_has_come() {
+fn a_damaged_copy_is_no_longer_reported_after_the_bundle_was_imported() {
     for spoil in [
         |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 3000),
         |bytes: &mut Vec<u8>| {
@@ -113,9 +114,9 @@ fn a_bad_copy_is_no_refusal_once_the_bundle_has_come() {
     }
 }
 
-/// Whoever has run `repair` or `verify` needs no advice to run it.
+/// A user who has run `repair` or `verify` must not be advised to run it.
 #[test]
-fn nobody_is_advised_to_do_what_was_just_done() {
+fn a_command_does_not_advise_users_to_run_it() {
     let host = Host::new();
     let whole = Bundle::of(hours(-2), &Part::all(days(-2))).signed(&host.key);
     let cut = host.file("cut.tar", &whole[..whole.len() - 3000]);
@@ -135,7 +136,7 @@ fn nobody_is_advised_to_do_what_was_just_done() {
 }
 
 #[test]
-fn numbers_that_go_back_are_a_remark() {
+fn a_lower_sequence_number_is_reported() {
     let host = Host::new();
     for (made, number) in [(-9, 7), (-8, 8)] {
         let bundle = Bundle::of(hours(made), &Part::all(days(-2))).with("sequence", number);
@@ -145,7 +146,7 @@ fn numbers_that_go_back_are_a_remark() {
         let bundle = Bundle::of(hours(made), &Part::all(days(-2))).with("sequence", number);
         let path = host.bundle("b.tar", &bundle);
         host.import(&path, &[]).exits(0).prints(&format!("number {number} after number 8"));
-        // Only where it is new.
+        // The number is reported only for a new bundle.
         host.import(&path, &[]).exits(0).does_not_say("after number");
     }
     let bundle = Bundle::of(hours(-5), &Part::all(days(-2))).with("sequence", 4);
@@ -153,7 +154,7 @@ fn numbers_that_go_back_are_a_remark() {
 }
 
 #[test]
-fn a_public_key_on_the_medium_is_no_remark() {
+fn a_public_key_on_the_medium_is_not_reported() {
     let host = Host::new();
     let bundle = Bundle::of(hours(-2), &Part::all(days(-2)));
     host.bundle("stick/b.tar", &bundle);
@@ -162,7 +163,7 @@ fn a_public_key_on_the_medium_is_no_remark() {
     let stick = host.path("stick");
     host.import(&stick, &[]).exits(0).prints("skipped: notes.txt").does_not_say("FERRY.PUB");
     host.verify(&stick, &[]).exits(0).prints("skipped: notes.txt").does_not_say("FERRY.PUB");
-    // Where nothing else lies, it is what was found.
+    // If the medium has no other file, the key is named.
     fs::remove_file(stick.join("b.tar")).unwrap();
     host.import(&stick, &[]).exits(2).warns("FERRY.PUB");
 }
@@ -176,7 +177,8 @@ fn status_says_which_state_it_reads_and_by_which_clock() {
     assert_eq!(json["state_dir"], host.at("state"));
 }
 
-/// Whoever reads and writes somewhere else than usual is told: two states know half each.
+/// If a run uses another state directory than usual, the output says so, because each of two states
+/// lacks the records of the other.
 #[test]
 fn another_state_directory_is_named() {
     let host = Host::new();
@@ -211,23 +213,24 @@ fn another_state_directory_is_named() {
             .warns("no-directory/state");
         host.wait(2);
     }
-    // A directory that can be made is no fallback; before it is there, there is one.
+    // If the directory can be created, it is the default. Before it exists, `status` reads another
+    // one.
     run(&["status"], Some("made")).exits(0).warns("the state is read from");
     run(&import, Some("made")).exits(0).does_not_say("the state is");
     run(&["status"], Some("made")).exits(0).does_not_say("the state is").prints(&host.at("made"));
 }
 
 #[test]
-fn images_that_a_cache_does_not_take_are_mentioned() {
+fn images_that_a_cache_cannot_hold_are_mentioned() {
     let host = Host::new();
     let says =
         "The images in this bundle are for a registry (quay.example/tools/x:1, quay.example/tools/y:1)";
     let bundle = host.bundle("b.tar", &with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
-    host.import(&bundle, &["--dry-run"]).exits(0).prints("trivy-db        would come");
+    host.import(&bundle, &["--dry-run"]).exits(0).prints("trivy-db        would install");
     for _ in 0..2 {
         host.import(&bundle, &[]).exits(0).prints(says).prints("--image");
     }
-    // Not where a registry is filled in the same run, nor where there are none.
+    // They are not mentioned if the run also imports into a registry, or if there are no images.
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
     host.import(&bundle, &["--registry", &place, "--plain-http", "--image", "*"])
@@ -237,8 +240,8 @@ fn images_that_a_cache_does_not_take_are_mentioned() {
     host.import(&without, &[]).exits(0).does_not_say("are for a registry");
 }
 
-/// Trivy's databases are dated to the nanosecond (trivy-db, pkg/metadata), and VEX repositories to the microsecond. `inspect`
-/// alone shows the payload as it was signed.
+/// Trivy's databases have dates in nanoseconds (trivy-db, pkg/metadata), and VEX repositories in
+/// microseconds. Only `inspect` shows the dates of the signed payload.
 #[test]
 fn dates_in_json_are_whole_seconds() {
     let host = Host::new();
@@ -261,7 +264,7 @@ fn dates_in_json_are_whole_seconds() {
     }
 }
 
-/// The dates of data that have a fraction of a second.
+/// Adds the dates of data that have a fraction of a second.
 fn fractions(json: &Value, found: &mut Vec<String>) {
     const DATES: [&str; 5] = ["updated_at", "next_update", "was", "accepted", "in_use"];
     for (name, value) in json.as_object().into_iter().flatten() {

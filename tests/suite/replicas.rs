@@ -1,4 +1,5 @@
-//! Several caches in one import, Harbor's among them, and `settings`, which says again what scanners need.
+//! Imports into several caches, including Harbor's, and `settings`, which prints the scanner
+//! settings again.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -14,7 +15,7 @@ use test_kit::registry::Registry;
 use crate::forge::upstream::Upstream;
 use crate::forge::{Bundle, Host, Part, hours};
 
-/// A host that has a bundle of everything, `b.tar`, and how to import it.
+/// Returns a host with a bundle of all datasets, `b.tar`, and the command line to import it.
 fn host() -> (Host, String) {
     let host = Host::new();
     let bundle = host.bundle("b.tar", &Bundle::of(hours(-2), &Part::all(hours(-3))));
@@ -32,11 +33,12 @@ fn run(host: &Host, line: &str) -> Run {
     host.run(&line.split_whitespace().collect::<Vec<_>>())
 }
 
-/// Replicas of a Trivy server or of Harbor's adapter have a volume each (aquasecurity/harbor-scanner-trivy 135).
+/// Each replica of a Trivy server or of Harbor's adapter has its own volume
+/// (aquasecurity/harbor-scanner-trivy 135).
 #[test]
 fn one_import_fills_several_caches() {
     let (host, import) = host();
-    host.file("broken/db", "not a folder");
+    host.file("broken/db", "not a directory");
     let caches = "--cache-dir one --cache-dir broken --cache-dir two --cache-dir one";
     let ran = run(&host, &format!("{import} {caches} --format json"));
     ran.exits(7).warns("broken");
@@ -49,7 +51,7 @@ fn one_import_fills_several_caches() {
     }
     let status = host.run(&["status", "--state-dir", &host.at("state")]);
     status.prints("one   stream default").prints("two   stream default");
-    // Forwards and back again, together.
+    // Both caches get a newer bundle, and are restored together.
     let newer = host.bundle("n.tar", &Bundle::of(hours(-1), &[Part::db(hours(-1))]));
     let import = import.replace("b.tar", newer.file_name().unwrap().to_str().unwrap());
     run(&host, &format!("{import} --cache-dir one --cache-dir two")).good().prints("cache:");
@@ -59,14 +61,14 @@ fn one_import_fills_several_caches() {
     }
     let ran = run(&host, "import --restore --cache-dir one --cache-dir none --data-home home");
     ran.exits(2).warns("no earlier generation is kept in").prints("one");
-    // Settings are for one cache.
+    // Scanner settings can only be written for one cache.
     host.dir("config");
     run(&host, &format!("{import} --cache-dir one --cache-dir two --write-config config"))
         .fails_with(2, &["need different settings"]);
 }
 
-/// The adapter takes VEX since 0.34.2 (goharbor/harbor-scanner-trivy, pkg/etc/config.go and pkg/trivy/wrapper.go:
-/// SCANNER_TRIVY_VEX_SOURCE; its environment is Trivy's).
+/// The adapter has supported VEX since 0.34.2 (goharbor/harbor-scanner-trivy, pkg/etc/config.go and
+/// pkg/trivy/wrapper.go: SCANNER_TRIVY_VEX_SOURCE; it passes its environment to Trivy).
 #[test]
 fn harbors_adapter_gets_vex_with_the_configuration_that_finds_it() {
     let (host, import) = host();
@@ -79,7 +81,7 @@ fn harbors_adapter_gets_vex_with_the_configuration_that_finds_it() {
     assert!(found.contains(&"vex/repositories/default/0.1/index.json".to_owned()), "{found:?}");
     let config = text(host.path("adapter/.trivy/vex/repository.yaml"));
     assert!(config.contains("name: default"), "{config}");
-    // Nobody else's configuration is touched.
+    // No other configuration is changed.
     assert_eq!(files(host.path("home")), [""; 0]);
     let ran = run(&host, "settings --cache-dir adapter --layout harbor");
     ran.good().prints("SCANNER_TRIVY_VEX_SOURCE=repo").prints("harbor.yml");
@@ -95,7 +97,7 @@ fn settings_of_a_cache_are_printed_again() {
     for key in ["commands", "environment", "trivy_version", "fails_from"] {
         assert_eq!(again.target(0)[key], first.target(0)[key], "{key}");
     }
-    // Each group of commands has what stands before it.
+    // Each group of commands has its environment before it.
     let wanted = format!("  XDG_DATA_HOME={} trivy image | fs", host.at("home"));
     let ran = run(&host, &settings);
     ran.good().prints(&wanted).prints("--skip-java-db-update").prints("  trivy config\n");
@@ -109,7 +111,7 @@ fn settings_of_a_cache_are_printed_again() {
     assert!(text(host.path("env")).contains("XDG_DATA_HOME="));
     assert_eq!(host.snapshot(), before, "nothing else is written");
     run(&host, "settings --cache-dir none").fails_with(2, &["there is no cache directory", "Import into it"]);
-    // Others may not even write there.
+    // The command also works without write access to the directory.
     host.dir("empty");
     run(&host, "settings --cache-dir empty").good().prints("No trivy-db is installed");
 }
@@ -137,10 +139,11 @@ fn settings_of_a_registry_and_a_web_root_are_printed_again() {
     again.good();
     assert_eq!(again.target(1)["commands"], first.target(1)["commands"]);
     assert_eq!(again.target(1)["environment"], first.target(1)["environment"]);
-    // There are no checks for this Trivy: without the flag it asks the internet at each scan.
+    // There are no checks for this version of Trivy. Without the flag, Trivy would try to download
+    // them at each scan.
     let ran = run(&host, &format!("settings {targets}"));
     ran.good().prints("--skip-check-update").prints("built-in checks").prints(&format!("{place}/trivy-db:2"));
-    // Another host's web server, such as one that `serve` is.
+    // The web server of another host, such as one that runs `serve`.
     let ran = run(&host, "settings --web-url http://ferry.example:5000 --only vex-hub,vex-corp");
     ran.good().prints("http://ferry.example:5000/vex-hub").prints("http://ferry.example:5000/vex-corp");
     run(&host, "settings --web-root none --web-url http://h").fails_with(7, &["none"]);
@@ -153,7 +156,7 @@ fn settings_of_a_registry_and_a_web_root_are_printed_again() {
 fn interruptible(host: &Host, args: &str) -> (Child, BufReader<ChildStderr>) {
     let mut command = std::process::Command::new("/usr/bin/env");
     let program = host.command();
-    // A shell that starts the tests in the background has them ignore interrupts.
+    // A shell that starts the tests in the background makes them ignore interrupts.
     command.arg("--default-signal=INT").arg(program.get_program()).args(args.split_whitespace());
     command.current_dir(host.path("")).env_clear();
     command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -163,7 +166,7 @@ fn interruptible(host: &Host, args: &str) -> (Child, BufReader<ChildStderr>) {
     (child, stderr)
 }
 
-/// Interrupts a run, which says this.
+/// Interrupts a run, and asserts that it prints this text.
 fn interrupt(child: &mut Child, stderr: BufReader<ChildStderr>, says: &str) {
     kill_process(Pid::from_child(child), Signal::INT).unwrap();
     assert_eq!(ended(child).code(), Some(130));
@@ -172,9 +175,9 @@ fn interrupt(child: &mut Child, stderr: BufReader<ChildStderr>, says: &str) {
 }
 
 #[test]
-fn a_mirror_and_a_watch_say_what_an_interrupt_leaves() {
+fn a_mirror_and_a_watch_report_the_state_after_an_interrupt() {
     let (host, _) = host();
-    // It listens, and never answers.
+    // The server listens, but never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let at = silent.local_addr().unwrap();
     let mirror = format!(
@@ -182,8 +185,8 @@ fn a_mirror_and_a_watch_say_what_an_interrupt_leaves() {
     );
     let (mut child, stderr) = interruptible(&host, &mirror);
     let _asked = silent.accept().unwrap();
-    interrupt(&mut child, stderr, "Interrupted. Each tag names its old data or its new");
-    // Its first bundle is pushed to the same.
+    interrupt(&mut child, stderr, "Interrupted. Each tag names its old or its new data");
+    // The watch pushes its first bundle to the same server.
     fs::copy(host.path("b.tar"), host.path("inbox/b.tar")).unwrap();
     let watch = format!(
         "watch inbox --settle 1ms --trust keys/exporter.pub --state-dir {} --registry {at}/p --plain-http",
@@ -194,9 +197,10 @@ fn a_mirror_and_a_watch_say_what_an_interrupt_leaves() {
     interrupt(&mut child, stderr, "Interrupted. Each dataset is old or new, and the inbox keeps");
 }
 
-/// A run that waits for another says so at once, and one that is interrupted what is kept.
+/// A run that waits for another run says so at once. An interrupted run reports which data is in
+/// use.
 #[test]
-fn who_waits_or_is_interrupted_is_told() {
+fn waiting_and_interrupted_runs_report_it() {
     let (host, import) = host();
     host.dir("state");
     fs::set_permissions(host.path("state"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
@@ -225,7 +229,7 @@ fn who_waits_or_is_interrupted_is_told() {
 
 #[test]
 #[ignore = "tools"]
-fn a_dry_run_of_an_export_looks_for_room_on_the_medium() {
+fn a_dry_run_of_an_export_checks_the_free_space_of_the_medium() {
     needs_mounts();
     let host = Host::new();
     host.write_key();
@@ -245,12 +249,12 @@ fn a_dry_run_of_an_export_looks_for_room_on_the_medium() {
         command.args(["--state-dir", &host.at("state")]).args(upstream.flags());
         Run::of(&mut command, "export --dry-run")
     };
-    export("1m").fails_with(7, &["out", "needs", "has 1.0 MiB"]);
+    export("1m").fails_with(7, &["out", "the bundle needs", "only 1.0 MiB are free"]);
     export("64m").good().prints("trivy-db");
 }
 
 #[test]
-fn what_is_no_secret_is_told_and_what_contradicts_itself_is_refused() {
+fn untrusted_signers_are_shown_and_contradictory_flags_are_rejected() {
     let host = Host::new();
     let second = trivy_ferry::trust::key::SigningKey::generate().unwrap();
     let bundle = Bundle::of(hours(-2), &[Part::db(hours(-3))]);
@@ -259,7 +263,7 @@ fn what_is_no_secret_is_told_and_what_contradicts_itself_is_refused() {
     let shown = host.run(&["inspect", path.to_str().unwrap(), "--trust", &host.at("keys/exporter.pub")]);
     let also = format!("a key that is not trusted here: {}", second.public().id().hex());
     shown.good().prints("signed by  ").prints(&also);
-    // With both trusted there is none.
+    // If both keys are trusted, no untrusted key is shown.
     let other = host.trust("second", &second.public());
     let keys = format!("{},{other}", host.at("keys/exporter.pub"));
     let shown = host.run(&["inspect", path.to_str().unwrap(), "--trust", &keys]);
@@ -269,7 +273,7 @@ fn what_is_no_secret_is_told_and_what_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn a_dry_run_of_an_import_decides_all_and_changes_nothing() {
+fn a_dry_run_of_an_import_makes_all_decisions_and_changes_nothing() {
     let registry = Registry::new(|_| None);
     let (host, import) = host();
     host.dir("www");
@@ -292,8 +296,8 @@ fn a_dry_run_of_an_import_decides_all_and_changes_nothing() {
     assert_eq!((files(host.path("www")), files(host.path("config"))), (Vec::new(), Vec::new()));
     assert_eq!(files(host.path("state")), ["import.lock"]);
     let text = run(&host, &format!("{import} --cache-dir cache --dry-run"));
-    text.good().prints("trivy-db        would come").prints("nothing was installed or recorded");
-    // The same decisions as an import, with the same exit codes.
+    text.good().prints("trivy-db        would install").prints("nothing was installed or recorded");
+    // A dry run makes the same decisions as an import, with the same exit codes.
     run(&host, &format!("{import} --cache-dir cache")).good();
     let before = host.snapshot();
     let newer = host.bundle("n.tar", &Bundle::of(hours(-1), &[Part::db(hours(-1))]));

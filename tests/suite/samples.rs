@@ -1,7 +1,9 @@
-//! The samples in README.md and docs: each command is run, and prints what the page shows. Dates, sizes, digests,
-//! versions and widths may differ; words and their order may not. A line `…` stands for any number of lines.
+//! The samples in README.md and docs: each command is run, and its output must match the page.
+//! Dates, sizes, digests, versions and widths may differ, but not the words and their order. A line
+//! `…` represents any number of lines.
 //!
-//! `TRIVY_FERRY_MAKE_SESSION=1 cargo test --test suite samples` makes docs/session.svg anew: the terminal of a trip.
+//! `TRIVY_FERRY_MAKE_SESSION=1 cargo test --test suite samples` recreates docs/session.svg, a
+//! picture of the terminal during a trip.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +15,7 @@ use test_kit::registry::Registry;
 use crate::forge::PROGRAM;
 use crate::stories::bare;
 
-/// A command of a page, and what the page says that it prints.
+/// A command of a page, and its output on the page.
 struct Sample {
     line: usize,
     command: String,
@@ -40,7 +42,7 @@ fn samples(page: &str) -> Vec<Sample> {
     samples
 }
 
-/// What stays of a line when everything is taken away that differs from run to run.
+/// Returns a line without the parts that differ between runs.
 fn shape(line: &str) -> String {
     let line = line.replace("Safe to unplug.", "").replace("no date", "");
     let mut words: Vec<String> = Vec::new();
@@ -64,27 +66,27 @@ fn shape(line: &str) -> String {
         }
     }
     let line = words.join(" ");
-    // The manifests of the samples have no date.
+    // In the samples, the manifests have no date.
     if line.contains("unchanged") { line.replace("DATE TIME UTC ", "") } else { line }
 }
 
-/// A word without the date in the name of a bundle: `default-20261121t102008z.tar`.
+/// Returns a word without the date in the name of a bundle: `default-20261121t102008z.tar`.
 fn without_stamp(word: &str) -> String {
     let Some(at) = word.find("default-2") else { return word.to_owned() };
     let begin = at + "default-".len();
     word.get(begin + 16..).map_or_else(|| word.to_owned(), |rest| format!("{}STAMP{rest}", &word[..begin]))
 }
 
-/// Where a page's names really are, and what its host was told before.
+/// A host for the commands of a page, with the real paths for the names on the page.
 struct Stage {
     host: Host,
-    /// Names of the page, and what stands for them here.
+    /// The names on the page, and their replacements.
     names: Vec<(&'static str, String)>,
     environment: Vec<(&'static str, String)>,
 }
 
 impl Stage {
-    /// A host with sources, and nothing exported yet.
+    /// Returns a host with sources that has exported nothing yet.
     fn new() -> Self {
         let host = bare();
         let flags = laid_out(&host);
@@ -114,7 +116,7 @@ impl Stage {
         Stage { host, names, environment }
     }
 
-    /// A host with a bundle on its medium.
+    /// Returns a host with a bundle on its medium.
     fn carried() -> Self {
         let stage = Stage::new();
         stage.prints("trivy-ferry keygen");
@@ -132,12 +134,12 @@ impl Stage {
         self
     }
 
-    /// Runs a command of a page, and returns what it prints in the page's words.
+    /// Runs a command of a page, and returns its output with the names of the page.
     fn prints(&self, command: &str) -> Vec<String> {
         self.prints_with(command, "state")
     }
 
-    /// As [`Stage::prints`], with another state.
+    /// Runs a command as [`Stage::prints`] does, with another state.
     fn prints_with(&self, command: &str, state: &str) -> Vec<String> {
         let mut line = command.replacen("trivy-ferry ", &format!("{PROGRAM} "), 1);
         for (name, real) in &self.names {
@@ -157,7 +159,8 @@ impl Stage {
         out.lines().map(str::to_owned).collect()
     }
 
-    /// Whether the samples of a page whose commands begin with one of these words print what the page says.
+    /// Asserts that the output of the samples of a page whose commands begin with one of these
+    /// words matches the page.
     fn shows(&self, page: &str, commands: &[&str]) {
         let mut count = 0;
         for sample in samples(page) {
@@ -191,19 +194,19 @@ fn fits(shown: &[String], real: &[String]) -> bool {
 }
 
 #[test]
-fn the_first_trip_of_the_readme_is_as_it_says() {
+fn the_first_trip_matches_the_readme() {
     Stage::new().shows("README.md", &["trivy-ferry"]);
 }
 
 #[test]
-fn settings_are_as_the_page_says() {
+fn settings_match_the_page() {
     let stage = Stage::carried();
     stage.prints("trivy-ferry import /media/usb");
     stage.shows("docs/offline-trivy.md", &["trivy-ferry settings"]);
 }
 
 #[test]
-fn a_repair_is_as_the_page_says() {
+fn a_repair_matches_the_page() {
     let stage = Stage::new().named("out/", "out/");
     stage.host.dir("out");
     stage.prints("trivy-ferry keygen");
@@ -213,7 +216,7 @@ fn a_repair_is_as_the_page_says() {
 }
 
 #[test]
-fn imports_into_servers_are_as_the_page_says() {
+fn imports_into_servers_match_the_page() {
     let page = "docs/registry.md";
     let registry = Registry::new(|_| None);
     let stage =
@@ -230,7 +233,7 @@ fn imports_into_servers_are_as_the_page_says() {
 
 /// Bundles 1 and 3 arrive, 2 is lost, and the last export found nothing new.
 #[test]
-fn the_status_of_a_watched_inbox_is_as_the_page_says() {
+fn the_status_of_a_watched_inbox_matches_the_page() {
     let mut stage = Stage::new();
     let inbox = stage.host.dir("inbox");
     stage.prints("trivy-ferry keygen");
@@ -252,10 +255,10 @@ fn the_status_of_a_watched_inbox_is_as_the_page_says() {
     stage.shows("docs/unattended.md", &["trivy-ferry status"]);
 }
 
-/// The commands of a trip with what they print.
+/// Returns the commands of a trip with their output.
 fn session() -> Vec<String> {
     let mut stage = Stage::new();
-    // On the day on which the sample data was built.
+    // The clock is set to the day on which the sample data was built.
     let day: jiff::Timestamp = "2026-01-15T09:00:00Z".parse().unwrap();
     let ahead = day.as_second() - jiff::Timestamp::now().as_second();
     stage.environment.push(("TRIVY_FERRY_TEST_CLOCK", format!("{ahead}s")));
@@ -274,7 +277,7 @@ fn session() -> Vec<String> {
     lines
 }
 
-/// A picture of a terminal.
+/// Returns a picture of a terminal.
 fn terminal(lines: &[String]) -> String {
     let height = 40 + 18 * lines.len();
     let mut svg = format!(
@@ -294,7 +297,7 @@ fn terminal(lines: &[String]) -> String {
     svg + "</svg>\n"
 }
 
-/// The lines of a picture that [`terminal`] made.
+/// Returns the lines of a picture that [`terminal`] created.
 fn lines_of(svg: &str) -> Vec<String> {
     let text =
         |line: &str| Some(line.strip_prefix("<text")?.split_once('>')?.1.strip_suffix("</text>")?.to_owned());
@@ -302,7 +305,7 @@ fn lines_of(svg: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_picture_of_a_session_is_what_the_program_prints() {
+fn the_picture_of_a_session_matches_the_output() {
     let fresh = terminal(&session());
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/session.svg");
     if std::env::var_os("TRIVY_FERRY_MAKE_SESSION").is_some_and(|value| value == "1") {
@@ -310,5 +313,5 @@ fn the_picture_of_a_session_is_what_the_program_prints() {
     }
     let shapes = |svg: &str| lines_of(svg).iter().map(|line| shape(line)).collect::<Vec<_>>();
     let kept = fs::read_to_string(path).unwrap();
-    assert_eq!(shapes(&kept), shapes(&fresh), "make docs/session.svg anew");
+    assert_eq!(shapes(&kept), shapes(&fresh), "recreate docs/session.svg");
 }

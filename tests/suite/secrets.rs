@@ -1,4 +1,4 @@
-//! Private keys and passphrases in memory: nobody gets them out of a core dump or of `/proc`.
+//! Private keys and passphrases in memory: they cannot be read from a core dump or from `/proc`.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -14,14 +14,15 @@ use test_kit::process::{ended, wait_for};
 
 use crate::forge::{self, Bundle, Host, Part, days};
 
-/// Who runs the program if root runs the test: root may look everywhere.
+/// The user that runs the program if root runs the test, because root may read everything.
 const NOBODY: u32 = 65534;
 
-/// A program that works, and is killed if the test fails.
+/// A running program. It is killed when dropped.
 struct Running(Child);
 
 impl Running {
-    /// Dies as in a crash that leaves a core dump. Not by SIGQUIT: processes in the background ignore that.
+    /// Ends the program in the same way as a crash with a core dump. It does not use SIGQUIT, which
+    /// processes in the background ignore.
     fn abort(&mut self) -> ExitStatus {
         kill_process(Pid::from_child(&self.0), Signal::ABORT).unwrap();
         ended(&mut self.0)
@@ -35,7 +36,7 @@ impl Drop for Running {
     }
 }
 
-/// Gives a host to the user who runs the program in it.
+/// Changes the owner of a host's files to the user that runs the program.
 fn give(path: &Path) {
     let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
     for entry in entries {
@@ -44,7 +45,8 @@ fn give(path: &Path) {
     chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
 }
 
-/// The same command by another user, with room for a core dump in its own directory.
+/// Returns the same command for another user, with permission to write a core dump into its
+/// directory.
 fn by_nobody(command: &Command) -> Command {
     let mut shell = Command::new("/bin/sh");
     shell
@@ -56,7 +58,7 @@ fn by_nobody(command: &Command) -> Command {
     shell
 }
 
-/// An export that has read its key and waits for a registry that never answers.
+/// Starts an export that has read its key and waits for a registry that never responds.
 fn waiting_export(host: &Host) -> (Running, TcpStream) {
     let registry = TcpListener::bind("127.0.0.1:0").unwrap();
     host.file("keys/exporter.key", host.key.to_pem(None).unwrap().as_bytes());
@@ -67,7 +69,7 @@ fn waiting_export(host: &Host) -> (Running, TcpStream) {
     command.arg(format!("--db-repository={}/db:2", registry.local_addr().unwrap()));
     give(&host.path(""));
     let child = Running(by_nobody(&command).spawn().unwrap());
-    // It asks the registry only once it has its key.
+    // The export asks the registry only after it has read its key.
     registry.set_nonblocking(true).unwrap();
     let connection = wait_for("a connection", || registry.accept().ok()).0;
     (child, connection)
@@ -82,9 +84,9 @@ fn no_core_dump_holds_a_key() {
     let proc = format!("/proc/{}", child.0.id());
     let limits = fs::read_to_string(format!("{proc}/limits")).unwrap();
     let limit = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
-    // What a program of kernel.core_pattern is given is limited by 1 and not by 0.
+    // A limit of 1, not of 0, prevents a core dump to a program in kernel.core_pattern.
     assert_eq!(limit.split_whitespace().next(), Some("1"), "{limits}");
-    // A process that is not dumpable belongs to root there, and its user cannot read its memory.
+    // In /proc, a process that is not dumpable belongs to root, so its user cannot read its memory.
     assert_eq!(fs::metadata(format!("{proc}/mem")).unwrap().uid(), 0);
     for file in ["mem", "environ", "maps"] {
         let read = Command::new("head")

@@ -1,9 +1,10 @@
-//! A volume that one user after the other works on, all of one group, as OpenShift runs containers: with another
-//! number for the user each time, 0 as the group, and the volume's group as a further one (Kubernetes sets the volume's
-//! directories setgid and group-writable for that, `fsGroup`). Seen with Trivy's data in kyverno/policy-reporter 1069,
-//! aquasecurity/trivy 5595 and aquasecurity/harbor-scanner-trivy 135.
+//! A volume that several users of one group use in turn, as in OpenShift: each container runs with
+//! another user number, group 0, and the volume's group as a supplementary group. For that,
+//! Kubernetes sets the setgid bit and group write permission on the volume's directories
+//! (`fsGroup`). Seen with Trivy's data in kyverno/policy-reporter 1069, aquasecurity/trivy 5595 and
+//! aquasecurity/harbor-scanner-trivy 135.
 //!
-//! Needs root, to become these users.
+//! The tests need root to run as these users.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -41,7 +42,7 @@ impl Volume {
         volume
     }
 
-    /// As Kubernetes prepares a volume.
+    /// Prepares a directory in the same way as Kubernetes prepares a volume.
     fn share(&self, name: &str) {
         chown(self.host.path(name), Some(0), Some(GROUP)).unwrap();
         self.mode(name, 0o2775);
@@ -51,7 +52,8 @@ impl Volume {
         fs::set_permissions(self.host.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    /// Runs the program as a user of the volume's group, whose umask would take all of the group's rights.
+    /// Runs the program as a user of the volume's group, with a umask that removes all permissions
+    /// of the group.
     fn by(&self, user: u32, groups: u32, line: &str) -> Run {
         let mut command = Command::new("setpriv");
         command.args([format!("--reuid={user}"), "--regid=0".into(), format!("--groups={groups}")]);
@@ -68,7 +70,8 @@ impl Volume {
         self.by(user, GROUP, &format!("import {number}.tar --trust keys/exporter.pub {more}"))
     }
 
-    /// Everything that lies in a directory is the group's to read and to write, and nobody else's to write.
+    /// Asserts that the group can read and write everything in a directory, and that other users
+    /// cannot write it.
     fn is_the_groups(&self, name: &str) {
         for entry in walkdir::WalkDir::new(self.host.path(name)).min_depth(1).into_iter().map(Result::unwrap)
         {
@@ -81,7 +84,7 @@ impl Volume {
     }
 }
 
-/// The date of the database that is in place.
+/// Returns the date of the installed database.
 fn date(host: &Host) -> Option<String> {
     host.installed("cache", "db")
 }
@@ -97,7 +100,7 @@ fn users_of_one_group_take_turns_with_a_cache_and_a_state() {
         assert_eq!(date(host), Some(hours(i64::from(number) - 10).to_string()));
         ["cache", "state", "data", "out"].iter().for_each(|name| volume.is_the_groups(name));
     }
-    // The other can also go back to what this one has kept, and clear up after one that was killed.
+    // The other user can also restore the earlier generation, and clean up after a killed run.
     volume.by(SECOND, GROUP, "import --restore --cache-dir cache").good();
     assert_eq!(date(host), Some(hours(-8).to_string()));
     let stage = host.path("cache/.trivy-ferry/stage-db");
@@ -129,7 +132,7 @@ fn users_of_one_group_take_turns_with_a_web_root_and_an_inbox() {
         let own: &Path = &host.path("inbox/.trivy-ferry");
         assert_eq!(fs::metadata(own).unwrap().mode() & 0o7777, 0o2770);
     }
-    // What one has taken and was killed with, the next one puts back.
+    // Files that a killed run has taken are put back by the next run of another user.
     let taken = host.path("inbox/.trivy-ferry/taken-x");
     fs::create_dir(&taken).unwrap();
     fs::copy(host.path("4.tar"), taken.join("4.tar")).unwrap();
@@ -141,29 +144,30 @@ fn users_of_one_group_take_turns_with_a_web_root_and_an_inbox() {
     assert_eq!(date(host), Some(hours(-6).to_string()));
 }
 
-/// What a group shares is for its members alone, and only if nobody else could have prepared it.
+/// A shared directory is used only if only its group can write to it.
 #[test]
 #[ignore = "tools"]
-fn a_working_directory_is_shared_with_nobody_but_the_group() {
+fn a_working_directory_is_shared_only_with_the_group() {
     let volume = Volume::new();
     let host = &volume.host;
     let flags = "--cache-dir cache --data-home data --state-dir state";
     volume.import(FIRST, 1, flags).good();
-    // Not in the group.
+    // This user is not in the group.
     let outside =
         "import 2.tar --trust keys/exporter.pub --cache-dir cache --data-home tmp --state-dir tmp/state";
     volume.mode("tmp", 0o777);
     volume.by(SECOND, SECOND, outside).exits(7).warns("cache");
-    // Anybody could have made the working directory where anybody may write: it gets the group all the same.
+    // If all users can write to the cache, any user could have created the working directory, which
+    // always gets the group.
     volume.mode("cache", 0o2777);
     let all = "import 2.tar --trust keys/exporter.pub --cache-dir cache --data-home data";
     volume.by(SECOND, GROUP, all).exits(7).warns("cannot be trusted");
     volume.mode("cache", 0o2775);
-    // Without the setgid bit the group may be everybody's.
+    // Without the setgid bit, any user may be in the group.
     volume.mode("cache", 0o775);
     volume.by(SECOND, GROUP, all).exits(7).warns("cannot be trusted");
     volume.mode("cache", 0o2775);
-    // Root follows no member of a group.
+    // Root does not trust the members of a group.
     let (key, own) = (host.at("keys/exporter.pub"), host.at("roots-own"));
     let by_root = |number: u32, cache: &str| {
         let (bundle, cache) = (host.at(format!("{number}.tar")), host.at(cache));
@@ -173,7 +177,7 @@ fn a_working_directory_is_shared_with_nobody_but_the_group() {
     by_root(2, "cache").exits(7).warns("cannot be trusted");
     volume.by(SECOND, GROUP, all).good();
     assert_eq!(date(host), Some(hours(-8).to_string()));
-    // What root writes into a shared cache, the group may replace.
+    // The group may replace files that root writes into a shared cache.
     host.dir("fresh");
     volume.share("fresh");
     by_root(3, "fresh").good();
@@ -186,7 +190,7 @@ fn a_working_directory_is_shared_with_nobody_but_the_group() {
         "fresh/.trivy-ferry.lock",
     ];
     assert_eq!(modes.map(mode), [0o2775, 0o664, 0o2775, 0o700, 0o664]);
-    // A cache that nobody shares is as it always was.
+    // A cache that is not shared has the usual modes.
     by_root(3, "plain").good();
     let modes = [
         "plain/db",

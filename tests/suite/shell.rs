@@ -1,4 +1,4 @@
-//! What a shell and `man` are given.
+//! Completions for shells, and manual pages.
 
 use std::fs;
 use std::process::Command;
@@ -15,7 +15,7 @@ fn bash_completes_commands_and_flags() {
     let script = directory.path().join("completions");
     fs::write(&script, ferry(&["completions", "bash"])).unwrap();
     let complete = |words: &str| {
-        // What bash does at a tab.
+        // The script runs the completion function as bash does.
         let line = format!(
             "source {}; COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
              _trivy__ferry trivy-ferry \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[@]}}\"",
@@ -32,7 +32,7 @@ fn bash_completes_commands_and_flags() {
 }
 
 #[test]
-fn the_manual_says_what_the_help_says() {
+fn the_manual_matches_the_help() {
     let directory = tempfile::tempdir().unwrap();
     let pages = directory.path().join("share/man1");
     let write = || ferry(&["man", pages.to_str().unwrap(), "--format", "json"]);
@@ -42,7 +42,7 @@ fn the_manual_says_what_the_help_says() {
     assert_eq!(named.len(), fs::read_dir(&pages).unwrap().count());
     for command_name in ["export", "import", "trust-add"] {
         let page = fs::read_to_string(pages.join(format!("trivy-ferry-{command_name}.1"))).unwrap();
-        // In roff a hyphen that is meant is written with a backslash.
+        // In roff, a literal hyphen is written with a backslash.
         let page = page.replace('\\', "");
         let mut args: Vec<&str> = command_name.split('-').collect();
         args.push("--help");

@@ -1,5 +1,6 @@
-//! The network of a site: its logins, proxies and certificates are used as the other tools of the same host use them.
-//! The tables in tests/rules have the rules; here, whole runs follow them.
+//! The network of a site: the program uses logins, proxies and certificates in the same way as
+//! other tools on the host. The tables in tests/rules have the rules, and these tests apply them in
+//! complete runs.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,7 +16,7 @@ use test_kit::registry::Registry;
 
 use crate::forge::{self, Bundle, Host, Part, days};
 
-/// A host with a bundle of all datasets.
+/// Returns a host with a bundle of all datasets.
 fn importer() -> (Host, PathBuf) {
     let host = Host::new();
     let bundle = Bundle::of(days(-1), &Part::all(days(-1)));
@@ -23,7 +24,7 @@ fn importer() -> (Host, PathBuf) {
     (host, path)
 }
 
-/// Pushes into these places, with these variables.
+/// Pushes into these places, with these environment variables.
 fn push(host: &Host, bundle: &PathBuf, places: &str, variables: &[(&str, &str)], more: &[&str]) -> Run {
     let mut command = host.command();
     command.envs(variables.iter().copied()).args(["import", "--registry", places]).args(more);
@@ -35,10 +36,10 @@ fn base64(text: &str) -> String {
     base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text)
 }
 
-/// The places of logins for Podman (sigstore/cosign issue 587, skopeo issue 962) and keys for organizations (quay/quay
-/// PR 2823 issues them, osscontainertools/kaniko PR 1002).
+/// The files with logins for Podman (sigstore/cosign issue 587, skopeo issue 962), and keys for
+/// organizations (quay/quay PR 2823, osscontainertools/kaniko PR 1002).
 #[test]
-fn each_repository_gets_the_login_that_podman_or_docker_keep_for_it() {
+fn each_repository_gets_its_login_of_podman_or_docker() {
     let (host, bundle) = importer();
     let registry = Registry::new(|seen| {
         let name = if seen.path.starts_with("/v2/p/") { "p" } else { "q" };
@@ -56,7 +57,8 @@ fn each_repository_gets_the_login_that_podman_or_docker_keep_for_it() {
     let session = host.at("session");
     let variables = [("XDG_RUNTIME_DIR", session.as_str())];
     push(&host, &bundle, &places, &variables, &[]).exits(7).warns("docker login");
-    // What a later file has for the host does not help where an earlier one has the repository's.
+    // An entry for the repository in an earlier file takes precedence over an entry for the host in
+    // a later one.
     for (file, text) in [
         ("session/containers/auth.json", keys("/p", "/q")),
         ("xdg-config/containers/auth.json", keys("/p", "")),
@@ -76,9 +78,10 @@ fn each_repository_gets_the_login_that_podman_or_docker_keep_for_it() {
     push(&host, &bundle, &places, &missing, &[]).exits(7).warns("REGISTRY_AUTH_FILE names");
 }
 
-/// request/request issue 2194, seanmonstar/reqwest issues 2579 and 2873: what NO_PROXY means, and what was said of it.
+/// The meaning of NO_PROXY, and the messages about it (request/request issue 2194,
+/// seanmonstar/reqwest issues 2579 and 2873).
 #[test]
-fn what_is_said_of_a_proxy_is_what_happened() {
+fn messages_about_a_proxy_are_true() {
     let (host, bundle) = importer();
     let closed = ClosedPort::new();
     let proxy = format!("http://{}", closed.address());
@@ -94,10 +97,10 @@ fn what_is_said_of_a_proxy_is_what_happened() {
         assert!(said.contains("cannot be resolved") && !said.contains(through), "{except}: {said}");
         assert!(said.contains("the proxy in HTTPS_PROXY is not used"), "{except}: {said}");
     }
-    // An empty variable is none, and another one is in its place.
+    // An empty variable counts as unset, and the next one applies.
     let said = run(&[("HTTPS_PROXY", ""), ("ALL_PROXY", &proxy)]);
     assert!(said.contains("Check the proxy in ALL_PROXY"), "{said}");
-    // Nothing is sent past a proxy that cannot be used.
+    // If a proxy cannot be used, nothing is sent without it.
     for (value, why) in
         [("socks4://u:s3cret@h:1", "socks4:// is not supported"), ("http://u:s3cret@[", "address")]
     {
@@ -107,8 +110,9 @@ fn what_is_said_of_a_proxy_is_what_happened() {
     }
 }
 
-/// A SOCKS 5 proxy (RFC 1928, RFC 1929) that connects whoever asks for a name to one place. It wants a login, if there
-/// is one, and answers with `status`. Says where it is, and keeps what it was asked for.
+/// Starts a SOCKS 5 proxy (RFC 1928, RFC 1929) that connects all clients to one place. It requires
+/// the login, if there is one, and responds with `status`. Returns its address, and records the
+/// requested names.
 fn socks_to(
     place: String,
     login: Option<&'static str>,
@@ -147,7 +151,7 @@ fn socks_to(
                 return;
             }
         }
-        // Version, command, reserved, and the kind of address: a name.
+        // The version, the command, a reserved byte, and the type of the address, which is a name.
         let Some(name) = text(&mut client, 4) else { return };
         asked.lock().unwrap().push(name);
         let mut port = [0; 2];
@@ -167,7 +171,7 @@ fn everything_goes_through_socks_and_no_name_is_looked_up_here() {
     let authority = Authority::new();
     let ca = host.file("ca.pem", &authority.pem).display().to_string();
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
-    // Reading and pushing, over TLS and in plain HTTP, with a login and without.
+    // Reads and pushes use TLS and plain HTTP, with and without a login.
     let tls = Registry::over(Some(authority.server(false)), |_| None);
     let plain = Registry::new(|_| None);
     let flags = ["--cacert", ca.as_str()];
@@ -186,7 +190,7 @@ fn everything_goes_through_socks_and_no_name_is_looked_up_here() {
         assert!(registry.seen().iter().any(|seen| seen.method == Method::PUT));
     }
     assert!(asked.lock().unwrap().iter().all(|name| name == NAME), "{asked:?}");
-    // A proxy that wants a login, another one, or nobody there; and none that speaks SOCKS.
+    // A proxy requires a login, rejects the connection, or does not speak SOCKS.
     let place = tls.host.replace("127.0.0.1", NAME) + "/p";
     let run =
         |proxy: &str| push(&host, &bundle, &place, &[("HTTPS_PROXY", proxy)], &flags).exits(7).err.clone();
@@ -202,8 +206,8 @@ fn everything_goes_through_socks_and_no_name_is_looked_up_here() {
     assert!(said.contains("Check the proxy in HTTPS_PROXY"), "{said}");
 }
 
-/// Logins for VEX repositories: Trivy's repository.yaml has them, and its download reads ~/.netrc (trivy v0.74.0,
-/// pkg/downloader/download.go; kubewarden/sbomscanner PR 326 asks for them).
+/// Logins for VEX repositories: Trivy reads them from repository.yaml and ~/.netrc (trivy v0.74.0,
+/// pkg/downloader/download.go; requested in kubewarden/sbomscanner PR 326).
 #[test]
 fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
     let elsewhere = Server::new(|_| ok(forge::vex_archive("x", days(-1))));
@@ -248,7 +252,7 @@ fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
     let named = named.display().to_string();
     host.wait(2);
     export("", &[("NETRC", &named)]).good();
-    // The manifest names another server, for which there is a login as well.
+    // The manifest names another server, and there is a login for that server as well.
     let both = format!(
         "machine {} login ann password s3cret\nmachine {} login ann password s3cret",
         server.host, elsewhere.host
@@ -260,7 +264,8 @@ fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
     assert!(!elsewhere.seen().is_empty());
 }
 
-/// A TLS server whose certificate signed itself, perhaps marked as a CA's, and the certificate.
+/// Returns a TLS server with a self-signed certificate, which may be marked as a CA, and the
+/// certificate.
 fn own_certificate(key: &rcgen::KeyPair, is_ca: bool) -> (Arc<rustls::ServerConfig>, rcgen::Certificate) {
     let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     if is_ca {
@@ -277,10 +282,11 @@ fn own_certificate(key: &rcgen::KeyPair, is_ca: bool) -> (Arc<rustls::ServerConf
     (Arc::new(config), certificate)
 }
 
-/// confidential-containers/guest-components PR 1569 (its own CA), kanidm/kanidm issue 4002 and rustls issue 2054 (keys of
-/// a company's CA). The rules for chains are in tests/rules/certificates.json.
+/// Servers with their own CA (confidential-containers/guest-components PR 1569), and keys of a
+/// company's CA (kanidm/kanidm issue 4002, rustls issue 2054). The rules for chains are in
+/// tests/rules/certificates.json.
 #[test]
-fn a_registry_with_a_certificate_of_its_own_is_trusted_where_it_is_named() {
+fn a_registry_with_a_self_signed_certificate_is_trusted_if_the_certificate_is_given() {
     let (host, bundle) = importer();
     for (algorithm, is_ca) in [
         (&rcgen::PKCS_ECDSA_P256_SHA256, true),
@@ -299,14 +305,14 @@ fn a_registry_with_a_certificate_of_its_own_is_trusted_where_it_is_named() {
         ran.good();
         assert!(ran.err.contains("ca.pem: certificate 1 in it cannot be used"), "{ran}");
         assert_eq!(registry.tags().len(), 3);
-        // As the system's, in both forms.
+        // The certificate is in the system's store, in both forms.
         let trusted = pem.replace(" CERTIFICATE-", " TRUSTED CERTIFICATE-");
         for text in [&pem, &trusted] {
             registry.forget_tags();
             let system = host.file("system.pem", text).display().to_string();
             push(&host, &bundle, &place, &[("SSL_CERT_FILE", &system)], &[]).good();
         }
-        // It is trusted for its names alone, and not as a CA for others.
+        // The certificate is trusted only for its names, and not as a CA.
         let elsewhere = place.replace("127.0.0.1", "localhost");
         push(&host, &bundle, &elsewhere, &[], &["--cacert", &ca])
             .exits(7)
@@ -315,10 +321,10 @@ fn a_registry_with_a_certificate_of_its_own_is_trusted_where_it_is_named() {
     }
 }
 
-/// Whoever has the key of a server whose own certificate is trusted cannot be another server with it: curl and Go
-/// (crypto/x509, `CheckSignatureFrom`) take no certificate without `CA:TRUE` for an issuer.
+/// An attacker with the key of a trusted self-signed server cannot impersonate another server: curl
+/// and Go (crypto/x509, `CheckSignatureFrom`) accept no certificate without `CA:TRUE` as an issuer.
 #[test]
-fn the_key_of_a_trusted_server_makes_no_other_server_trusted() {
+fn the_key_of_a_trusted_server_cannot_issue_trusted_certificates() {
     let (host, bundle) = importer();
     let key = rcgen::KeyPair::generate().unwrap();
     for (is_ca, is_trusted) in [(false, false), (true, true)] {

@@ -1,5 +1,5 @@
-//! Named pipes and devices in the place of files: whatever the program opens is a regular file, and
-//! nothing is waited for.
+//! Named pipes and devices in place of files: the program opens only regular files, and never
+//! blocks.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -15,7 +15,7 @@ fn fifo(path: &Path) {
     mkfifoat(CWD, path, Mode::from_raw_mode(0o666)).unwrap();
 }
 
-/// A host that has imported once, and its bundle.
+/// Returns a host that has imported once, and its bundle.
 fn imported() -> (Host, String) {
     let host = Host::new();
     let bundle = Bundle::of(days(-1), &Part::all(days(-1))).signed(&host.key);
@@ -41,11 +41,11 @@ fn settings_and_metrics_are_written_to_regular_files_alone() {
     ] {
         fifo(&host.path(name));
         let ran = import(&host, &bundle, &flags);
-        // Metrics that cannot be written are no failure of an import.
+        // If metrics cannot be written, the import still succeeds.
         assert!([0, 7].contains(&ran.code), "{ran:#?}");
         assert!((ran.out.clone() + &ran.err).contains(name), "{ran:#?}");
     }
-    // What never ends is not read, and not written either.
+    // A device without an end is neither read nor written.
     fs::create_dir(host.path("links")).unwrap();
     for (name, flags) in [
         ("links/trivy.yaml", ["--write-config", "TOP/links"]),
@@ -86,7 +86,7 @@ fn keys_certificates_and_passphrases_are_regular_files_or_descriptors() {
 }
 
 #[test]
-fn what_lies_in_the_state_is_a_regular_file() {
+fn files_of_the_state_must_be_regular() {
     let (host, bundle) = imported();
     for name in ["import-default.json", "import.lock", "imports.jsonl"] {
         fs::remove_file(host.path("state").join(name)).unwrap();
@@ -99,7 +99,7 @@ fn what_lies_in_the_state_is_a_regular_file() {
 }
 
 #[test]
-fn what_lies_in_a_cache_is_a_regular_file_or_is_replaced() {
+fn special_files_in_a_cache_are_replaced() {
     let (host, bundle) = imported();
     for name in
         ["db/metadata.json", "db/trivy.db", "policy/metadata.json", "vex/repositories/default/cache.json"]

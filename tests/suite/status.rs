@@ -1,4 +1,4 @@
-//! Nobody scans with stale data and does not know it: what `status` and the metrics say.
+//! `status` and the metrics: they report stale data, so that no user scans with it unknowingly.
 
 use std::fs;
 
@@ -27,7 +27,7 @@ impl Host {
 }
 
 #[test]
-fn it_says_how_old_everything_is_and_what_is_gone() {
+fn status_shows_the_age_of_all_data_and_missing_data() {
     let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))).with("sequence", 7));
     host.status(&[]).fails_with(2, &["nothing was imported or exported here"]);
     host.import_inbox(&[]).good();
@@ -39,14 +39,14 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
     host.status(&["--max-age", "3d"]).good();
     host.status(&["--max-age", "1d"]).exits(5).prints("trivy-db");
     host.status(&["--max-age", "trivy-db=3d,trivy-java-db=1d"]).exits(5).prints("trivy-java-db");
-    // A bundle that never came.
+    // Some bundles never arrived.
     host.file(
         "inbox/b.tar",
         Bundle::of(hours(-1), &Part::all(days(-1))).with("sequence", 10).signed(&host.key),
     );
     host.import_inbox(&[]).good();
-    host.status(&[]).exits(0).prints("never came       2 bundles: 8-9");
-    // What was lost long ago says nothing of the link as it is now.
+    host.status(&[]).exits(0).prints("never received   2 bundles: 8-9");
+    // Bundles that were lost long ago do not describe the current state of the link.
     host.file(
         "inbox/b.tar",
         Bundle::of(hours(-1) + jiff::SignedDuration::from_mins(10), &Part::all(days(-1)))
@@ -54,21 +54,21 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
             .signed(&host.key),
     );
     host.import_inbox(&[]).good();
-    host.status(&[]).prints("never came       98 bundles: 11-108\n");
-    // Somebody cleaned the cache, or put something else there.
+    host.status(&[]).prints("never received   98 bundles: 11-108\n");
+    // The database is removed, and later replaced.
     let before = host.snapshot();
     fs::rename(host.path("cache/db"), host.path("cache/away")).unwrap();
     host.status(&[])
         .exits(7)
         .prints("MISSING")
-        .warns("trivy-db-2 is not what was imported")
+        .warns("trivy-db-2 does not match the imported data")
         .warns("Import the last bundle again");
     fs::rename(host.path("cache/away"), host.path("cache/db")).unwrap();
-    assert!(host.snapshot() == before, "it only looks");
-    // Emptied, as a disk that was full leaves it.
+    assert!(host.snapshot() == before, "status changes nothing");
+    // The file is empty, as after a full disk.
     let good = fs::read(host.path("cache/db/trivy.db")).unwrap();
     fs::write(host.path("cache/db/trivy.db"), "").unwrap();
-    host.status(&[]).exits(7).prints("DIFFERS").warns("trivy-db-2 is not what was imported");
+    host.status(&[]).exits(7).prints("DIFFERS").warns("trivy-db-2 does not match the imported data");
     fs::write(host.path("cache/db/trivy.db"), good).unwrap();
     host.status(&[]).exits(0).prints("signed by");
     let metadata = host.path("cache/db/metadata.json");
@@ -80,20 +80,20 @@ fn it_says_how_old_everything_is_and_what_is_gone() {
         .exits(7)
         .prints("OLDER")
         .prints("trivy-db")
-        .warns("unless somebody went back on purpose");
+        .warns("unless the older data was restored on purpose");
     let newer = text.replace(&days(-1).to_string()[..10], &days(0).to_string()[..10]);
     fs::write(&metadata, newer).unwrap();
     let newer = host.status(&[]);
     newer
         .exits(7)
         .prints("NEWER")
-        .warns("If something else updates the target")
+        .warns("if something else updates the target")
         .warns("another --state-dir or path");
 }
 
-/// The state is of yesterday, and the cache of today: what came last ends it.
+/// The state is older than the cache, because it was restored. The next import resolves this.
 #[test]
-fn a_state_that_was_restored_agrees_again_after_an_import() {
+fn an_import_resolves_the_differences_of_a_restored_state() {
     let host = host_with(&Bundle::of(hours(-3), &Part::all(days(-2))));
     host.import_inbox(&[]).good();
     let yesterday = fs::read(host.path("state/import-default.json")).unwrap();
@@ -106,34 +106,34 @@ fn a_state_that_was_restored_agrees_again_after_an_import() {
 }
 
 #[test]
-fn two_streams_into_one_cache_are_no_warning() {
+fn two_streams_into_one_cache_cause_no_warning() {
     let host = Host::new();
     for (stream, age) in [("lab", -3), ("default", -2)] {
         let bundle = Bundle::of(hours(age), &Part::all(days(age))).with("stream", stream);
         host.file("inbox/b.tar", bundle.signed(&host.key));
         host.import_inbox(&["--stream", stream]).good();
     }
-    host.status(&[]).exits(0).prints("another stream's, which came later");
+    host.status(&[]).exits(0).prints("replaced by a later import of another stream");
     let said = |run: &Run, words: &str| run.err.matches(words).count();
-    // What is old is old in one place, and is said once.
+    // Old data in one place is reported once.
     let old = host.status(&["--max-age", "trivy-db=1d"]);
     assert_eq!(said(&old, "trivy-db is of"), 1, "{old}");
-    // One thing is gone from one place: the stream that brought it last brings it back.
+    // Missing data in one place is reported once, with the stream that imported it last.
     fs::remove_dir_all(host.path("cache/db")).unwrap();
     let gone = host.status(&[]);
     gone.exits(7).prints("MISSING").warns("Import the last bundle of stream default again");
-    assert_eq!(said(&gone, "trivy-db-2 is not what was imported"), 1, "{gone}");
+    assert_eq!(said(&gone, "trivy-db-2 does not match the imported data"), 1, "{gone}");
     host.import_inbox(&[]).exits(0);
     host.status(&[]).exits(0);
-    // One stream alone has no name.
+    // If there is only one stream, the message does not name it.
     host.run(&["forget", "--state-dir", "state", "cache/", "--stream", "lab"]).good();
     fs::remove_dir_all(host.path("cache/db")).unwrap();
     host.status(&[]).exits(7).warns("Import the last bundle again");
 }
 
-/// A cache is reached by two streams, of which one is given up.
+/// Two streams import into one cache, and one of them is retired.
 #[test]
-fn what_a_stream_brought_that_was_forgotten_came_from_an_accepted_bundle() {
+fn the_data_of_a_retired_stream_counts_as_accepted() {
     let host = Host::new();
     for (stream, more) in [("lab", &[][..]), ("default", &["--skip", "trivy-java-db"])] {
         let bundle = Bundle::of(hours(-2), &Part::all(days(-2))).with("stream", stream);
@@ -149,7 +149,7 @@ fn what_a_stream_brought_that_was_forgotten_came_from_an_accepted_bundle() {
     host.status(&[]).good().does_not_say("not from a bundle").prints("trivy-java-db-1");
     let row = java();
     assert_eq!((&row["state"], &row["signers"][0]), (&"in-place".into(), &"exporter.pub".into()), "{row}");
-    // It is judged all the same, and so is what somebody put there since.
+    // The data is still checked, and so is data that replaced it.
     host.status(&["--max-age", "trivy-java-db=1d"]).exits(5).warns("trivy-java-db is of");
     let metadata = host.path("cache/java-db/metadata.json");
     let text = fs::read_to_string(&metadata).unwrap();
@@ -158,9 +158,9 @@ fn what_a_stream_brought_that_was_forgotten_came_from_an_accepted_bundle() {
     assert_eq!(java()["state"], "not-accepted");
 }
 
-/// One bundle that is refused by several targets, and again.
+/// Several targets reject the same bundle twice.
 #[test]
-fn what_was_rejected_is_said_once_for_all_targets() {
+fn a_rejection_is_reported_once_for_all_targets() {
     let bundle = Bundle::of(hours(-2), &Part::all(days(-2)));
     let host = host_with(&bundle);
     let import = |more: &[&str]| {
@@ -181,7 +181,7 @@ fn what_was_rejected_is_said_once_for_all_targets() {
     assert!(refused[0].contains("UTC b.tar belongs to stream \"default\""), "{out}");
     assert_eq!(refused[0].matches("b.tar").count(), 1, "{out}");
     assert_eq!(out.matches("last bundle      none was accepted yet").count(), 0, "{out}");
-    // Another reason is another line.
+    // A rejection for another reason has its own line.
     host.file("inbox/b.tar", bundle.signed(&trivy_ferry::trust::key::SigningKey::generate().unwrap()));
     import(&["--stream", "lab"]).exits(4);
     let (out, refused) = lines();
@@ -193,7 +193,7 @@ fn what_was_rejected_is_said_once_for_all_targets() {
 }
 
 #[test]
-fn what_was_rejected_shows_before_anything_was_accepted_and_no_longer_than_that() {
+fn a_rejection_before_the_first_import_is_reported_until_a_bundle_is_accepted() {
     let host = Host::new();
     let (key, stranger) = (&host.key, trivy_ferry::trust::key::SigningKey::generate().unwrap());
     let bundle = Bundle::of(hours(-2), &Part::all(days(-2)));
@@ -204,7 +204,7 @@ fn what_was_rejected_shows_before_anything_was_accepted_and_no_longer_than_that(
         .prints("refused")
         .prints("b.tar")
         .prints("UTC b.tar is not signed by a trusted key")
-        // Nobody knows of which stream it is.
+        // The stream of such a bundle is unknown.
         .does_not_say("stream")
         .warns("nothing was imported");
     let metrics = fs::read_to_string(host.path("ferry.prom")).unwrap();
@@ -217,7 +217,7 @@ fn what_was_rejected_shows_before_anything_was_accepted_and_no_longer_than_that(
 }
 
 #[test]
-fn it_looks_at_checks_and_vex_repositories_of_a_cache() {
+fn status_checks_the_checks_and_vex_repositories_of_a_cache() {
     let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))));
     host.import_inbox(&[]).good();
     let ran = host.status(&["--format", "json"]);
@@ -225,18 +225,18 @@ fn it_looks_at_checks_and_vex_repositories_of_a_cache() {
     for row in json["imports"][0]["datasets"].as_array().unwrap() {
         assert_eq!(row["state"], "in-place", "{row}");
     }
-    // Another bundle of checks than was imported, and a VEX repository that is gone.
+    // The checks are replaced, and the VEX repository is removed.
     let metadata = host.path("cache/policy/metadata.json");
     let text = fs::read_to_string(&metadata).unwrap();
     let digest = text.split("sha256:").nth(1).unwrap()[..64].to_owned();
     fs::write(&metadata, text.replace(&digest, &"0".repeat(64))).unwrap();
-    host.status(&[]).exits(7).warns("trivy-checks-2 is not what was imported").prints("DIFFERS");
+    host.status(&[]).exits(7).warns("trivy-checks-2 does not match the imported data").prints("DIFFERS");
     fs::write(&metadata, text).unwrap();
     fs::rename(host.path("cache/vex/repositories"), host.path("away")).unwrap();
-    host.status(&[]).exits(7).warns("vex-hub-0.1 is not what was imported").prints("MISSING");
+    host.status(&[]).exits(7).warns("vex-hub-0.1 does not match the imported data").prints("MISSING");
 }
 
-/// A bundle with images beside its datasets: one, and one for several platforms.
+/// Adds images to a bundle: one for a single platform, and one for several platforms.
 pub fn with_images(mut bundle: Bundle) -> Bundle {
     let payload: serde_json::Value = serde_json::from_slice(&bundle.payload).unwrap();
     let datasets = payload["datasets"].as_array().unwrap();
@@ -261,7 +261,7 @@ pub fn with_images(mut bundle: Bundle) -> Bundle {
 }
 
 #[test]
-fn it_asks_registries_where_it_is_told_to() {
+fn status_checks_registries_only_on_request() {
     let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
@@ -269,10 +269,8 @@ fn it_asks_registries_where_it_is_told_to() {
     let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
     host.run(&[&to[..], &more].concat()).good();
     let pushed = registry.seen().len();
-    host.status(&[])
-        .exits(0)
-        .prints("not asked        whether it still has them: --check-registries asks it");
-    assert_eq!(registry.seen().len(), pushed, "nobody asked for it");
+    host.status(&[]).exits(0).prints("not checked      whether it still has them: use --check-registries");
+    assert_eq!(registry.seen().len(), pushed, "the registry was not asked");
     let ask = || host.status(&["--check-registries", "--plain-http"]);
     ask().good();
     let asked = registry.seen().split_off(pushed);
@@ -286,27 +284,27 @@ fn it_asks_registries_where_it_is_told_to() {
     ] {
         let manifest = registry.forget_tag(tag);
         ask().exits(7).prints("MISSING");
-        // Somebody else pushes there.
+        // Another client pushes other data.
         registry.name(tag, Part::db(days(-9)).manifest);
-        ask().exits(7).prints("DIFFERS").warns("is not what was imported");
+        ask().exits(7).prints("DIFFERS").warns("does not match the imported data");
         registry.name(tag, manifest);
         ask().good();
     }
-    // The index is there, and what it names is not.
+    // The index exists, but a manifest that it names is missing.
     let child =
         registry.tags().into_iter().find(|tag| tag.starts_with("p/quay.example/tools/y:sha256")).unwrap();
     let manifest = registry.forget_tag(&child);
-    let what = format!("image:{place}/quay.example/tools/y:1 is not what was imported");
+    let what = format!("image:{place}/quay.example/tools/y:1 does not match the imported data");
     ask().exits(7).prints("MISSING").warns(&what).warns("Import the last bundle again, with --image");
     registry.name(&child, manifest);
     ask().good();
     registry.cut_blobs();
-    ask().exits(7).prints("MISSING").warns("trivy-db-2 is not what was imported");
+    ask().exits(7).prints("MISSING").warns("trivy-db-2 does not match the imported data");
     host.run(&[&to[..], &["--state-dir", "state", "--trust", "keys/exporter.pub"]].concat())
         .exits(0)
         .prints("trivy-db        pushed");
     ask().good();
-    // The further tags that scanners may use.
+    // The additional tags, which scanners may use, are checked as well.
     host.run(&[&to[..], &["--extra-tag", "latest,2-{date}"], &more].concat()).good();
     ask().good();
     for tag in ["p/trivy-db:latest".to_owned(), format!("p/trivy-db:2-{}", &days(-2).to_string()[..10])] {
@@ -321,14 +319,14 @@ fn it_asks_registries_where_it_is_told_to() {
         ask().good();
     }
     registry.forget_blobs();
-    ask().exits(7).prints("MISSING").warns("trivy-db-2 is not what was imported");
-    // Where it cannot be asked, nobody may think that all is well.
+    ask().exits(7).prints("MISSING").warns("trivy-db-2 does not match the imported data");
+    // If the registry cannot be asked, this is an error.
     drop(registry);
-    ask().exits(7).warns("cannot be reached").prints("not asked");
+    ask().exits(7).warns("cannot be reached").prints("not checked");
 }
 
 #[test]
-fn it_looks_at_images_where_they_were_pushed() {
+fn status_checks_images_at_their_pushed_references() {
     let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
@@ -339,24 +337,24 @@ fn it_looks_at_images_where_they_were_pushed() {
     let ask = || host.status(&["--check-registries", "--plain-http"]);
     ask().good();
     let manifest = registry.forget_tag("site/x:stable");
-    ask().exits(7).prints("MISSING").warns("site/x:stable is not what was imported");
-    // Somebody else's image under the same tag elsewhere says nothing.
+    ask().exits(7).prints("MISSING").warns("site/x:stable does not match the imported data");
+    // Images of other clients under other tags do not matter.
     registry.name("p/tools/x:1", manifest.clone());
     registry.name("p/quay.example/tools/x:1", manifest.clone());
-    ask().exits(7).prints("MISSING").warns("site/x:stable is not what was imported");
+    ask().exits(7).prints("MISSING").warns("site/x:stable does not match the imported data");
     registry.name("site/x:stable", manifest);
     ask().good();
 }
 
 #[test]
-fn images_that_an_older_version_pushed_are_looked_at_until_the_next_import() {
+fn images_of_an_older_version_are_checked_until_the_next_import() {
     let host = host_with(&with_images(Bundle::of(hours(-2), &Part::all(days(-2)))));
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
     let to = ["import", "inbox", "--registry", &place, "--plain-http"];
     let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
     host.run(&[&to[..], &["--image", "*/x"], &more].concat()).good();
-    // As 0.1.0's development versions wrote it: by the name without its host, and no reference.
+    // Development versions of 0.1.0 recorded the name without its host, and no reference.
     let path = host.path("state/import-default.json");
     let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     let target = state["targets"].as_object_mut().unwrap().values_mut().next().unwrap();
@@ -373,11 +371,11 @@ fn images_that_an_older_version_pushed_are_looked_at_until_the_next_import() {
     }
     fs::write(&path, state.to_string()).unwrap();
     let ask = || host.status(&["--check-registries", "--plain-http"]);
-    ask().exits(7).prints("MISSING").warns("image:tools/x:1 is not what was imported");
+    ask().exits(7).prints("MISSING").warns("image:tools/x:1 does not match the imported data");
     let manifest = registry.forget_tag("p/quay.example/tools/x:1");
     registry.name("p/tools/x:1", manifest);
     ask().exits(7).prints("MISSING").prints("image:tools/x:1");
-    // The new place is simply new, and the old one is left to the site.
+    // The image is pushed to the new reference, and the old one is no longer checked.
     host.run(&[&to[..], &["--image", "*/x"], &more].concat()).exits(0).prints("x:1   pushed");
     let ran = ask();
     ran.good();
@@ -385,7 +383,7 @@ fn images_that_an_older_version_pushed_are_looked_at_until_the_next_import() {
 }
 
 #[test]
-fn it_looks_whether_a_web_root_still_hands_out() {
+fn status_checks_whether_a_web_root_still_has_its_files() {
     let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))));
     fs::create_dir(host.path("www")).unwrap();
     let to = ["import", "inbox", "--web-root", "www", "--web-url", "https://vex.corp.example"];
@@ -401,7 +399,7 @@ fn it_looks_whether_a_web_root_still_hands_out() {
     fs::write(&archive, good).unwrap();
     host.status(&[]).good();
     fs::rename(host.path("www/vex-hub"), host.path("www/away")).unwrap();
-    host.status(&[]).exits(7).prints("MISSING").prints("vex-hub").warns("is not what was imported");
+    host.status(&[]).exits(7).prints("MISSING").prints("vex-hub").warns("does not match the imported data");
 }
 
 #[test]
@@ -413,7 +411,7 @@ fn prometheus_reads_the_metrics_of_an_import() {
 }
 
 #[test]
-fn metrics_tell_the_last_run_and_the_last_success() {
+fn metrics_have_the_last_run_and_the_last_success() {
     let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))).with("sequence", 3));
     host.import_inbox(&["--metrics", "ferry.prom"]).good();
     let metrics = || fs::read_to_string(host.path("ferry.prom")).unwrap();
@@ -428,7 +426,7 @@ fn metrics_tell_the_last_run_and_the_last_success() {
     assert_eq!(value(&first, "trivy_ferry_last_exit_code"), 0);
     let success = value(&first, "trivy_ferry_last_success_timestamp_seconds");
     assert!(success >= hours(0).as_second());
-    // A run that fails says so, and since when nothing went well any more.
+    // After a failed run, the metrics have its exit code and the time of the last success.
     host.wait(2);
     host.file("inbox/b.tar", "rubbish");
     assert_ne!(host.import_inbox(&["--metrics", "ferry.prom"]).code, 0);
@@ -437,8 +435,8 @@ fn metrics_tell_the_last_run_and_the_last_success() {
     assert_eq!(value(&second, "trivy_ferry_last_success_timestamp_seconds"), success);
     assert!(value(&second, "trivy_ferry_last_run_timestamp_seconds") > success);
     host.status(&["--metrics", "ferry.prom"]).good();
-    assert_eq!(metrics(), second, "a look is no run");
-    // Data that is gone is not fresh.
+    assert_eq!(metrics(), second, "`status` is not a run");
+    // Missing data is not reported as fresh.
     assert_eq!(in_place(&host, "trivy-db-2"), "1");
     fs::rename(host.path("cache/db"), host.path("cache/away")).unwrap();
     host.status(&["--metrics", "ferry.prom"]).exits(7);
@@ -447,7 +445,7 @@ fn metrics_tell_the_last_run_and_the_last_success() {
     assert!(metrics().contains(&db.replace("trivy-db-2", "trivy-java-db-1")));
 }
 
-/// What the metrics say of a dataset in the only target.
+/// Returns the value of a dataset in the metrics of the only target.
 fn in_place(host: &Host, dataset: &str) -> String {
     let text = fs::read_to_string(host.path("ferry.prom")).unwrap();
     let is_it = |line: &&str| {
@@ -456,10 +454,11 @@ fn in_place(host: &Host, dataset: &str) -> String {
     text.lines().find(is_it).unwrap_or_else(|| panic!("{text}")).rsplit_once(' ').unwrap().1.to_owned()
 }
 
-/// Kubernetes mounts a secret late, a share is away, a flag was mistyped: whatever keeps a run from its start, nobody
-/// may read of the last good one. What the file says of targets stays, also where the state cannot be read.
+/// A Kubernetes secret that is mounted late, an unavailable share or a mistyped flag: if a run
+/// cannot start, the metrics must not have the result of the last good run. The values of targets
+/// stay in the file, even if the state cannot be read.
 #[test]
-fn metrics_tell_of_a_run_that_could_not_start() {
+fn metrics_have_the_failure_of_a_run_that_could_not_start() {
     let host = host_with(&Bundle::of(hours(-2), &Part::all(days(-2))));
     let metrics = || fs::read_to_string(host.path("ferry.prom")).unwrap();
     let says = |line: &str| metrics().lines().any(|other| other == line);
@@ -487,7 +486,7 @@ fn metrics_tell_of_a_run_that_could_not_start() {
         let good = metrics();
         assert!(says("trivy_ferry_last_exit_code 0"), "{good}");
         import(&["--trust", "nowhere.pub", "--dry-run"]).fails();
-        assert_eq!(metrics(), good, "a dry run is none");
+        assert_eq!(metrics(), good, "a dry run does not count");
         let ran = run();
         assert!(ran.code != 0 && says(&format!("trivy_ferry_last_exit_code {}", ran.code)), "{ran:#?}");
         assert_eq!(ran.code, code, "{ran:#?}");
@@ -499,19 +498,19 @@ fn metrics_tell_of_a_run_that_could_not_start() {
             assert!(!lines.is_empty() && of(&metrics(), name) == lines, "{name}: {}", metrics());
         }
     }
-    // Mended: a watch that finds nothing to import says so, and does not claim that it did.
+    // After the fix, a watch without files to import reports success, but not a successful import.
     watch("nowhere", &trust).exits(2);
     host.status(&["--metrics", "ferry.prom"]).good();
-    assert!(says("trivy_ferry_last_exit_code 2"), "a look is no run");
+    assert!(says("trivy_ferry_last_exit_code 2"), "`status` is not a run");
     fs::rename(host.path("inbox/b.tar"), host.path("b.tar")).unwrap();
     watch("inbox", &trust).good();
     assert!(says("trivy_ferry_last_exit_code 0"), "{}", metrics());
-    // A refusal is not forgotten with the next start.
+    // The next start does not clear a rejection.
     host.file("inbox/rubbish.tar", "rubbish");
     watch("inbox", &trust).fails();
     watch("inbox", &trust).good();
     assert!(!says("trivy_ferry_last_exit_code 0"), "{}", metrics());
-    // Nothing can be read of the state.
+    // The state cannot be read.
     let before = metrics();
     fs::write(host.path("state/import-default.json"), "rubbish").unwrap();
     let ran = watch("nowhere", &trust);

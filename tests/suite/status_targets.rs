@@ -1,5 +1,5 @@
-//! Targets come and go: one that nobody uses any more is no alarm for ever, and one that never worked is no
-//! silence.
+//! Targets that are no longer used are reported only for a limited time, and targets that never
+//! worked are reported.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,10 +12,10 @@ use test_kit::registry::Registry;
 use crate::forge::{Bundle, Host, Part, hours};
 
 const DAY: i64 = 24 * 60 * 60;
-/// Where nobody listens.
+/// A registry at an address without a server.
 const DEAD: &str = "127.0.0.1:1/p";
 
-/// An importing host whose stream has another bundle each time.
+/// An importing host that gets a new bundle for each import.
 struct Site {
     host: Host,
     bundles: u64,
@@ -26,7 +26,7 @@ impl Site {
         Site { host: Host::new(), bundles: 0 }
     }
 
-    /// Brings the next bundle.
+    /// Creates the next bundle in the inbox.
     fn comes(&mut self) {
         self.bundles += 1;
         let made = hours(-200 + self.bundles as i64);
@@ -34,7 +34,7 @@ impl Site {
         self.host.file("inbox/b.tar", bundle.signed(&self.host.key));
     }
 
-    /// Imports what has come.
+    /// Imports the bundle in the inbox.
     fn import(&self, more: &[&str]) -> Run {
         let args = ["import", "inbox", "--state-dir", "state", "--data-home", "home", "--plain-http"];
         self.host.run(&[&args[..], &["--trust", "keys/exporter.pub"], more].concat())
@@ -66,10 +66,10 @@ impl Site {
     }
 }
 
-/// A registry that is down, one that refuses, a web root and a cache that are no directories: whatever the target
-/// is, and whoever imports.
+/// An unreachable registry, a registry that rejects all requests, and a web root and a cache that
+/// are not directories: a failure of each target is recorded.
 #[test]
-fn a_target_that_never_worked_leaves_a_trace() {
+fn failures_of_a_target_that_never_worked_are_recorded() {
     let refusing = Registry::new(|_| Some(answers::status(401)));
     let failing = Registry::new(|seen| (seen.path.contains("db")).then(|| answers::status(500)));
     let (refusing, failing) = (format!("{}/p", refusing.host), format!("{}/p", failing.host));
@@ -79,7 +79,7 @@ fn a_target_that_never_worked_leaves_a_trace() {
         &["--registry", &failing],
         &["--web-root", "inbox/b.tar", "--web-url", "https://vex.example"],
         &["--cache-dir", "inbox/b.tar"],
-        // Beside one that works.
+        // The registry fails, and the cache works.
         &["--cache-dir", "cache", "--registry", DEAD],
     ] {
         let mut site = Site::new();
@@ -99,7 +99,7 @@ fn a_target_that_never_worked_leaves_a_trace() {
             failures.iter().any(|line| line["target"] == bad[0]["target"] && !line["why"].is_null()),
             "{failures:#?}"
         );
-        // A run that is repeated every minute fills no log.
+        // A run that is repeated every minute does not fill the log.
         let count = failures.iter().filter(|line| line.get("bundle").is_none()).count();
         site.import(to).fails();
         site.host.wait(2 * 60 * 60);
@@ -118,7 +118,7 @@ fn a_target_that_never_worked_leaves_a_trace() {
 }
 
 #[test]
-fn a_watch_leaves_a_trace_too_and_what_works_again_is_good() {
+fn a_watch_records_failures_too_and_a_success_clears_them() {
     let mut site = Site::new();
     site.comes();
     let down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
@@ -141,17 +141,17 @@ fn a_watch_leaves_a_trace_too_and_what_works_again_is_good() {
 }
 
 #[test]
-fn a_target_that_a_run_leaves_out_is_retired() {
+fn an_unused_target_is_retired() {
     let mut site = Site::new();
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
     site.comes();
     site.import(&["--cache-dir", "cache", "--registry", &place]).good();
     fs::create_dir(site.host.path("www")).unwrap();
-    // Another job, with a target of its own, says nothing of these.
+    // An import of another job into another target does not retire these targets.
     let web = ["--web-root", "www", "--web-url", "https://vex.example"];
     site.import(&web).good();
-    // A few days without it prove nothing: what is wrong with it is still an error.
+    // A target that is unused for a few days is not retired, and its problems are still errors.
     for _ in 0..3 {
         site.host.wait(DAY);
         site.status(&[]).good().does_not_say("retired");
@@ -169,12 +169,12 @@ fn a_target_that_a_run_leaves_out_is_retired() {
         .map(|target| target["retired"].as_bool().unwrap())
         .collect();
     assert_eq!(retired, [false, true, false], "{status:#}");
-    // Whoever uses it again gets it back.
+    // The next import into the target uses it again.
     site.import(&["--cache-dir", "cache", "--registry", &place]).fails();
     site.status(&[]).exits(7).prints("FAILED");
 }
 
-/// `status` advises to import the last bundle again into the one cache that lost something.
+/// `status` advises the user to import the last bundle again only into the cache with missing data.
 #[test]
 fn a_repair_of_one_target_retires_no_other() {
     let mut site = Site::new();
@@ -186,14 +186,14 @@ fn a_repair_of_one_target_retires_no_other() {
     site.status(&[]).good().does_not_say("retired");
     fs::remove_dir_all(site.host.path("two/db")).unwrap();
     site.status(&[]).exits(7).prints("MISSING");
-    // Two newer bundles by hand on one morning.
+    // Two newer bundles are imported by hand on one morning.
     for _ in 0..2 {
         site.host.wait(2 * 60 * 60);
         site.comes();
         site.import(&["--cache-dir", "one"]).good();
     }
     site.status(&[]).exits(7).prints("MISSING").does_not_say("retired");
-    // It is judged when it is asked for, also if it is retired.
+    // A retired target is checked if the command names it.
     for _ in 0..3 {
         site.host.wait(DAY);
         site.comes();
@@ -204,7 +204,7 @@ fn a_repair_of_one_target_retires_no_other() {
 }
 
 #[test]
-fn a_cache_that_was_moved_is_missing_until_more_came_elsewhere() {
+fn a_moved_cache_is_missing_until_another_cache_got_more_bundles() {
     let mut site = Site::new();
     site.comes();
     site.import(&["--cache-dir", "old"]).good();
@@ -213,25 +213,26 @@ fn a_cache_that_was_moved_is_missing_until_more_came_elsewhere() {
     site.import(&["--cache-dir", "new"]).good();
     site.status(&[]).good();
     fs::remove_dir_all(site.host.path("old")).unwrap();
-    // It may have been lost.
+    // The cache may be lost, so this is an error.
     site.status(&[]).exits(7).prints("MISSING");
     site.host.wait(DAY + 60 * 60);
     site.comes();
     site.import(&["--cache-dir", "new"]).good();
     site.status(&[]).good().prints("retired");
-    // Its own name shows it alone, and is judged as before.
+    // If the command names a target, only this target is shown and checked.
     let new = site.host.at("new");
     site.status(&["--target", &new]).good().does_not_say("retired");
     let only = site.json(&["--target", &format!("cache:{new}")]);
     assert_eq!((only["imports"].as_array().unwrap().len(), &only["exports"]), (1, &serde_json::json!([])));
-    site.status(&["--target", "nowhere"]).fails_with(2, &["nowhere", "This host knows cache:"]);
+    site.status(&["--target", "nowhere"]).fails_with(2, &["nowhere", "Use one of these targets: cache:"]);
     fs::remove_dir_all(site.host.path("new")).unwrap();
     site.status(&["--target", &new]).exits(7).prints("MISSING");
 }
 
-/// A registry, a web root or a server that another one has replaced: nobody can tell it from a job that died.
+/// A registry, a web root or a cache that another one has replaced looks the same as the target of
+/// a failed job.
 #[test]
-fn what_no_run_uses_is_said_and_retired_by_time_or_by_hand() {
+fn unused_targets_are_reported_and_retired_by_time_or_by_hand() {
     for old in [
         &["--registry", DEAD][..],
         &["--cache-dir", "old"],
@@ -261,13 +262,13 @@ fn what_no_run_uses_is_said_and_retired_by_time_or_by_hand() {
         for file in ["import-default.json", "imports.jsonl"] {
             fs::copy(site.host.path("state").join(file), clone.join(file)).unwrap();
         }
-        site.forget(&[&name, "--stream", "lab"]).fails_with(2, &["no target here is called"]);
+        site.forget(&[&name, "--stream", "lab"]).fails_with(2, &["no target here is named"]);
         site.forget(&[&name]).exits(0).prints(&name);
-        site.forget(&[&name]).fails_with(2, &["no target here is called", "This host knows cache:"]);
+        site.forget(&[&name]).fails_with(2, &["no target here is named", "Use one of these targets: cache:"]);
         site.status(&[]).good().does_not_say(&name);
         assert_eq!(site.log().last().unwrap()["event"], "forgotten");
         assert_eq!(site.log().last().unwrap()["target"], name);
-        // Nothing of what was accepted there is lost.
+        // The floors and the accepted bundles of the target are kept.
         let after = &site.state()["targets"][&name];
         assert_eq!(
             (&after["floors"], &after["last"], &after["seen"]),
@@ -275,7 +276,7 @@ fn what_no_run_uses_is_said_and_retired_by_time_or_by_hand() {
         );
         let _ = site.import(old);
         assert!(site.json(&[]).to_string().contains(&name));
-        // Without it, time does the same.
+        // Without the command, the target is retired after some time.
         fs::remove_dir_all(site.host.path("state")).unwrap();
         fs::rename(&clone, site.host.path("state")).unwrap();
         site.host.wait(12 * DAY);
@@ -285,7 +286,7 @@ fn what_no_run_uses_is_said_and_retired_by_time_or_by_hand() {
     }
 }
 
-/// A retired target has not got the newest bundle, and is no reason for an alarm; another is.
+/// A retired target without the newest bundle is not an error. A target in use is.
 #[test]
 fn silence_is_judged_by_the_targets_in_use() {
     let mut site = Site::new();
@@ -302,7 +303,7 @@ fn silence_is_judged_by_the_targets_in_use() {
         .unwrap()
         .1["last"]
         .clone();
-    // As the exporter's heartbeat says.
+    // The state has a heartbeat of the exporter.
     let path = site.host.path("state/import-default.json");
     let mut with = state.clone();
     let now = hours(0).to_string();
@@ -311,10 +312,10 @@ fn silence_is_judged_by_the_targets_in_use() {
     fs::write(&path, with.to_string()).unwrap();
     site.status(&["--max-silence", "1h"])
         .exits(7)
-        .warns("has not come into cache:")
+        .warns("was not imported into cache:")
         .prints("not here yet")
         .prints("not in cache:")
-        // It failed, which is said of it already.
+        // The failure of the registry is reported already.
         .does_not_say("not in registry:");
     site.forget(&["127.0.0.1:1/p"]).good();
     site.forget(&[&site.host.at("old")]).good();
@@ -322,7 +323,7 @@ fn silence_is_judged_by_the_targets_in_use() {
     run.good().does_not_say("not here yet");
     assert_eq!(site.json(&[])["heartbeats"][0]["not_in"], serde_json::json!([]));
     assert_eq!(site.json(&[])["heartbeats"][0]["here"], true);
-    // What another target has is not lost on the way to this one.
+    // Another target has the bundle, so it is not lost on the way.
     site.comes();
     site.import(&["--cache-dir", "late"]).good();
     let mut with: Value = site.state();
@@ -330,7 +331,7 @@ fn silence_is_judged_by_the_targets_in_use() {
     with["heard"]["newest"] = newest;
     fs::write(&path, with.to_string()).unwrap();
     site.status(&["--target", "new/"]).prints("not here yet").prints("not in cache:");
-    // Nothing is awaited from a stream whose targets are all retired.
+    // If all targets of a stream are retired, no heartbeats are expected.
     site.forget(&["new/"]).good();
     site.forget(&["./late"]).good();
     site.status(&["--max-silence", "1h"]).fails_with(2, &["was retired with `trivy-ferry forget`"]);
@@ -339,9 +340,9 @@ fn silence_is_judged_by_the_targets_in_use() {
     site.status(&["--target", "new/"]).exits(0);
 }
 
-/// The heartbeat that is there is older than the bundle that came last, or the target has failed since.
+/// The last heartbeat is older than the last bundle, or the target has failed since then.
 #[test]
-fn what_is_newer_than_announced_is_here_and_a_failure_is_said_alone() {
+fn a_bundle_newer_than_the_last_heartbeat_counts_as_received_and_failures_are_reported_alone() {
     let mut site = Site::new();
     let path = site.host.path("state/import-default.json");
     let other = "sha256:".to_owned() + &"0".repeat(64);
@@ -363,24 +364,25 @@ fn what_is_newer_than_announced_is_here_and_a_failure_is_said_alone() {
         let ran = site.status(&["--max-silence", "1h"]);
         match is_here {
             true => ran.good().does_not_say("not here yet"),
-            false => ran.exits(5).prints("not here yet").warns("has not come"),
+            false => ran.exits(5).prints("not here yet").warns("was not imported"),
         };
     }
-    // One target of two fails, then all.
+    // First one of two targets fails, then both.
     site.import(&["--cache-dir", "cache", "--registry", DEAD]).fails();
     hears(&site, hours(-197).to_string(), &other);
     let ran = site.status(&["--max-silence", "1h"]);
-    ran.exits(7).prints("FAILED").does_not_say("not here yet").does_not_say("has not come");
+    ran.exits(7).prints("FAILED").does_not_say("not here yet").does_not_say("was not imported");
     let heard = site.json(&[])["heartbeats"][0].clone();
     assert_eq!((&heard["here"], &heard["not_in"]), (&true.into(), &serde_json::json!([])), "{heard}");
     site.forget(&["cache/"]).good();
-    site.status(&["--max-silence", "1h"]).exits(7).does_not_say("has not come");
+    site.status(&["--max-silence", "1h"]).exits(7).does_not_say("was not imported");
     assert!(!here(&site));
 }
 
-/// The wrong stick, or a forgotten `--stream`: whatever the target is, and whether it is imported into or served.
+/// A bundle of another stream, because of a wrong medium or a missing `--stream`, creates no
+/// target, for imports and for `serve`.
 #[test]
-fn bundles_of_another_stream_make_no_target() {
+fn bundles_of_another_stream_create_no_target() {
     let lab = ["--stream", "lab"];
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
@@ -413,7 +415,7 @@ fn bundles_of_another_stream_make_no_target() {
     let serve = ["serve", "inbox/b.tar", "--listen", "127.0.0.1:0", "--state-dir", "state"];
     site.host.run(&[&serve[..], &lab, &["--trust", "keys/exporter.pub"]].concat()).exits(5);
     site.status(&[]).exits(2).warns("nothing was imported or exported here");
-    // What is known of a target stays as it was: that it failed, and that it is given up.
+    // The failure and the retirement of a target stay recorded.
     site.import(&["--cache-dir", "cache", "--registry", DEAD]).fails();
     site.forget(&["cache/"]).good();
     let before = site.state();
@@ -423,9 +425,9 @@ fn bundles_of_another_stream_make_no_target() {
     assert_eq!(site.state(), before);
 }
 
-/// As earlier versions wrote it.
+/// The state is in the form of earlier versions.
 #[test]
-fn a_target_of_a_stream_that_never_came_is_named_with_what_retires_it() {
+fn a_target_of_a_stream_without_bundles_is_named_with_the_command_that_retires_it() {
     let mut site = Site::new();
     site.comes();
     site.import(&["--cache-dir", "cache"]).good();
@@ -448,11 +450,11 @@ fn a_target_of_a_stream_that_never_came_is_named_with_what_retires_it() {
     site.status(&[]).good();
 }
 
-/// The exporter has a new key, a bundle has expired, or its clock is ahead: what came last lies in quarantine, and
-/// nobody has to look at the diode.
+/// The exporter has a new key, a bundle has expired, or the exporter's clock is ahead: the last
+/// bundle is in quarantine, and the diode works.
 #[test]
-fn what_was_refused_last_is_where_to_look_first() {
-    let pointer = "what came last was not accepted";
+fn the_hint_points_to_the_last_rejected_bundle() {
+    let pointer = "the last bundle or heartbeat was not accepted";
     let stranger = trivy_ferry::trust::key::SigningKey::generate().unwrap();
     let late = || Bundle::of(hours(-1), &Part::all(hours(-1)));
     for unacceptable in [
@@ -475,7 +477,7 @@ fn what_was_refused_last_is_where_to_look_first() {
             ran.exits(5).does_not_say("Bring a newer bundle").does_not_say("Check that the diode");
             assert_eq!(ran.err.matches(pointer).count(), 2, "{ran}");
         }
-        // Something else was accepted since.
+        // Another bundle was accepted since then.
         site.host.wait(60);
         fs::remove_file(site.host.path("inbox/c.tar")).unwrap();
         site.comes();
@@ -483,7 +485,7 @@ fn what_was_refused_last_is_where_to_look_first() {
         let ran = site.status(&limits);
         ran.exits(5).warns("Bring a newer bundle").does_not_say(pointer);
     }
-    // What has expired, and what was announced.
+    // The installed data has expired, and a bundle is announced.
     let mut site = Site::new();
     let expires = (hours(0) + jiff::SignedDuration::from_mins(30)).to_string();
     let bundle = Bundle::of(hours(-2), &Part::all(hours(-2))).with("expires", expires);
@@ -498,18 +500,19 @@ fn what_was_refused_last_is_where_to_look_first() {
     site.host.file("inbox/b.tar", late().signed(&stranger));
     site.import(&["--cache-dir", "cache"]).fails();
     let ran = site.status(&["--max-silence", "90m"]);
-    ran.exits(5).warns("has not come").warns("expired").does_not_say("Bring a newer");
+    ran.exits(5).warns("was not imported").warns("expired").does_not_say("Bring a newer");
     assert!(ran.err.matches(pointer).count() > 1, "{ran}");
     site.bundles += 1;
 }
 
-/// The state was lost, or somebody filled the cache by hand: what lies there is used, whatever brought it.
+/// The state was lost, or the cache was filled by another tool: the data in it is in use, so it is
+/// checked.
 #[test]
-fn a_database_that_no_bundle_brought_is_judged_by_its_own_date() {
+fn a_database_that_is_not_from_a_bundle_is_checked_by_its_own_date() {
     let mut site = Site::new();
     site.comes();
     site.import(&["--cache-dir", "cache"]).good();
-    // All of it is there, and newer than what comes now; nobody remembers it.
+    // The databases exist and are newer than the new bundle, but the state does not record them.
     fs::remove_dir_all(site.host.path("state")).unwrap();
     let made = hours(-400);
     let key = &site.host.key;
@@ -535,7 +538,7 @@ fn a_database_that_no_bundle_brought_is_judged_by_its_own_date() {
         .clone();
     assert_eq!((&row["state"], &row["in_use"]), (&"not-accepted".into(), &row["accepted"]), "{row}");
     fs::remove_dir_all(site.host.path("cache/db")).unwrap();
-    // A cache may be there for checks alone; who names it wants it.
+    // A cache may be used only for checks. If the command names a dataset, it is required.
     site.status(&["--max-age", "400d"]).exits(0);
     let named = site.status(&["--max-age", "trivy-db=400d"]);
     named.exits(5).warns("trivy-db is missing, and --max-age requires it");
@@ -543,9 +546,9 @@ fn a_database_that_no_bundle_brought_is_judged_by_its_own_date() {
     site.status(&["--max-age", "trivy-java-db=400d"]).exits(5).warns("trivy-java-db is missing");
 }
 
-/// What was never brought: a cache without one of the databases, a registry, and a VEX repository nowhere.
+/// Datasets that were never imported: a database of a cache or a registry, and a VEX repository.
 #[test]
-fn what_max_age_names_and_a_target_lacks_is_an_error() {
+fn a_dataset_of_max_age_that_a_target_lacks_is_an_error() {
     let mut site = Site::new();
     site.comes();
     let registry = Registry::new(|_| None);
@@ -555,7 +558,7 @@ fn what_max_age_names_and_a_target_lacks_is_an_error() {
     let ran = site.status(&["--max-age", "trivy-java-db=400d"]);
     ran.exits(5).warns("cache:").warns(&format!("registry:{place}: trivy-java-db is missing"));
     site.status(&["--max-age", "trivy-db=400d,vex-hub=400d"]).exits(5).warns("vex-hub is missing");
-    // Whatever says that the bundle is there, a web root is no place for databases.
+    // A web root cannot have databases.
     fs::create_dir(site.host.path("www")).unwrap();
     let web = ["--web-root", "www", "--web-url", "https://vex.example"];
     site.import(&web).good();
@@ -567,7 +570,7 @@ fn floors_that_were_reset_are_named_as_such() {
     let mut site = Site::new();
     site.comes();
     site.import(&["--cache-dir", "cache"]).good();
-    // As `trust remove --reset-floors` leaves it.
+    // The state is as after `trust remove --reset-floors`.
     let path = site.host.path("state/import-default.json");
     let mut state = site.state();
     for target in state["targets"].as_object_mut().unwrap().values_mut() {
@@ -584,7 +587,7 @@ fn floors_that_were_reset_are_named_as_such() {
 }
 
 #[test]
-fn a_refused_heartbeat_is_forgotten_once_another_was_heard() {
+fn a_rejected_heartbeat_is_reported_until_another_is_received() {
     let mut site = Site::new();
     site.comes();
     site.import(&["--cache-dir", "cache"]).good();
@@ -613,7 +616,7 @@ fn a_refused_heartbeat_is_forgotten_once_another_was_heard() {
 }
 
 #[test]
-fn a_registry_that_is_only_asked_wants_no_account_that_may_push() {
+fn status_needs_no_account_that_may_push() {
     let mut site = Site::new();
     site.comes();
     let is_closed = std::sync::Arc::new(std::sync::atomic::AtomicU16::new(0));

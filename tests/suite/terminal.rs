@@ -1,4 +1,4 @@
-//! Passphrases that are typed on a terminal: they are not shown, and the terminal is left as it was.
+//! Passphrases on a terminal: they are not shown, and the settings of the terminal are restored.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -13,9 +13,9 @@ use test_kit::process::{ended, wait_for};
 
 use crate::forge::{Bundle, Host, Part, hours};
 
-/// A terminal, and a program that has it as its own.
+/// A terminal, and a program that has it as its controlling terminal.
 struct Terminal {
-    /// What the person does and sees.
+    /// The side of the user.
     person: File,
     /// The program's side.
     line: File,
@@ -33,7 +33,7 @@ impl Terminal {
         let line = File::from(ioctl_tiocgptpeer(&person, flags).unwrap());
         let program = Command::new("/usr/bin/setsid")
             .arg("--ctty")
-            // A shell that starts the tests in the background has them ignore interrupts.
+            // A shell that starts the tests in the background makes them ignore interrupts.
             .args(["/usr/bin/env", "--default-signal=INT"])
             .arg(command.get_program())
             .args(command.get_args())
@@ -59,7 +59,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until this is shown, and types that.
+    /// Waits until the prompt is shown, and types the keys.
     #[track_caller]
     fn answer(&mut self, prompt: &str, keys: &[u8]) {
         wait_for(prompt, || {
@@ -90,7 +90,7 @@ fn a_passphrase_is_asked_for_without_an_echo() {
 }
 
 #[test]
-fn an_interrupt_at_the_prompt_gives_the_echo_back() {
+fn an_interrupt_at_the_prompt_restores_the_echo() {
     let host = Host::new();
     let mut command = host.command();
     command.args(["keygen", "--name", &host.at("typed"), "--encrypt"]);
@@ -121,13 +121,13 @@ fn a_wrong_passphrase_can_be_typed_again() {
         for (number, typed) in keys.iter().enumerate() {
             let again = if number > 0 { "Wrong passphrase. " } else { "" };
             terminal.answer(&format!("{again}Passphrase for {}: ", path.display()), typed);
-            // The next prompt may be the same.
+            // The next prompt may have the same text.
             terminal.shown.clear();
         }
         ended(&mut terminal.program)
     };
     assert!(sign(&[b"wrong\n", b"rihgt\n", b"right\n"]).success());
     assert_eq!(sign(&[b"wrong\n", b"wrong\n", b"wrong\n"]).code(), Some(2), "three times are enough");
-    // Whoever types nothing has none.
+    // An interrupt at the second prompt ends the program.
     assert_eq!(sign(&[b"wrong\n", b"\x03"]).signal(), Some(Signal::INT.as_raw()));
 }

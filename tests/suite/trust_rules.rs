@@ -1,4 +1,5 @@
-//! Two who must agree, a key for one stream alone, what was signed, and what follows when a key was stolen.
+//! Rules of trust: several required signatures, keys for some streams only, the log of exports, and
+//! the reset of floors after a stolen key.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +13,7 @@ use trivy_ferry::trust::state::{Side, StateDir};
 use crate::forge::upstream::Upstream;
 use crate::forge::{Bundle, Host, Part, days, hours};
 
-/// A host that trusts its exporter and a second key, whose private half is there too.
+/// Returns a host that trusts its exporter and a second key, and has the second private key.
 fn two_keys() -> (Host, SigningKey) {
     let (host, second) = (Host::new(), SigningKey::generate().unwrap());
     let path = host.file("second.key", second.to_pem(None).unwrap().as_bytes());
@@ -24,7 +25,7 @@ fn two_keys() -> (Host, SigningKey) {
 const BOTH: [&str; 2] = ["--trust", "keys/exporter.pub,keys/second.pub"];
 
 #[test]
-fn as_many_keys_must_have_signed_as_are_required() {
+fn a_bundle_needs_the_required_number_of_signatures() {
     let (host, _) = two_keys();
     let bundle = host.bundle("inbox/b.tar", &Bundle::of(hours(-2), &Part::all(days(-2))));
     let two = [&BOTH[..], &["--min-signers", "2"]].concat();
@@ -40,7 +41,8 @@ fn as_many_keys_must_have_signed_as_are_required() {
     host.run(&[&watch[..], &two].concat()).exits(4).prints("2 are required");
     assert!(!bundle.exists(), "it is in quarantine");
     let bundle = host.bundle("b.tar", &Bundle::of(hours(-2), &Part::all(days(-2))));
-    // The same key under another name is no second one, and more keys than there are cannot sign.
+    // A copy of the same key under another name does not count, and more signatures than keys
+    // cannot be required.
     host.trust("again", &host.key.public());
     host.import(&bundle, &["--trust", "keys/exporter.pub,keys/again.pub", "--min-signers", "2"])
         .fails_with(2, &["2 different keys must sign, and 1 is trusted here"]);
@@ -51,7 +53,7 @@ fn as_many_keys_must_have_signed_as_are_required() {
     host.import(&bundle, &two).good();
 }
 
-/// What is kept beside the keys holds for every command that uses these keys.
+/// Rules beside the keys apply to every command that uses these keys.
 #[test]
 fn the_number_and_the_streams_are_kept_beside_the_keys() {
     let (host, second) = two_keys();
@@ -80,7 +82,7 @@ fn the_number_and_the_streams_are_kept_beside_the_keys() {
     trusted("min-signers", "2\n");
     import("weekly", &host.key).exits(4).warns("2 are required");
     host.run(&["trust", "list"]).prints("signatures of 2 trusted keys");
-    // A second signature counts only where its key is trusted for the stream.
+    // A second signature counts only if its key is trusted for the stream.
     let both_sign = |stream: &str| -> Run {
         let bundle = Bundle::of(hours(-1), &Part::all(days(-1))).with("stream", stream);
         host.file("b.tar", bundle.signed(&host.key));
@@ -89,7 +91,8 @@ fn the_number_and_the_streams_are_kept_beside_the_keys() {
         host.run(&args)
     };
     both_sign("weekly").exits(0);
-    // Where too few keys are trusted for a stream, nothing can be accepted: that is said at once, by all commands.
+    // If too few keys are trusted for a stream, no bundle can be accepted, and all commands report
+    // this at once.
     let few = [
         "2 different keys must sign, and 1 is trusted here for stream \"monthly\"",
         "there is also second.pub (trusted only for stream lab, weekly)",
@@ -101,7 +104,8 @@ fn the_number_and_the_streams_are_kept_beside_the_keys() {
     host.run(&[&["watch", "inbox", "--once"][..], &target].concat()).fails_with(2, &few);
     let serve = ["serve", "inbox", "--listen", "127.0.0.1:0", "--state-dir", "state", "--stream", "monthly"];
     host.run(&serve).fails_with(2, &few);
-    // Where there are enough, the key is named whose signature does not count, and what can be done about it.
+    // If enough keys are trusted, the message names the key whose signature does not count, and the
+    // next step.
     trusted("third.pub", &SigningKey::generate().unwrap().public().to_pem());
     let named = [
         "is signed by 1 key trusted for stream \"monthly\", but 2 are required",
@@ -132,7 +136,7 @@ fn a_heartbeat_counts_only_for_the_streams_of_its_key() {
 }
 
 #[test]
-fn every_export_leaves_a_line() {
+fn every_export_adds_a_line() {
     let sender = Host::new();
     sender.write_key();
     let upstream = Upstream::new(|_, _| None);
@@ -155,28 +159,29 @@ fn every_export_leaves_a_line() {
     assert_eq!(datasets.len(), 4, "{line:#}");
     let db = datasets.iter().find(|row| row["name"] == "trivy-db-2").unwrap();
     assert!(db["source"].as_str().unwrap().contains("/db:1") && db["updated_at"].is_string(), "{db:#}");
-    // Nothing new leaves none, and neither does an export that fails.
+    // An export without new data and a failed export add no line.
     sender.export(&upstream, &["--if-changed"]).good();
     sender.export(&upstream, &["--max-age", "1m"]).fails();
     assert_eq!(text(sender.path("state/exports.jsonl")), before);
-    // What is not in it is named, and volumes are, all of them.
+    // The line names the missing datasets and all volumes.
     upstream.publish(2, 3_000_000);
     upstream.put("/vex.tar.gz", "no archive");
     sender.export(&upstream, &["--volume-size", "1M"]).exits(3);
     let line = log().pop().unwrap();
     assert!(line["missing"][0]["name"].as_str().unwrap().starts_with("vex"), "{line:#}");
     assert!(line["files"].as_array().unwrap().len() > 2, "{line:#}");
-    assert!(text(sender.path("state/exports.jsonl")).starts_with(&before), "what was written stays");
+    assert!(text(sender.path("state/exports.jsonl")).starts_with(&before), "earlier lines do not change");
 }
 
-/// As root, `trust remove` works on the keys of the whole host, so that the step after it is called by itself.
+/// As root, `trust remove` changes the keys of the whole host, so the test calls the next step
+/// directly.
 #[test]
-fn after_a_stolen_key_no_date_of_it_stands() {
+fn floors_can_be_reset_after_a_key_was_stolen() {
     let host = Host::new();
     let thief = SigningKey::generate().unwrap();
     let true_bundle = |age: i64| Bundle::of(hours(age), &Part::all(days(-2)));
     host.import(&host.bundle("b.tar", &true_bundle(-30)), &[]).good();
-    // Dated as far ahead as is believed, in a bundle and in the data.
+    // The bundle and its data are dated as far ahead as is accepted.
     host.trust("stolen", &thief.public());
     let forged = Bundle::of(hours(20), &Part::all(hours(20)));
     host.import(&host.file("b.tar", forged.signed(&thief)), &["--trust", "keys/stolen.pub"]).good();
@@ -186,17 +191,17 @@ fn after_a_stolen_key_no_date_of_it_stands() {
     assert_eq!(reset.len(), 1);
     let line = text(host.path("state/imports.jsonl")).lines().last().unwrap().to_owned();
     assert!(line.contains("floors-reset") && line.contains(&thief.public().id().hex()), "{line}");
-    // Until something comes, there is nothing that could be called good.
+    // Until the next import, no data can be reported as good.
     host.run(&["status", "--state-dir", "state"]).fails();
     host.import(&host.path("b.tar"), &[]).exits(0).prints("installed");
     host.run(&["status", "--state-dir", "state"]).good();
-    // From now on, the rules hold again.
+    // After that, the rules apply again.
     host.import(&host.path("b.tar"), &[]).good();
     host.import(&host.bundle("b.tar", &true_bundle(-30)), &[]).exits(5);
     assert!(StateDir::open(Some(&host.path("state")), Side::Import).is_ok());
 }
 
-/// Puts keys into the user's own directory of trusted keys.
+/// Adds a key to the user's own directory of trusted keys.
 fn keep(host: &Host, name: &str, key: &SigningKey) -> std::path::PathBuf {
     let file = host.file(&format!("xdg-config/trivy-ferry/trusted/{name}"), key.public().to_pem());
     for directory in file.ancestors().skip(1).take(3) {
@@ -206,24 +211,24 @@ fn keep(host: &Host, name: &str, key: &SigningKey) -> std::path::PathBuf {
     file
 }
 
-/// Imports by the keys in the directory, and not by those that a flag names.
+/// Imports with the keys in the directory instead of the keys of a flag.
 fn import_kept(host: &Host, bundle: &std::path::Path) -> Run {
     let bundle = bundle.to_str().unwrap();
     host.run(&["import", bundle, "--cache-dir", "cache", "--state-dir", "state", "--data-home", "home"])
 }
 
 #[test]
-fn a_key_that_signed_and_is_no_longer_trusted_is_said() {
+fn a_signature_by_a_key_that_is_no_longer_trusted_is_reported() {
     let host = Host::new();
     let status = || host.run(&["status", "--state-dir", "state"]);
     let bundle = host.bundle("b.tar", &Bundle::of(hours(-3), &Part::all(days(-2))));
-    // A key that a run named: whether it is trusted, nobody can tell later.
+    // A flag named the key, so later commands cannot know whether it is trusted.
     host.import(&bundle, &[]).good();
     status().good().prints("signed by exporter.pub").does_not_say("no longer trusted");
     let kept = keep(&host, "trusted-by-this-test.pub", &host.key);
     import_kept(&host, &bundle).good();
     status().good().prints("signed by trusted-by-this-test.pub").does_not_say("no longer trusted");
-    // Under another name, it is the same key.
+    // A renamed file still has the same key.
     fs::rename(&kept, kept.with_file_name("renamed-by-this-test.pub")).unwrap();
     status().good().does_not_say("no longer trusted");
     fs::rename(kept.with_file_name("renamed-by-this-test.pub"), &kept).unwrap();
@@ -234,7 +239,8 @@ fn a_key_that_signed_and_is_no_longer_trusted_is_said() {
         json["imports"][0]["datasets"][0]["no_longer_trusted"],
         serde_json::json!(["trusted-by-this-test.pub"])
     );
-    // Another key takes its name; then nobody can say which keys there are.
+    // Another key gets the name of the file. Then the file becomes invalid, so that the trusted
+    // keys are unknown.
     let kept = keep(&host, "trusted-by-this-test.pub", &SigningKey::generate().unwrap());
     status().good().prints("signed by trusted-by-this-test.pub (no longer trusted)");
     fs::write(&kept, "rubbish").unwrap();
@@ -243,7 +249,8 @@ fn a_key_that_signed_and_is_no_longer_trusted_is_said() {
     status().good().prints("signed by trusted-by-this-test.pub (no longer trusted)");
 }
 
-/// The state belongs to another user, can be changed by others, or is damaged: the key stays until both can be done.
+/// The state belongs to another user, is writable by others, or is damaged: the key is only removed
+/// if the floors can be reset.
 #[test]
 fn a_key_is_removed_with_its_floors_or_not_at_all() {
     let host = Host::new();
@@ -269,7 +276,7 @@ fn a_key_is_removed_with_its_floors_or_not_at_all() {
     }
     remove().exits(0).prints("floors reset: cache:").prints("no longer trusted");
     assert!(!kept.exists());
-    // The second half alone, by the user who owns the state.
+    // The owner of the state only resets the floors.
     fs::write(&file, &good).unwrap();
     let ran = host.run(&["trust", "reset-floors", "--state-dir", "state"]);
     ran.good().prints("floors reset: cache:").prints("stream default");
@@ -279,7 +286,7 @@ fn a_key_is_removed_with_its_floors_or_not_at_all() {
     host.run(&["trust", "reset-floors", "--state-dir", "nowhere"])
         .fails_with(2, &["nothing was imported here"]);
     assert!(!host.path("nowhere").exists());
-    // Where there is no state, a key is removed, and that nothing was reset is said.
+    // If there is no state, the key is removed, and a message says that no floors were reset.
     keep(&host, "trusted-by-this-test.pub", &host.key);
     host.run(&["trust", "remove", "trusted-by-this-test", "--reset-floors", "--state-dir", "nowhere"])
         .exits(0)

@@ -1,4 +1,4 @@
-//! Bundles in volumes: for media that are small, and for folders that take no large files.
+//! Bundles in volumes: for small media, and for file systems with a limit on the size of files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::forge::{self, Host};
 
 const MIB: usize = 1 << 20;
 
-/// A host that exports, with media to carry.
+/// Returns a host for exports, with directories for two media.
 fn host() -> Host {
     let host = Host::new();
     host.write_key();
@@ -26,7 +26,7 @@ fn host() -> Host {
     host
 }
 
-/// Databases that take some volumes.
+/// Publishes databases that need several volumes.
 fn upstream(generation: u64, size: usize) -> Upstream {
     let upstream = Upstream::new(|_, _| None);
     upstream.publish(generation, size);
@@ -34,7 +34,7 @@ fn upstream(generation: u64, size: usize) -> Upstream {
 }
 
 impl Host {
-    /// A bundle in volumes of 1 MiB in `out`: their paths, the head first.
+    /// Exports a bundle in volumes of 1 MiB into `out`. Returns their paths, the head first.
     fn split(&self, generation: u64) -> Vec<PathBuf> {
         self.export(&upstream(generation, 5 * MIB), &["--output", "out", "--volume-size", "1M"]).good();
         let files = self.files("out");
@@ -61,7 +61,7 @@ fn shell(directory: &Path, line: &str) -> String {
 }
 
 #[test]
-fn volumes_cross_as_one_bundle() {
+fn volumes_are_exported_and_imported_as_one_bundle() {
     let host = host();
     let volumes = host.split(60);
     assert!(volumes.len() >= 6, "{volumes:?}");
@@ -78,7 +78,7 @@ fn volumes_cross_as_one_bundle() {
     let shown = host.run(&["inspect", "out", "--trust", "keys/exporter.pub"]);
     shown.good();
     assert!(shown.out.contains(&format!("volumes    {}", volumes.len())), "{shown:#?}");
-    // A volume behind the head is no bundle by itself.
+    // A volume other than the head is not a bundle by itself.
     host.verify(&volumes[1], &[]).fails_with(2, &["is volume 001 of a bundle", ".tar.000"]);
 }
 
@@ -88,14 +88,14 @@ fn other_tools_put_volumes_together() {
     host.split(60);
     shell(&host.path("out"), "cat *.tar.* > ../a/whole.tar");
     shell(&host.path("b"), "tar xf ../a/whole.tar && sha256sum --quiet -c SHA256SUMS");
-    // What they made is a bundle as well.
+    // The joined file is a bundle as well.
     host.verify(&host.path("a/whole.tar"), &[]).good();
     host.import(&host.path("a"), &[]).good();
 }
 
-/// What becomes of the names: a disc without Rock Ridge or Joliet (diskfs/go-diskfs 189, MidnightCommander 2471), one on
-/// which `-` became `_` (open-goal/jak-project 3890), a browser or a kiosk that makes names unique, a mail gateway that
-/// puts an end behind each.
+/// Changed names: a disc without Rock Ridge or Joliet (diskfs/go-diskfs 189, MidnightCommander
+/// 2471), a disc with `_` in place of `-` (open-goal/jak-project 3890), a browser or a kiosk that
+/// makes names unique, and a mail gateway that adds an extension.
 const RENAMED: &[fn(usize) -> String] = &[
     |number| format!("DEFAULT_.{number:03};1"),
     |number| format!("default_20261121t102008z.tar.{number:03}.bin"),
@@ -106,14 +106,14 @@ const RENAMED: &[fn(usize) -> String] = &[
 ];
 
 #[test]
-fn renamed_volumes_are_known_by_what_they_are() {
+fn renamed_volumes_are_recognized_by_their_digests() {
     let host = host();
     let volumes = host.split(60);
     let written = name(&volumes[0]).strip_suffix(".000").unwrap().to_owned();
     for (case, rename) in RENAMED.iter().enumerate() {
         let disc = host.path(format!("disc{case}"));
         fs::create_dir(&disc).unwrap();
-        // Not all of what lies there is ours.
+        // The directory also has other files.
         fs::write(disc.join("README.TXT"), "from the kiosk").unwrap();
         fs::write(disc.join("decoy.001"), vec![7; MIB]).unwrap();
         for (number, volume) in volumes.iter().enumerate() {
@@ -123,7 +123,8 @@ fn renamed_volumes_are_known_by_what_they_are() {
         host.verify(&disc.join(rename(0)), &[]).good();
         let ran = host.import_to(&format!("cache{case}"), &disc, &[]);
         ran.good().prints("trivy-db        installed").does_not_say(&rename(1));
-        // One is missing: it may come under whatever name, and was written under this one.
+        // If a volume is missing, the message has its original name, and it may arrive under any
+        // name.
         fs::remove_file(disc.join(rename(3))).unwrap();
         let wanted = match rename(0).as_str() {
             "weekly (1).tar.000" => "weekly (1).tar.003 is missing".to_owned(),
@@ -134,14 +135,14 @@ fn renamed_volumes_are_known_by_what_they_are() {
         host.verify(&disc, &[]).good();
         let shown = host.run(&["inspect", disc.to_str().unwrap(), "--trust", "keys/exporter.pub"]);
         shown.good().prints("README.TXT").does_not_say("NOT VERIFIED");
-        // A copy that is still written is none.
+        // A file that is still being copied does not count.
         fs::rename(disc.join("copied again"), disc.join("copied again.filepart")).unwrap();
         host.verify(&disc, &[]).fails_with(6, &[&wanted]);
     }
 }
 
 #[test]
-fn a_renamed_bundle_is_found_and_others_in_its_directory_are_left_alone() {
+fn a_renamed_bundle_is_found_and_other_bundles_in_its_directory_are_skipped() {
     let host = host();
     host.export(&upstream(61, MIB), &["--output", "out"]).good();
     let bundle = host.files("out").remove(0);
@@ -154,7 +155,7 @@ fn a_renamed_bundle_is_found_and_others_in_its_directory_are_left_alone() {
         host.verify(&disc, &[]).good();
         host.import(&disc, &[]).good();
     }
-    // Volumes on two media that were both renamed are put together.
+    // Renamed volumes on two media are put together.
     let volumes = host.split(62);
     let (one, two, staging) = (host.path("one"), host.path("two"), host.at("staging"));
     fs::create_dir_all(&one).unwrap();
@@ -172,7 +173,7 @@ fn a_renamed_bundle_is_found_and_others_in_its_directory_are_left_alone() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_volumes_are_named() {
     let host = host();
     let volumes = host.split(60);
     for missing in [1, 3, volumes.len() - 1] {
@@ -188,7 +189,8 @@ fn what_is_missing_is_named() {
     fs::remove_file(&volumes[4]).unwrap();
     let both =
         format!("2 of {} volumes are missing: {}, {}", volumes.len(), name(&volumes[2]), name(&volumes[4]));
-    // Who has to fetch them may as well fetch what is damaged.
+    // A damaged volume is named together with the missing ones, so that the user can copy all of
+    // them at once.
     let good = fs::read(&volumes[3]).unwrap();
     let mut bad = good.clone();
     bad[100] ^= 1;
@@ -196,7 +198,7 @@ fn what_is_missing_is_named() {
     let third = format!("{} does not match the signed digest", name(&volumes[3]));
     host.verify(&host.path("out"), &[]).fails_with(6, &[&both, &third]);
     host.verify(&volumes[0], &[]).fails_with(6, &[&both, &third]);
-    // The same beside one that is cut off.
+    // Another volume is truncated.
     let fifth = fs::read(&volumes[5]).unwrap();
     fs::write(&volumes[5], &fifth[..1000]).unwrap();
     host.verify(&volumes[0], &[]).fails_with(6, &[&third, &format!("{} has 1000 bytes", name(&volumes[5]))]);
@@ -216,10 +218,10 @@ fn what_is_missing_is_named() {
 }
 
 #[test]
-fn what_is_damaged_is_named() {
+fn damaged_volumes_are_named() {
     let host = host();
     let volumes = host.split(60);
-    // Another bundle's, of the same name.
+    // The other bundle's volumes have the same names.
     let other = Host::with_key(&host.key);
     other.file("exporter.key", host.key.to_pem(None).unwrap().as_bytes());
     fs::create_dir_all(other.path("out")).unwrap();
@@ -241,7 +243,8 @@ fn what_is_damaged_is_named() {
         for (change, bytes) in bad.iter().enumerate() {
             fs::write(volume, bytes).unwrap();
             let ran = host.import(&host.path("out"), &[]);
-            // The head of another bundle is good by itself: then all others are not.
+            // The head of another bundle is valid by itself, so the first volume is reported
+            // instead.
             let named = if number == 0 && change == 5 { 1 } else { number };
             assert_eq!(ran.code, 4, "{number}, {change}: {ran:#?}");
             assert!(ran.err.contains(name(&volumes[named])), "{number}, {change}: {ran:#?}");
@@ -270,7 +273,7 @@ fn several_media_hold_one_bundle() {
         host.run(&args)
     };
     both(&[]).good();
-    // A copy that broke off beside one that is whole does no harm.
+    // An incomplete copy beside a complete one does no harm.
     fs::write(host.path("a").join(name(&volumes[1])), "cut").unwrap();
     both(&[]).good();
     let mut command = host.command();
@@ -281,12 +284,12 @@ fn several_media_hold_one_bundle() {
 }
 
 #[test]
-fn one_medium_comes_after_the_other() {
+fn media_are_read_one_after_the_other() {
     let host = host();
     let volumes = host.split(60);
     let (head, rest) = volumes.split_first().unwrap();
     fs::rename(head, host.path("b").join(name(head))).unwrap();
-    // A stick has one place, and what is copied from it goes with it.
+    // There is only one place for a medium, so its volumes are removed with it.
     let plug_in = |volumes: &[PathBuf]| {
         fs::remove_dir_all(host.path("a")).unwrap();
         fs::create_dir(host.path("a")).unwrap();
@@ -296,9 +299,9 @@ fn one_medium_comes_after_the_other() {
     };
     let import = |medium: &str| host.import(&host.path(medium), &["--staging", "gathered"]);
     plug_in(&rest[..2]);
-    import("a").fails_with(6, &["head volume", "Bring the medium that has it"]);
-    import("b").fails_with(6, &["are missing", name(&rest[2]), "Bring the medium that has it"]);
-    // One of them breaks on the way, and is copied again.
+    import("a").fails_with(6, &["head volume", "Bring a medium with a missing volume"]);
+    import("b").fails_with(6, &["are missing", name(&rest[2]), "Bring a medium with a missing volume"]);
+    // A volume is damaged on the way, and then copied again.
     plug_in(&rest[2..]);
     let broken = host.path("a").join(name(&rest[3]));
     let mut bytes = fs::read(&broken).unwrap();
@@ -310,7 +313,8 @@ fn one_medium_comes_after_the_other() {
     import("a").good();
     assert!(host.installed("cache", "db").is_some());
     assert!(host.files("gathered/trivy-ferry-staging").is_empty(), "it is cleared");
-    // The first stick once more by mistake, and then the next bundle: nothing is left of the old one.
+    // The first medium is used once more by mistake, and then the next bundle arrives: no volume of
+    // the old bundle is left.
     plug_in(&rest[..2]);
     import("a").fails_with(6, &["head volume"]);
     host.wait(2);
@@ -321,7 +325,7 @@ fn one_medium_comes_after_the_other() {
         "{:?}",
         host.files("gathered/trivy-ferry-staging")
     );
-    // What else lies there, or on the medium, is nobody's business.
+    // Other files in the directory or on the medium are not changed.
     host.file("mine/photos.tar", "mine");
     host.file("next/photos.tar", "theirs");
     host.import(&host.path("next"), &["--staging", "mine"]).good();
@@ -335,10 +339,10 @@ fn one_medium_comes_after_the_other() {
 
 #[test]
 #[ignore = "tools"]
-fn a_full_medium_goes_on_with_the_next() {
+fn an_export_continues_on_the_next_medium_if_one_is_full() {
     let host = host();
     let upstream = upstream(60, 5 * MIB);
-    // Two sticks of 4 MiB, and the whole is larger than one.
+    // There are two media of 4 MiB, and the bundle is larger than one of them.
     let run = |outputs: &[&str], after: &str| {
         let line = format!(
             "mount -t tmpfs -o size=4m tmpfs a && mount -t tmpfs -o size=4m tmpfs b && \"$@\" && {after}"
@@ -349,7 +353,7 @@ fn a_full_medium_goes_on_with_the_next() {
         command.arg(export.get_program()).args(export.get_args());
         forge::run(command)
     };
-    run(&["a"], "true").fails_with(7, &["needs ", "has ", "--output for each"]);
+    run(&["a"], "true").fails_with(7, &["the bundle needs ", "but only ", "--output for each"]);
     let ferry = host.command().get_program().to_str().unwrap().to_owned();
     let ran = run(&["a", "b"], &format!("ls -A a b >&2 && {ferry} verify a b --trust keys/exporter.pub >&2"));
     ran.good();
@@ -364,7 +368,8 @@ fn a_full_medium_goes_on_with_the_next() {
 #[test]
 fn an_export_in_volumes_resumes_where_it_was() {
     let host = host();
-    // While it is to be killed, the registry stalls in the middle of the large layer: nobody can be too slow.
+    // Until the export is killed, the registry stalls in the middle of the large layer, so that the
+    // kill is never too late.
     let (stalling, answered) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
     let (weather, count) = (stalling.clone(), answered.clone());
     let small = Digest::of(b"{}").hex();
@@ -372,7 +377,8 @@ fn an_export_in_volumes_resumes_where_it_was() {
         if !weather.load(Relaxed) || !path.contains("/db/blobs/") || path.ends_with(&small) {
             return None;
         }
-        // The start is one answer; then comes one stream, or a range after the other.
+        // The start is one response. After it, the client reads one stream, or one range after the
+        // other.
         match count.fetch_add(1, Relaxed) {
             0 => None,
             1 => Some(Fault::Stall(24_000_000)),
@@ -410,10 +416,10 @@ fn an_export_in_volumes_resumes_where_it_was() {
         host.files("out")
     );
     host.verify(&host.path("out"), &[]).good();
-    // Of another size, they are of use as well, and leave nothing behind.
+    // Leftover volumes of another size are used as well, and removed.
     let first = sent();
     kill(export(&["--volume-size", "3M"]));
-    // In the same second it would have the same name, and be in the way.
+    // A bundle of the same second would have the same name.
     host.wait(2);
     forge::run(export(&["--volume-size", "8M"])).good();
     assert!((sent() - first) * 10 < upstream.size() * 15, "{} bytes for {}", sent() - first, upstream.size());
@@ -426,10 +432,10 @@ fn an_export_in_volumes_resumes_where_it_was() {
 }
 
 #[test]
-fn an_export_that_was_killed_while_it_named_its_files_leaves_no_half() {
+fn an_export_that_was_killed_while_it_renamed_its_files_leaves_no_incomplete_bundle() {
     let host = host();
     let volumes = host.split(60);
-    // As if the last rename had not come to pass: the head is still under way, with its plan.
+    // The state before the last rename: the head is still pending, and has its plan.
     let head = volumes[0].with_file_name(format!("{}.partial", name(&volumes[0])));
     fs::rename(&volumes[0], &head).unwrap();
     host.verify(&host.path("out"), &[])
@@ -437,7 +443,7 @@ fn an_export_that_was_killed_while_it_named_its_files_leaves_no_half() {
     let upstream = upstream(60, 5 * MIB);
     host.export(&upstream, &["--output", "out", "--volume-size", "1M"]).good();
     assert!(!head.exists());
-    // Volumes that nobody speaks for are told of, and not taken away: they have a bundle's name.
+    // Volumes without a head are reported and not removed, because they have the name of a bundle.
     host.verify(&host.path("out"), &[])
         .exits(6)
         .warns("is missing; other files of the same bundle")
@@ -445,7 +451,7 @@ fn an_export_that_was_killed_while_it_named_its_files_leaves_no_half() {
 }
 
 #[test]
-fn old_volumes_go_with_their_head() {
+fn old_volumes_are_removed_with_their_head() {
     let host = host();
     let first = host.split(60);
     host.wait(2);
@@ -457,7 +463,7 @@ fn old_volumes_go_with_their_head() {
 }
 
 #[test]
-fn volumes_are_signed_again_in_their_head() {
+fn a_second_signature_is_added_to_the_head_volume() {
     let host = host();
     let volumes = host.split(60);
     let other = trivy_ferry::trust::key::SigningKey::generate().unwrap();
@@ -469,10 +475,10 @@ fn volumes_are_signed_again_in_their_head() {
     host.run(&["verify", "out", "--trust", &trusted]).good();
 }
 
-/// Runs a line of shell with an image of a file system mounted at `medium`, and ends with its exit code.
+/// Runs a shell line with an image of a file system mounted at `stick`, and returns its exit code.
 fn on_medium(host: &Host, mount: &str, line: &str) -> Run {
     fs::create_dir_all(host.path("stick")).unwrap();
-    // Both drivers are processes that go when the mount goes.
+    // Both drivers are processes that end with the mount.
     let line =
         format!("truncate -s 64M stick.img && {mount} && ( {line} ); status=$?; umount stick; exit $status");
     forge::run(host.in_own_mounts(&line))
@@ -480,7 +486,7 @@ fn on_medium(host: &Host, mount: &str, line: &str) -> Run {
 
 #[test]
 #[ignore = "tools"]
-fn fat_and_exfat_carry_them() {
+fn volumes_are_exported_to_and_imported_from_fat_and_exfat() {
     let fat = "mkfs.fat -F 32 stick.img >/dev/null && fusefat -o rw+ stick.img stick >/dev/null 2>&1";
     let exfat = "mkfs.exfat stick.img >/dev/null && loop=$(losetup -f --show stick.img) && \
                  mount.exfat-fuse \"$loop\" stick >/dev/null 2>&1 && losetup -d \"$loop\"";

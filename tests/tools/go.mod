@@ -1,4 +1,4 @@
-// The outside programs that the tests run against, pinned. tests/run builds them.
+// The pinned versions of other programs for the tests. tests/run builds them.
 //
 // To move to another Trivy: change its version here and in tests/run, then
 // GOEXPERIMENT=jsonv2 go build -mod=mod -o /dev/null tool

@@ -145,7 +145,7 @@ impl ParityFile {
         self.bundle
     }
 
-    /// Returns how that bundle is divided into shards.
+    /// Returns the division of that bundle into shards.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -184,7 +184,7 @@ impl ParityFile {
     }
 }
 
-/// Parses eight hex digits.
+/// Parses 8 hex digits.
 fn number(digits: &[u8]) -> Option<Checksum> {
     u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }

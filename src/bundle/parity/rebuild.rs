@@ -22,8 +22,8 @@ pub struct RebuiltFiles {
 /// The reason why nothing was rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// More is lost than the parity can restore.
-    #[error("{lost} of {all} shards are lost, and the parity can restore {spare}")]
+    /// More is lost than the parity can rebuild.
+    #[error("{lost} of {all} shards are lost, and the parity can rebuild {spare}")]
     TooMuch {
         /// The number of lost or damaged shards.
         lost: usize,
@@ -44,7 +44,7 @@ pub enum RebuildError {
 ///
 /// # Errors
 /// [`RebuildError::TooMuch`] if more shards are lost than there are good parity shards; [`RebuildError::Io`] if a file
-/// cannot be read, made or written.
+/// cannot be read, created or written.
 pub fn rebuild(
     parity: &[ParityFile],
     data: &[Option<File>],
@@ -77,7 +77,7 @@ pub fn rebuild(
     if spare.len() < bad.len() {
         return Err(RebuildError::TooMuch { lost: bad.len(), all: shape.data(), spare: spare.len() });
     }
-    // A file that is too long can have only good shards.
+    // A file that is too long may have no bad shard.
     let wrong_length = |number: &usize| match data.get(*number) {
         Some(Some(file)) => file.metadata().map_or(true, |metadata| metadata.len() != shape.files()[*number]),
         _ => true,

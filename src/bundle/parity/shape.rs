@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use reed_solomon_simd::ReedSolomonEncoder;
 
-/// The approximate number of shards of a bundle. A short damaged range loses one shard.
+/// The approximate number of shards of a bundle. A short damaged range makes one shard unusable.
 const SHARDS: u64 = 512;
 /// The smallest shard in bytes. The length of every shard is a multiple of it, because media fail in blocks.
 const BLOCK: u64 = 4096;
@@ -17,7 +17,7 @@ const CACHE: usize = 1 << 20;
 /// The length of the header of a parity file without file lengths and checksums, in bytes.
 const HEADER: u64 = 512;
 
-/// The amount of parity in percent of the data: 1 to 100.
+/// The amount of parity as a percentage of the data: 1 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Percent(u32);
 
@@ -54,7 +54,7 @@ impl Shape {
     pub fn new(files: Vec<u64>, percent: Percent) -> Result<Self, String> {
         let longest = files.iter().copied().max().unwrap_or(0);
         let total: u64 = files.iter().fold(0, |sum, length| sum.saturating_add(*length));
-        // Shards divide the longest file evenly, so that a lost file loses as few shards as possible.
+        // Shards divide the longest file evenly, so that the loss of a file affects as few shards as possible.
         let in_longest = (SHARDS * longest / total.max(1)).max(1);
         let shard = longest.div_ceil(in_longest).next_multiple_of(BLOCK);
         let data: u64 = files.iter().map(|length| length.div_ceil(shard)).sum();
@@ -116,7 +116,7 @@ impl Shape {
         self.parity
     }
 
-    /// Returns how many arbitrary files of the bundle can be lost.
+    /// Returns the number of files of the bundle that can be lost, whichever files they are.
     pub fn lost_files(&self) -> usize {
         let mut shards: Vec<usize> = self.first.windows(2).map(|pair| pair[1] - pair[0]).collect();
         shards.sort_unstable_by(|a, b| b.cmp(a));
@@ -143,15 +143,15 @@ impl Shape {
         self.first[file]..self.first[file + 1]
     }
 
-    /// Returns how many bytes of each shard are in memory at once.
+    /// Returns the number of bytes of each shard that are in memory at once.
     pub(super) fn width(&self) -> usize {
         let together = (self.data() + self.parity).next_power_of_two();
         let width = (MEMORY / together / 64 * 64).max(64);
         width.min(usize::try_from(self.shard).unwrap_or(usize::MAX))
     }
 
-    /// Returns how many bytes of each shard the codec processes at once. Those of all shards should fit into the
-    /// cache of the processor.
+    /// Returns the number of bytes of each shard that the codec processes at once. Together, the bytes of all
+    /// shards should fit into the cache of the processor.
     pub(super) fn lane(&self) -> usize {
         let together = (self.data() + self.parity).next_power_of_two();
         (CACHE / together / 64 * 64).max(64).min(self.width())
@@ -170,7 +170,7 @@ impl Shape {
         (0..self.parity).step_by(each).map(|first| first..self.parity.min(first + each)).collect()
     }
 
-    /// Returns the length of a parity file with this number of shards in bytes.
+    /// Returns the length in bytes of a parity file with this number of shards.
     pub fn parity_length(&self, shards: usize) -> u64 {
         self.header() + shards as u64 * self.shard
     }

@@ -48,7 +48,7 @@ fn rebuild_files(dir: &Path, data: &[PathBuf], parity: &[PathBuf]) -> Result<Reb
 }
 
 #[test]
-fn a_lost_file_comes_back_and_one_more_does_not() {
+fn one_lost_file_is_rebuilt_and_two_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let lengths = [20_000, 300_000, 300_000, 300_000, 123_457];
     let (data, parity) = make(dir.path(), &lengths, "35%", Some(200_000));
@@ -66,11 +66,11 @@ fn a_lost_file_comes_back_and_one_more_does_not() {
     fs::remove_file(&data[1]).unwrap();
     fs::remove_file(&data[2]).unwrap();
     let failed = rebuild_files(dir.path(), &data, &parity).unwrap_err().to_string();
-    assert!(failed.contains("are lost, and the parity can restore"), "{failed}");
+    assert!(failed.contains("are lost, and the parity can rebuild"), "{failed}");
 }
 
 #[test]
-fn files_of_every_wrong_length_are_made_anew() {
+fn files_of_every_wrong_length_are_rebuilt() {
     let dir = tempfile::tempdir().unwrap();
     let (data, parity) = make(dir.path(), &[10_000, 50_000], "20%", None);
     let good = fs::read(&data[1]).unwrap();
@@ -82,7 +82,7 @@ fn files_of_every_wrong_length_are_made_anew() {
 }
 
 #[test]
-fn parity_files_are_enough_where_some_are_lost_or_cut_off() {
+fn the_remaining_parity_shards_are_enough_if_others_are_lost() {
     let dir = tempfile::tempdir().unwrap();
     let (data, parity) = make(dir.path(), &[100_000, 400_000], "30%", Some(60_000));
     let good = fs::read(&data[1]).unwrap();
@@ -103,7 +103,7 @@ fn parity_files_are_enough_where_some_are_lost_or_cut_off() {
 }
 
 #[test]
-fn what_parity_claims_is_bounded() {
+fn the_claims_of_parity_are_limited() {
     let of = |files: Vec<u64>, shard, parity| Shape::of(files, shard, parity).is_ok();
     assert!(of(vec![4096], 4096, 1));
     for (files, shard, parity) in [
@@ -123,7 +123,7 @@ fn what_parity_claims_is_bounded() {
 }
 
 #[test]
-fn names_do_not_meet_those_of_volumes() {
+fn names_differ_from_those_of_volumes() {
     assert_eq!(name("a.tar", 1), "a.par.001");
     assert_eq!(parse_name("a.par.001").as_deref(), Some("a.tar"));
     for none in ["a.tar.001", "a.par", "a.par.1", ".par.001", "a.par.0001"] {
@@ -134,7 +134,7 @@ fn names_do_not_meet_those_of_volumes() {
 proptest! {
     #![proptest_config(crate::util::seed::cases(60))]
     #[test]
-    fn any_damage_within_the_parity_is_undone(
+    fn any_damage_within_the_parity_is_rebuilt(
         lengths in prop::collection::vec(1u64..90_000, 1..6),
         hits in prop::collection::vec(any::<prop::sample::Index>(), 1..4),
     ) {
@@ -165,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn no_header_brings_the_reader_down(at in 0usize..4200, byte in any::<u8>(), cut in 0usize..9000) {
+    fn no_header_makes_the_reader_panic(at in 0usize..4200, byte in any::<u8>(), cut in 0usize..9000) {
         let dir = tempfile::tempdir().unwrap();
         let (data, parity) = make(dir.path(), &[9000], "10%", None);
         let mut bytes = fs::read(&parity[0]).unwrap();
@@ -179,7 +179,7 @@ proptest! {
 }
 
 #[test]
-fn a_shard_is_no_longer_than_what_it_holds() {
+fn a_shard_is_not_longer_than_the_longest_file_needs() {
     // Otherwise the reader would read zeros to the end of a shard of any claimed length.
     assert!(Shape::of(vec![1], 1 << 62, 1).is_err());
     assert!(Shape::of(vec![1], 8192, 1).is_err());

@@ -24,8 +24,8 @@ pub struct ExportArgs {
     pub signing: SigningFlags,
     /// Write to this directory, or to a new file of this name.
     ///
-    /// In a directory, the bundle is named STREAM-DATE.tar. Repeat the option to name further directories, for the
-    /// volumes for which the one before has no room.
+    /// In a directory, the bundle is named STREAM-DATE.tar. Repeat the option for further
+    /// directories: they get the volumes that do not fit into the earlier ones.
     #[arg(long, short, help_heading = OUTPUT, env = "TRIVY_FERRY_OUTPUT", value_name = "DIR|FILE")]
     pub output: Vec<PathBuf>,
     /// Split a larger bundle into volumes of this size, such as 1G.
@@ -44,8 +44,8 @@ pub struct ExportArgs {
     pub verify_after_write: bool,
     /// Keep only this many bundles of the stream in the directory.
     ///
-    /// The newest are kept, and the last one that holds each dataset. Only bundles that the same key signed are
-    /// removed.
+    /// The newest bundles are kept, and for each dataset the last bundle that holds it. Only
+    /// bundles that the same key signed are removed.
     #[arg(long, help_heading = OUTPUT, env = "TRIVY_FERRY_KEEP", value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
     pub keep: Option<u32>,
     /// The stream of the bundle; an importer accepts one stream.
@@ -64,8 +64,9 @@ pub struct ExportArgs {
     pub vex: Vec<String>,
     /// Carry this image or artifact too, such as aquasec/trivy:0.74.0.
     ///
-    /// HOST/REPOSITORY:TAG, or NAME=SOURCE. NAME=SOURCE is for an image that the source has under another name, such as NAME=oci-layout:DIR:TAG. Images go
-    /// into a registry on the other side.
+    /// HOST/REPOSITORY:TAG, or NAME=SOURCE. NAME=SOURCE is for an image that the source has under
+    /// another name, such as NAME=oci-layout:DIR:TAG. On the other side, images are pushed into a
+    /// registry.
     #[arg(
         long,
         help_heading = CARRY,
@@ -83,7 +84,7 @@ pub struct ExportArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub sources: SourceFlags,
-    /// Sign only what this many independent registries agree on.
+    /// Sign only data on which this many independent registries agree.
     ///
     /// They agree if they have the same layers. VEX repositories and images have one source each and are not covered.
     #[arg(long, help_heading = SOURCES, hide_short_help = true, env = "TRIVY_FERRY_QUORUM", value_name = "NUMBER", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -107,8 +108,9 @@ pub struct ExportArgs {
     pub expires: Option<Age>,
     /// Sign this dataset although it shrank or is broken. Risk: vulnerabilities go unseen.
     ///
-    /// Without this option, a dataset is refused if it is empty, lost a third of its bytes or entries since the
-    /// stream's last bundle, or has VEX documents of which Trivy cannot read a third.
+    /// Without this option, a dataset is refused if it is empty, if it lost a third of its bytes or
+    /// entries since the stream's last bundle, or if Trivy cannot read a third of its VEX
+    /// documents.
     #[arg(long, help_heading = CHECKS, hide_short_help = true, value_name = "DATASET", value_delimiter = ',')]
     pub accept: Vec<Name>,
     /// Sign although the stream's last bundle is dated later, because the clock was fast.
@@ -119,7 +121,7 @@ pub struct ExportArgs {
     /// Write nothing if the sources have nothing new for the stream.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_IF_CHANGED", value_parser = switch)]
     pub if_changed: bool,
-    /// Print what would be collected, from where and how large; write nothing.
+    /// Print the data to collect, with its sources and sizes; write nothing.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_DRY_RUN", value_parser = switch)]
     pub dry_run: bool,
     /// Run this shell command at the end, whatever the result is.
@@ -136,7 +138,7 @@ pub struct ExportArgs {
     pub state_dir: Option<PathBuf>,
     /// Copy the bundle into this directory, from which a diode sends files.
     ///
-    /// Each file has a hidden name until it is complete, and the head volume comes last.
+    /// Each file has a hidden name until it is complete, and the head volume is written last.
     #[arg(long = "drop", help_heading = DIODE, env = "TRIVY_FERRY_DROP", value_name = "DIR", requires = "output")]
     pub drop_into: Option<PathBuf>,
     /// Send the last NUMBER bundles with each export.
@@ -146,9 +148,9 @@ pub struct ExportArgs {
     pub repeat: u32,
     /// Write a signed heartbeat at each run.
     ///
-    /// Also if nothing is new or a source fails.
-    /// `status` on the other side tells a broken link from an upstream without news by it. It goes to --drop, or else
-    /// to --output.
+    /// It is written even if nothing is new or a source fails. With it, `status` on the other side
+    /// distinguishes a broken link from an upstream without new data. It is written to --drop, or
+    /// else to --output.
     #[arg(long, help_heading = DIODE, env = "TRIVY_FERRY_HEARTBEAT", value_parser = switch, requires = "output")]
     pub heartbeat: bool,
     #[command(flatten)]

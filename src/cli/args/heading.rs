@@ -1,4 +1,4 @@
-//! The headings of `--help`, and what all commands have in common there.
+//! The headings of `--help`, and the parts of it that all commands share.
 
 use clap::{Arg, ArgAction, Command};
 
@@ -22,12 +22,12 @@ pub(crate) const NETWORK: &str = "Network";
 pub(crate) const RUN: &str = "This run";
 pub(crate) const GLOBAL: &str = "Global";
 
-/// What the program's help says about exit codes.
+/// The part of the program's help about exit codes.
 pub(crate) const EXIT_CODES: &str = "Exit codes: 0 done, 1 unexpected, 2 usage or setup, 3 a source failed, 4 verification failed, 5 refused by policy, 6 incomplete, 7 a target failed.";
-/// What the program's `--help` says about environment variables.
+/// The part of the program's `--help` about environment variables.
 pub(crate) const ENVIRONMENT: &str = "Environment: TRIVY_FERRY_VOLUME_SIZE sets --volume-size, and so on for every option with a value and every switch (true or false), except for --password-stdin, --restore, `import --dry-run`, and options that override a refusal: --accept, --allow-*, --force, --replace-image-tags, --reset-floors.";
 
-/// What `--version` prints; `-V` prints the first word alone.
+/// Returns the text of `--version`; `-V` prints only the first word of it.
 fn version() -> String {
     let (major, minor) = NEWEST_TRIVY;
     let commit = option_env!("TRIVY_FERRY_COMMIT").map(|commit| format!("\ncommit: {commit}"));
@@ -38,8 +38,8 @@ fn version() -> String {
     )
 }
 
-/// Returns the command with what holds for every flag: the variables are explained once, in the program's own help,
-/// and `--help` stands with the other global flags.
+/// Returns the command with the settings for every flag: hides the environment variables, which
+/// only the program's own help explains, and lists `--help` with the other global flags.
 pub(crate) fn complete(command: Command) -> Command {
     let help = Arg::new("help").short('h').long("help").action(ArgAction::Help).global(true);
     let help = help.help_heading(GLOBAL).display_order(1000);

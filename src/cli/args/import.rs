@@ -1,4 +1,4 @@
-//! The command line of `import`: where a bundle comes from, where its data goes, and what is accepted.
+//! The command line of `import`, and the flags that it shares with `watch`.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::cli::args::shared::{
 use crate::delivery::image_pattern::WantedImage;
 use crate::delivery::web_url::WebUrl;
 
-/// How the cache directory is laid out.
+/// The layout of the cache directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Layout {
     /// Trivy's own layout.
@@ -30,13 +30,13 @@ pub struct ImportArgs {
     /// In a directory, the newest acceptable version of each dataset is imported.
     #[arg(required_unless_present = "restore")]
     pub bundle: Vec<PathBuf>,
-    /// Verify the bundle and print what would be imported; change nothing.
+    /// Verify the bundle and print the data to import; change nothing.
     #[arg(long, help_heading = RUN, conflicts_with_all = ["staging", "restore"])]
     pub dry_run: bool,
-    /// Go back to the data from before the last import, without a bundle.
+    /// Restore the data from before the last import, without a bundle.
     #[arg(long, help_heading = RUN, conflicts_with_all = ["bundle", "places", "web_root"])]
     pub restore: bool,
-    /// Collect the volumes here first, if the media come one after another.
+    /// Collect the volumes here first, if you insert one medium at a time.
     ///
     /// Run the command for each medium. With the last one, the bundle is imported and the directory is cleared.
     #[arg(long, help_heading = RUN, value_name = "DIR", conflicts_with = "restore", env = "TRIVY_FERRY_STAGING")]
@@ -49,7 +49,7 @@ pub struct ImportArgs {
     pub show_settings: bool,
 }
 
-/// Where what is imported goes, and what is accepted: of `import` and `watch`.
+/// The targets and the rules of acceptance of `import` and `watch`.
 #[derive(Debug, Args)]
 pub struct DeliveryFlags {
     /// Trivy's cache directory [default: $TRIVY_CACHE_DIR, else ~/.cache/trivy].
@@ -61,7 +61,7 @@ pub struct DeliveryFlags {
     /// The layout of the cache directory.
     #[arg(long, help_heading = CACHE, hide_short_help = true, value_enum, default_value_t, env = "TRIVY_FERRY_LAYOUT", value_name = "LAYOUT")]
     pub layout: Layout,
-    /// The owner of the installed files, as numbers [default: the owner of what is there].
+    /// The owner of the installed files, as numbers [default: the owner of the existing files].
     ///
     /// Needs root.
     #[arg(long, help_heading = CACHE, hide_short_help = true, env = "TRIVY_FERRY_OWNER", value_name = "UID[:GID]")]
@@ -77,7 +77,8 @@ pub struct DeliveryFlags {
     pub registry: RegistryFlags,
     /// Push these images of the bundle, such as 'ghcr.io/aquasecurity/*'.
     ///
-    /// The pattern is HOST/REPOSITORY[:TAG], with * for any text. An image goes to HOST/PREFIX/SOURCE-HOST/REPOSITORY:TAG of the registry. NAME=HOST/PATH[:TAG] chooses another
+    /// The pattern is HOST/REPOSITORY[:TAG], with * for any text. An image is pushed to
+    /// HOST/PREFIX/SOURCE-HOST/REPOSITORY:TAG of the registry. NAME=HOST/PATH[:TAG] chooses another
     /// place. Without this option, no image is pushed.
     #[arg(
         long,
@@ -126,7 +127,7 @@ pub struct DeliveryFlags {
     pub data_home: Option<PathBuf>,
     /// Run this shell command if something changed.
     ///
-    /// Such as `systemctl restart trivy-server`.
+    /// For example: `systemctl restart trivy-server`.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_EXEC_AFTER", value_name = "COMMAND")]
     pub exec_after: Option<String>,
     /// Write Prometheus metrics to this file, with the result of this run.

@@ -9,7 +9,7 @@ use crate::trust::max_age::MaxAge;
 
 /// `mirror`
 #[derive(Debug, Args)]
-// Some shared flags mean one of the two sides here.
+// The help of some shared flags must say to which side they apply here.
 #[command(
     mut_arg("places", |arg| arg.required(true)),
     mut_arg("username", |arg| arg.help("Log in to the registry with this name, and never to a source")),
@@ -47,10 +47,10 @@ pub struct MirrorArgs {
     /// An age without a name is for trivy-db.
     #[arg(long, help_heading = ACCEPTANCE, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
-    /// Push data older than what the registry has. Risk: vulnerabilities found since go unseen.
+    /// Push data older than the data in the registry. Risk: vulnerabilities found since go unseen.
     #[arg(long, help_heading = ACCEPTANCE, hide_short_help = true)]
     pub allow_rollback: bool,
-    /// Print what would be pushed, from where and how large; push nothing.
+    /// Print the data to push, with its sources and sizes; push nothing.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_DRY_RUN", value_parser = switch)]
     pub dry_run: bool,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The command line: every command with its flags. Parses and nothing else.
+//! The command line: every command with its flags. This module only parses it.
 #![allow(
     rustdoc::broken_intra_doc_links,
     rustdoc::bare_urls,
@@ -46,7 +46,7 @@ const STYLES: Styles =
 /// On the connected side, `export` collects trivy-db, trivy-java-db, trivy-checks and VEX Hub into one signed file.
 /// On the air-gapped side, `import` verifies it and fills Trivy's cache, a registry or a web root; `serve` serves it
 /// without any of them. A host that reaches both sides needs no bundle: `mirror` fills a registry directly.
-/// `rehearse` shows a whole trip on this machine.
+/// `rehearse` shows a complete trip on this machine.
 #[derive(Debug, Parser)]
 #[command(
     name = "trivy-ferry",
@@ -96,7 +96,7 @@ pub struct Cli {
     #[arg(long, short, global = true, help_heading = heading::GLOBAL, display_order = 1000, env = "TRIVY_FERRY_QUIET", value_parser = switch)]
     pub quiet: bool,
 
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -114,10 +114,10 @@ pub enum Format {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a key pair: NAME.key signs bundles, NAME.pub goes to every importing host.
+    /// Make a key pair: NAME.key to sign bundles, and NAME.pub for every importing host.
     ///
-    /// Both are PEM files that openssl reads. Compare the printed fingerprint on the importing hosts over another
-    /// channel than the one that carries NAME.pub.
+    /// Both are PEM files that openssl reads. Compare the printed fingerprint on the importing
+    /// hosts. Use a channel other than the one that carries NAME.pub.
     Keygen(KeygenArgs),
     /// Manage the exporters that this host trusts.
     ///
@@ -137,41 +137,43 @@ pub enum Command {
     Sign(SignArgs),
     /// Verify a bundle as import does, and change nothing.
     ///
-    /// Verifies the signature, every member and the unpacked content. Only `import` knows whether the bundle is older
-    /// than what this host has accepted.
+    /// Verifies the signature, every member and the unpacked content. Only `import` checks whether
+    /// the bundle is older than the data that this host has accepted.
     Verify(VerifyArgs),
-    /// Show what is in a bundle, how old it is, and who signed it.
+    /// Show the content, the age and the signers of a bundle.
     ///
     /// Shows bundles without a trusted signature too, and says so. Use `verify` to verify the content.
     Inspect(InspectArgs),
     /// Rebuild lost or damaged volumes of a bundle from its parity files.
     ///
-    /// A rebuilt file replaces the old one only if every byte of the bundle is what a trusted key signed. `import`
-    /// rebuilds for itself, without changing the medium.
+    /// A rebuilt file replaces the old one only if every byte of the bundle matches the signature
+    /// of a trusted key. `import` also rebuilds volumes, but does not change the medium.
     Repair(RepairArgs),
     /// Verify a bundle and put its data into Trivy's cache, registries or a web root.
     ///
     /// The old data stays in place until all of the new data is verified, and is kept for --restore. Importing a
-    /// bundle again restores what is missing. Prints the settings that keep Trivy offline.
+    /// bundle again restores missing data. Prints the settings that keep Trivy offline.
     Import(ImportArgs),
-    /// Import whatever comes into a directory, unattended.
+    /// Import the bundles that arrive in a directory, unattended.
     ///
-    /// For the far end of a diode or a share. Bundles, volumes and parity may come in any order, twice, or not at all.
-    /// A bundle is imported when it is complete according to its signed manifest, or can be rebuilt from parity.
+    /// For the far end of a diode or a share. Bundles, volumes and parity files may arrive in any
+    /// order, twice, or not at all. A bundle is imported when it is complete according to its
+    /// signed manifest, or can be rebuilt from parity.
     Watch(WatchArgs),
-    /// Show how old the data in use is, what came last, and whether it is still in place.
+    /// Show the age of the data in use, the last bundle, and whether the data is in place.
     ///
     /// For people and, by its exit code, for monitoring: 5 if data has expired or is older than --max-age, 7 if a
-    /// target does not hold what was imported.
+    /// target does not hold the imported data.
     Status(StatusArgs),
     /// Retire a target, such as a cache that was deleted or a registry that is gone.
     ///
-    /// `status` and metrics no longer count it. What it accepted stays recorded: a later import into it refuses older
-    /// data and brings it back.
+    /// `status` and metrics no longer count it. Its record stays: a later import into it refuses
+    /// older data, and `status` then shows it again.
     Forget(ForgetArgs),
     /// Print the settings that keep Trivy offline.
     ///
-    /// Reads what is in a cache, a registry, a web root or a host that runs `serve` now. Changes nothing.
+    /// Reads the current content of a cache, a registry, a web root or a host that runs `serve`.
+    /// Changes nothing.
     Settings(SettingsArgs),
     /// Serve a bundle as a read-only registry, and its VEX repositories as files.
     ///
@@ -180,11 +182,11 @@ pub enum Command {
     Serve(ServeArgs),
     /// Copy Trivy's data from its sources to registries, without a bundle.
     ///
-    /// For a host that reaches both sides, such as one in a DMZ. Data is validated while it passes and not stored. A
-    /// tag is set when everything under it is in place. VEX repositories are not mirrored, because Trivy fetches them
-    /// over HTTP.
+    /// For a host that reaches both sides, such as one in a DMZ. Data is validated while it is
+    /// copied, and is not stored. A tag is set after all of its data is in place. VEX repositories
+    /// are not mirrored, because Trivy fetches them over HTTP.
     Mirror(MirrorArgs),
-    /// Show the whole trip on this machine, with sample data and without network.
+    /// Show a complete trip on this machine, with sample data and without network.
     Rehearse(RehearseArgs),
     /// Print completions for a shell.
     ///
@@ -204,7 +206,7 @@ impl Cli {
         Cli::from_arg_matches(&matches)
     }
 
-    /// Returns the whole command line, as it is read.
+    /// Returns the complete command line, as [`Cli::read`] parses it.
     pub(crate) fn whole() -> clap::Command {
         heading::complete(<Cli as CommandFactory>::command())
     }

@@ -1,4 +1,4 @@
-//! The command line of `serve`: what is served, where, and what is accepted.
+//! The command line of `serve`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,7 +38,9 @@ pub struct ServeArgs {
     pub url: Option<WebUrl>,
     /// Serve the images of the bundle that match this pattern too.
     ///
-    /// Such as 'ghcr.io/aquasecurity/*'. The pattern is HOST/REPOSITORY[:TAG], with * for any text. An image is served as SOURCE-HOST/REPOSITORY:TAG. Without this option, no image is served.
+    /// For example: 'ghcr.io/aquasecurity/*'. The pattern is HOST/REPOSITORY[:TAG], with * for any
+    /// text. An image is served as SOURCE-HOST/REPOSITORY:TAG. Without this option, no image is
+    /// served.
     #[arg(long, help_heading = SERVER, env = "TRIVY_FERRY_IMAGE", value_name = "PATTERN", value_delimiter = ',')]
     pub image: Vec<ImagePattern>,
     #[command(flatten)]

@@ -22,7 +22,7 @@ pub struct SettingsArgs {
     /// The layout of the cache directory.
     #[arg(long, help_heading = CACHE, hide_short_help = true, value_enum, default_value_t, env = "TRIVY_FERRY_LAYOUT", value_name = "LAYOUT")]
     pub layout: Layout,
-    /// Print the settings for this registry, or for a host that runs `serve`.
+    /// Print the settings for this registry, or a host that runs `serve`.
     ///
     /// HOST[:PORT][/PREFIX], or DATASET=HOST/PATH[:TAG] for one dataset.
     #[arg(

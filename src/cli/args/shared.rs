@@ -19,17 +19,17 @@ use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
 use crate::util::byte_size::ByteSize;
 
-/// The value of a flag that has another name now: there is none.
+/// The value of a renamed flag. No value is valid.
 #[derive(Debug, Clone)]
 pub enum Renamed {}
 
-/// A flag or a variable that has another name now must not be ignored: images would be missing.
+/// Rejects a renamed flag or variable. If it were ignored, images would be missing.
 pub(crate) fn renamed_to_image(_: &str) -> Result<Renamed, String> {
-    Err("it is --image now, and TRIVY_FERRY_IMAGE in the environment".into())
+    Err("use --image instead, or TRIVY_FERRY_IMAGE in the environment".into())
 }
 
-/// The value of a switch, as an environment variable gives it. A word that is neither must not pass
-/// for a yes.
+/// Parses the value of a switch in an environment variable as true or false. Any other word is an
+/// error, so that it does not count as true.
 pub(crate) fn switch(text: &str) -> Result<bool, String> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" | "yes" | "on" => Ok(true),
@@ -38,7 +38,7 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
-/// Which datasets.
+/// The selection of datasets.
 #[derive(Debug, Clone, Args, Default)]
 #[command(next_help_heading = CARRY)]
 pub struct SelectionFlags {
@@ -58,7 +58,7 @@ pub struct SelectionFlags {
     pub skip: Vec<Name>,
 }
 
-/// Which of Trivy's datasets are fetched, and from where.
+/// The datasets to fetch, and their sources.
 #[derive(Debug, Clone, Args, Default)]
 #[command(next_help_heading = SOURCES)]
 pub struct SourceFlags {
@@ -118,7 +118,7 @@ impl From<&SelectionFlags> for Selection {
     }
 }
 
-/// How long a run retries if the network fails.
+/// The limits of retries if the network fails.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = NETWORK)]
 pub struct RetryFlags {
@@ -131,7 +131,7 @@ pub struct RetryFlags {
     /// Give up on the network after this time, such as 2h.
     #[arg(long, env = "TRIVY_FERRY_DEADLINE", value_name = "TIME")]
     pub deadline: Option<Age>,
-    /// Treat a server as failed that is silent for this long [default: 60s].
+    /// Treat a server that is silent for this long as failed [default: 60s].
     #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_STALL_TIMEOUT", value_name = "TIME")]
     pub stall_timeout: Option<Age>,
 }
@@ -188,7 +188,7 @@ impl From<&SettingsFlags> for SettingsOptions {
     }
 }
 
-/// What signs.
+/// The key or the command that signs.
 #[derive(Debug, Clone, Args, Default)]
 #[command(next_help_heading = SIGNING)]
 pub struct SigningFlags {
@@ -224,7 +224,7 @@ pub struct SigningFlags {
     pub signer_key: Option<PathBuf>,
 }
 
-/// Which keys are trusted.
+/// The trusted keys.
 #[derive(Debug, Clone, Args, Default)]
 #[command(next_help_heading = ACCEPTANCE)]
 pub struct TrustFlags {
@@ -235,7 +235,7 @@ pub struct TrustFlags {
     pub trust: Vec<PathBuf>,
 }
 
-/// How many keys must have signed.
+/// The number of keys that must have signed.
 #[derive(Debug, Clone, Args, Default)]
 #[command(next_help_heading = ACCEPTANCE)]
 pub struct SignerFlags {
@@ -244,7 +244,7 @@ pub struct SignerFlags {
     pub min_signers: Option<u32>,
 }
 
-/// What is accepted.
+/// The rules of acceptance.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = ACCEPTANCE)]
 pub struct AcceptanceFlags {
@@ -261,7 +261,8 @@ pub struct AcceptanceFlags {
     pub overrides: OverrideFlags,
 }
 
-/// What is accepted against the rules. An override must not live on in an environment file, so none has a variable.
+/// The overrides of the rules of acceptance. They have no variables, so that an environment file
+/// cannot make them permanent.
 #[derive(Debug, Clone, Args, Default)]
 #[command(next_help_heading = ACCEPTANCE)]
 pub struct OverrideFlags {
@@ -273,7 +274,7 @@ pub struct OverrideFlags {
     pub time: TimeOverrideFlags,
 }
 
-/// What is accepted against the rules about time.
+/// The overrides of the rules about time.
 #[derive(Debug, Clone, Args, Default)]
 #[command(next_help_heading = ACCEPTANCE)]
 pub struct TimeOverrideFlags {
@@ -285,7 +286,7 @@ pub struct TimeOverrideFlags {
     pub allow_expired: bool,
 }
 
-/// Where settings for Trivy are written, beside being printed.
+/// The files to which settings for Trivy are written. They are also printed.
 #[derive(Debug, Clone, Args, Default)]
 #[command(next_help_heading = SCANNER)]
 pub struct SettingsFlags {
@@ -322,7 +323,8 @@ pub struct ScannerFlags {
 pub struct RegistryFlags {
     /// Push into this registry, such as harbor.corp.example/security.
     ///
-    /// HOST[:PORT][/PREFIX], or DATASET=HOST/PATH[:TAG] for one dataset. Repeat it for several. Without --cache-dir, no cache is changed.
+    /// HOST[:PORT][/PREFIX], or DATASET=HOST/PATH[:TAG] for one dataset. Repeat it for several.
+    /// Without --cache-dir, no cache is changed.
     #[arg(
         long = "registry",
         value_delimiter = ',',
@@ -342,7 +344,7 @@ pub struct RegistryFlags {
         requires = "places"
     )]
     pub extra_tag: Vec<String>,
-    /// Rewrite manifests as those of images, for a registry that refuses OCI artifacts.
+    /// Rewrite manifests as image manifests, for a registry that refuses OCI artifacts.
     ///
     /// The manifests get other digests; the layers keep theirs.
     #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_COMPAT", value_parser = switch)]
@@ -352,7 +354,7 @@ pub struct RegistryFlags {
     /// Without this option, a blob is sent in one request, and in chunks only if the registry or a proxy answers 413.
     #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_CHUNK_SIZE", value_name = "SIZE", value_parser = chunk_size)]
     pub chunk_size: Option<ByteSize>,
-    /// How long a registry may take to store a blob that it has received [default: 5m].
+    /// The time limit for a registry to store a blob that it has received [default: 5m].
     #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_STORE_TIMEOUT", value_name = "TIME")]
     pub store_timeout: Option<Age>,
 }
@@ -361,7 +363,7 @@ fn chunk_size(text: &str) -> Result<ByteSize, String> {
     ByteSize::at_least(LEAST_CHUNK, text)
 }
 
-/// How registries are reached.
+/// The connection to registries.
 #[derive(Debug, Args, Default)]
 #[command(next_help_heading = NETWORK)]
 pub struct ConnectionFlags {

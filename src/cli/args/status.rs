@@ -1,4 +1,4 @@
-//! The command line of `status`.
+//! The command lines of `status` and `forget`.
 
 use std::path::PathBuf;
 
@@ -14,18 +14,20 @@ use crate::util::age::Age;
 /// `status`
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Show and judge this target only, such as cache:/var/cache/trivy.
+    /// Show and check this target only, such as cache:/var/cache/trivy.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_TARGET", value_name = "TARGET")]
     pub target: Option<String>,
-    /// Fail if data in use is older than this, such as 3d or trivy-db=3d,trivy-java-db=14d.
+    /// Fail if data in use is older than this, such as 3d.
     ///
-    /// An age without a name is for trivy-db.
+    /// Or for each dataset: trivy-db=3d,trivy-java-db=14d. An age without a name is for trivy-db.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_MAX_AGE", value_name = "AGE")]
     pub max_age: Option<MaxAge>,
-    /// Fail if the last heartbeat is older than this, or the bundle that it announces.
+    /// Fail if the last heartbeat, or a missing bundle that it announced, is older than this.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_MAX_SILENCE", value_name = "TIME")]
     pub max_silence: Option<Age>,
-    /// Check too whether registries still hold what was imported; needs the right to pull.
+    /// Also check whether registries still hold the imported data.
+    ///
+    /// This needs the right to pull.
     #[arg(long, help_heading = RUN, env = "TRIVY_FERRY_CHECK_REGISTRIES", value_parser = switch)]
     pub check_registries: bool,
     /// Write Prometheus metrics to this file, for the textfile collector.

@@ -1,4 +1,4 @@
-//! The command line of `watch`: which folder, how patiently, and where what comes goes.
+//! The command line of `watch`.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use crate::util::byte_size::ByteSize;
 /// `watch`
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// The directory into which bundles, volumes and parity come.
+    /// The directory in which bundles, volumes and parity files arrive.
     ///
     /// Imported bundles move to its directory `processed`, unusable ones to `quarantine`, each with a reason.json.
     pub inbox: PathBuf,
@@ -26,13 +26,13 @@ pub struct WatchArgs {
     /// Quarantine an incomplete bundle after this time.
     #[arg(long, help_heading = INBOX, default_value = "3d", env = "TRIVY_FERRY_GIVE_UP_AFTER", value_name = "TIME")]
     pub give_up_after: Age,
-    /// Bundles to keep in `processed`, the newest.
+    /// Keep this many of the newest bundles in `processed`.
     #[arg(long, help_heading = INBOX, hide_short_help = true, default_value_t = 3, env = "TRIVY_FERRY_KEEP_PROCESSED", value_name = "NUMBER")]
     pub keep_processed: u32,
-    /// Bundles to keep in `quarantine`, the newest.
+    /// Keep this many of the newest bundles in `quarantine`.
     #[arg(long, help_heading = INBOX, hide_short_help = true, default_value_t = 10, env = "TRIVY_FERRY_KEEP_QUARANTINED", value_name = "NUMBER")]
     pub keep_quarantined: u32,
-    /// Space for incomplete bundles; above it, the oldest go to quarantine.
+    /// Quarantine the oldest incomplete bundles above this total size.
     #[arg(long, help_heading = INBOX, hide_short_help = true, env = "TRIVY_FERRY_MAX_WAITING", value_name = "SIZE")]
     pub max_waiting: Option<ByteSize>,
     /// Exit instead of waiting for more files; for timers.

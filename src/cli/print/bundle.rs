@@ -1,4 +1,4 @@
-//! What `verify`, `inspect`, `repair` and `sign` print.
+//! The text of the reports of `verify`, `inspect`, `repair` and `sign`.
 
 use std::fmt;
 
@@ -92,7 +92,7 @@ impl fmt::Display for InspectedBundle {
 }
 
 impl InspectedBundle {
-    /// Writes the signers of the bundle, or why it is not verified.
+    /// Writes the signers of the bundle, or the reason why it is not verified.
     fn write_signatures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(why) = &self.why else {
             for signer in &self.signers {
@@ -106,7 +106,7 @@ impl InspectedBundle {
         };
         writeln!(f, "  NOT VERIFIED: {why}")?;
         if self.signers.is_empty() {
-            return writeln!(f, "  The following is what the file claims.");
+            return writeln!(f, "  The file claims the following.");
         }
         let names: Vec<String> = self.signers.iter().map(SignerInfo::to_string).collect();
         writeln!(f, "  The following is signed by {}.", names.join(" and "))

@@ -1,4 +1,4 @@
-//! What `import`, `mirror` and `serve` print about their targets.
+//! The text of the reports of `import`, `mirror` and `serve` about their targets.
 
 use std::fmt;
 
@@ -21,21 +21,21 @@ impl fmt::Display for AdmittedBundle {
         let signers: Vec<String> = self.signers.iter().map(SignerInfo::to_string).collect();
         writeln!(f, "{}   signed by {}, created {} ago", self.name, signers.join(" and "), self.age)?;
         if self.first_import {
-            writeln!(f, "  first import of this stream here")?;
+            writeln!(f, "  first import of this stream into this target")?;
         }
         if self.superseded {
             writeln!(f, "  late: newer bundles of this stream arrived before")?;
         }
         if let Some((from, to)) = self.missing {
             match to - from {
-                0 => writeln!(f, "  bundle number {from} of this stream never came here")?,
-                _ => writeln!(f, "  bundles number {from} to {to} of this stream never came here")?,
+                0 => writeln!(f, "  bundle number {from} of this stream was never received here")?,
+                _ => writeln!(f, "  bundles number {from} to {to} of this stream were never received here")?,
             }
         }
         if let (Some(before), Some(number)) = (self.number_before, self.sequence) {
             writeln!(
                 f,
-                "  number {number} after number {before}: the exporter lost its state or was restored, or two of them export this stream"
+                "  number {number} after number {before}: the exporter lost its state or was restored, or two exporters use this stream"
             )?;
         }
         for flag in &self.overrides {
@@ -58,7 +58,7 @@ impl fmt::Display for DatasetResult {
             (now, was) => (now.map(format_minute), was.map(format_minute)),
         };
         let date = now.or_else(|| self.version.clone()).unwrap_or_default();
-        let line = format!("{:<15} {:<11} {date}", self.name, self.status.word());
+        let line = format!("{:<15} {:<13} {date}", self.name, self.status.word());
         f.write_str(line.trim_end())?;
         match (self.status, was) {
             (
@@ -75,7 +75,9 @@ impl fmt::Display for DatasetResult {
             _ => {}
         }
         match self.switch {
-            Some("per-file") => write!(f, "   (file by file: a scan during the switch may have seen both)")?,
+            Some("per-file") => {
+                write!(f, "   (file by file: a scan during the switch may have read mixed data)")?
+            }
             Some("two-step") => write!(f, "   (in two steps)")?,
             _ => self.reference.iter().try_for_each(|reference| write!(f, "   {}", escape(reference)))?,
         }
@@ -130,7 +132,7 @@ impl fmt::Display for TargetReport {
             if let Some(time) = self.fails_from {
                 writeln!(
                     f,
-                    "Without them Trivy tries to download from {} on, and fails.",
+                    "Without them, from {} on, Trivy tries to download data and fails.",
                     format_minute(time)
                 )?;
             }

@@ -1,4 +1,4 @@
-//! What `export` prints.
+//! The text of the report of `export`.
 
 use std::fmt;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What `rehearse` prints.
+//! The text of the report of `rehearse`.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ const SETTLED: &str = "CVE-2099-0002";
 
 impl fmt::Display for RehearsalReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Rehearsing the whole trip on this machine, with sample data and no network.")?;
+        writeln!(f, "Rehearsing a complete trip on this machine, with sample data and no network.")?;
         writeln!(
             f,
             "  1. connected side    {} datasets collected from a temporary registry:",
@@ -48,7 +48,7 @@ impl fmt::Display for RehearsalReport {
         writeln!(f, "It works here. Next, on the connected side:")?;
         writeln!(f, "  trivy-ferry keygen --name ferry")?;
         writeln!(f, "  trivy-ferry export --key ferry.key --output /media/usb")?;
-        writeln!(f, "and on the air-gapped side:")?;
+        writeln!(f, "Then, on the air-gapped side:")?;
         writeln!(f, "  trivy-ferry trust add ferry.pub        (compare the fingerprint)")?;
         writeln!(f, "  trivy-ferry import /media/usb")
     }

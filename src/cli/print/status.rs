@@ -1,4 +1,4 @@
-//! What `status` prints.
+//! The text of the reports of `status` and `forget`.
 
 use std::fmt;
 
@@ -49,20 +49,20 @@ impl fmt::Display for ForgetReport {
         }
         writeln!(
             f,
-            "`status` no longer shows it. A later import into it is judged by what it accepted before."
+            "`status` no longer shows it. A later import into it is compared with the data that it accepted before."
         )
     }
 }
 
 impl StatusReport {
-    /// Describes a target of imports: its last bundle, its datasets, and what is missing or odd.
+    /// Describes a target of imports: its last bundle, its datasets, and its problems.
     fn write_target(&self, f: &mut fmt::Formatter<'_>, target: &TargetStatus) -> fmt::Result {
         writeln!(f, "{}   stream {}", escape_line(&target.target.to_string()), escape(&target.stream))?;
         if target.retired {
             let used = target.used.or_else(|| Some(target.bundle.as_ref()?.created));
             let used = used.map_or_else(|| "-".into(), format_minute);
             let forget = target.forget_command();
-            writeln!(f, "  retired          no run uses it any more; the last one did {used}")?;
+            writeln!(f, "  retired          runs no longer use it; the last use was {used}")?;
             return writeln!(f, "                   `{forget}` removes it from here");
         }
         if let Some(failed) = &target.failed {
@@ -70,7 +70,7 @@ impl StatusReport {
             writeln!(f, "  FAILED           every import since {}: {why}", format_minute(failed.since))?;
         }
         if let Some(reset) = target.floors_reset {
-            writeln!(f, "  floors reset     {}; nothing was accepted since", format_minute(reset))?;
+            writeln!(f, "  floors reset     {}; nothing has been accepted since", format_minute(reset))?;
         }
         if let Some(bundle) = &target.bundle {
             let number = numbered(bundle.sequence);
@@ -89,12 +89,12 @@ impl StatusReport {
         let is_unasked = |row: &ItemStatus| row.state == DriftState::NotLookedAt;
         let is_registry = matches!(target.target, TargetId::Registry(_));
         if is_registry && target.datasets.iter().any(is_unasked) {
-            let why = if self.asked { "it did not say" } else { "--check-registries asks it" };
-            writeln!(f, "  not asked        whether it still has them: {why}")?;
+            let why = if self.asked { "it did not answer" } else { "use --check-registries" };
+            writeln!(f, "  not checked      whether it still has them: {why}")?;
         }
         if !target.missing.is_empty() {
             let bundles = format_count(target.missing.len(), "bundle");
-            writeln!(f, "  never came       {bundles}: {}", format_numbers(&target.missing))?;
+            writeln!(f, "  never received   {bundles}: {}", format_numbers(&target.missing))?;
         }
         if target.overrides > 0 {
             let bundles = format_count(target.overrides, "bundle");
@@ -109,7 +109,7 @@ impl StatusReport {
         Ok(())
     }
 
-    /// Describes a dataset in a target: its date and state, and where it came from.
+    /// Describes a dataset in a target: its date, its state and its source.
     fn write_row(&self, f: &mut fmt::Formatter<'_>, row: &ItemStatus) -> fmt::Result {
         let what = describe(row.state);
         let date = if what.is_empty() { Some(row.accepted) } else { row.in_use };
@@ -204,16 +204,16 @@ fn dated(date: Option<Timestamp>, now: Timestamp) -> String {
     date.map_or_else(|| "-".into(), |date| format!("{} ({} old)", format_minute(date), format_age(date, now)))
 }
 
-/// Returns the words for a dataset that is not what was imported.
+/// Returns the words for a dataset that does not match the imported data.
 fn describe(state: DriftState) -> &'static str {
     match state {
         DriftState::InPlace | DriftState::NotLookedAt => "",
         DriftState::Missing => "MISSING: it was imported and is not there",
-        DriftState::Differs => "DIFFERS from what was imported",
-        DriftState::Older => "OLDER than what was imported",
-        DriftState::Newer => "NEWER than what was imported",
+        DriftState::Differs => "DIFFERS from the imported data",
+        DriftState::Older => "OLDER than the imported data",
+        DriftState::Newer => "NEWER than the imported data",
         DriftState::NotAccepted => "not from a bundle that was accepted here",
-        DriftState::Superseded => "another stream's, which came later",
+        DriftState::Superseded => "replaced by a later import of another stream",
     }
 }
 
@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lost_numbers_are_told_in_ranges() {
+    fn missing_numbers_are_shown_as_ranges() {
         assert_eq!(format_numbers(&[4]), "4");
         assert_eq!(format_numbers(&[4, 8, 9, 10, 12]), "4, 8-10, 12");
         let odd: Vec<u64> = (0..20).map(|number| 2 * number).collect();

@@ -1,4 +1,4 @@
-//! What `watch --once` prints.
+//! The text of the report of `watch --once`.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Runs `verify`, `inspect`, `repair` and `sign`: flags become options, the report an outcome.
+//! Runs `verify`, `inspect`, `repair` and `sign`.
 
 use crate::bundle::{REPAIR_ADVICE, VERIFY_ADVICE};
 use crate::cli::args::{InspectArgs, RepairArgs, SignArgs, VerifyArgs};

@@ -1,4 +1,4 @@
-//! Runs `export`: flags become options, the report an outcome.
+//! Runs `export`.
 
 use crate::cli::args::ExportArgs;
 use crate::cli::{CommandOutcome, interrupt, prompt};
@@ -15,7 +15,7 @@ pub(crate) fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<CommandO
         let signer = prompt::signer(&args.signing)?;
         if let Some(path) = args.signing.key.as_ref().filter(|path| readable_by_others(path)) {
             progress.info(&format!(
-                "warning: {} can be read by others, who could sign as you: chmod 600",
+                "warning: {} is readable by others, who could sign as you: run chmod 600",
                 path.display()
             ));
         }

@@ -1,4 +1,4 @@
-//! Runs `import`: flags become options, the report an outcome.
+//! Runs `import`.
 
 use crate::cli::args::{DeliveryFlags, ImportArgs, Layout};
 use crate::cli::print::delivery;
@@ -13,7 +13,7 @@ pub(crate) fn run(args: &ImportArgs, progress: &dyn Progress) -> Result<CommandO
     let options = options(&args.import, args.dry_run, progress)?;
     let importer = Importer::new(options);
     interrupt::says(
-        "Interrupted. Each dataset is old or new, and none is mixed; run the same command again to finish.",
+        "Interrupted. Each dataset is old or new, never a mixture; run the same command again to finish.",
     );
     let mut report = match &args.staging {
         Some(staging) => importer.run_staged(staging, &args.bundle, progress)?,

@@ -1,4 +1,4 @@
-//! Runs `mirror`: flags become options, the report an outcome.
+//! Runs `mirror`.
 
 use crate::cli::args;
 use crate::cli::print::delivery;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &args::MirrorArgs, progress: &dyn Progress) -> Result<Co
         settings: (&args.settings).into(),
     };
     interrupt::says(
-        "Interrupted. Each tag names its old data or its new, and registries keep what was sent; run the same command again to finish.",
+        "Interrupted. Each tag names its old or its new data, and registries keep the sent data; run the same command again to finish.",
     );
     let mut report = Mirror::new(options).run(progress)?;
     report.targets.iter_mut().for_each(|target| target.shows_all_settings = args.show_settings);

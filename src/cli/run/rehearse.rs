@@ -1,4 +1,4 @@
-//! Runs `rehearse`: flags become options, the report an outcome.
+//! Runs `rehearse`.
 
 use crate::cli::CommandOutcome;
 use crate::cli::args::RehearseArgs;

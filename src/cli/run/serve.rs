@@ -1,4 +1,4 @@
-//! Runs `serve`: flags become options, the report an outcome.
+//! Runs `serve`.
 
 use crate::cli::args::ServeArgs;
 use crate::cli::{CommandOutcome, Continuation};

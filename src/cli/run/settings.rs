@@ -1,4 +1,4 @@
-//! Runs `settings`: flags become options, the report an outcome.
+//! Runs `settings`.
 
 use crate::bundle::Stream;
 use crate::cli::args::SettingsArgs;

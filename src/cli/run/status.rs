@@ -1,4 +1,4 @@
-//! Runs `status`: flags become options, the report an outcome.
+//! Runs `status` and `forget`.
 
 use crate::cli::args::{ForgetArgs, StatusArgs};
 use crate::cli::{CommandOutcome, prompt};

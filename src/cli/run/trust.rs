@@ -66,7 +66,7 @@ struct TrustReport {
     min_signers: u32,
     /// The targets whose floors were reset.
     floors_reset: Vec<ForgottenTarget>,
-    /// What to know beside the result.
+    /// The warnings.
     warnings: Vec<String>,
 }
 
@@ -159,7 +159,7 @@ fn add(
         Some(typed) if !id.matches(typed) => {
             return Err(Error::usage(
                 format!("{} has the fingerprint {id}, not the one given", file.display()),
-                "Do not trust it. Ask its owner for the complete fingerprint over another channel.",
+                "Do not trust it; ask its owner for the complete fingerprint over another channel.",
             ));
         }
         Some(_) => {}
@@ -185,7 +185,7 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     let mut stderr = std::io::stderr();
     write!(
         stderr,
-        "{} has the fingerprint\n  {id}\nCompare it with what the exporter's owner tells you over another channel (telephone, paper).\nIs it the same? [y/N] ",
+        "{} has the fingerprint\n  {id}\nCompare it with the one that the exporter's owner gives you over another channel (telephone, paper).\nIs it the same? [y/N] ",
         escape(&file.display().to_string())
     )
     .map_err(failed())?;
@@ -211,7 +211,7 @@ fn list() -> Result<CommandOutcome, Error> {
 
 fn require(number: u32) -> Result<CommandOutcome, Error> {
     let keyring = read_keyring()?;
-    // A number higher than that of the trusted keys would reject every bundle.
+    // If the number is higher than the number of trusted keys, the importer rejects every bundle.
     keyring.requiring_exactly(number)?;
     keyring::require(&keyring::directories().swap_remove(0), number)?;
     Ok(CommandOutcome::done(&TrustReport::of("required", Vec::new(), &read_keyring()?)))
@@ -242,14 +242,18 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     let same = |key: &&TrustedKey| found.iter().any(|gone| gone.key.id() == key.key.id());
     let still: Vec<&TrustedKey> = keyring.iter().filter(|key| !is_found(key) && same(key)).collect();
     let warnings = still.iter().map(|key| {
-        format!("the same key is still trusted as {}: {}", escape(&key.name()), key.path.display())
+        format!(
+            "the same key is still trusted as {0}: {1}; remove it with `trivy-ferry trust remove {0}`",
+            escape(&key.name()),
+            key.path.display()
+        )
     });
     let mut warnings: Vec<String> = warnings.collect();
     let rest = read_keyring()?;
     let keys = found.iter().copied().map(ListedKey::from).collect();
     let report = TrustReport::of("removed", keys, &rest);
     if let Err(few) = rest.requiring(None, None) {
-        warnings.push(format!("every bundle is refused from now on: {few}"));
+        warnings.push(format!("every bundle is rejected from now on: {few}. {}", few.hint()));
     }
     if reset_floors && floors.is_none() {
         warnings.push("no floors were reset, because this user has no state here; give its directory with `trust reset-floors --state-dir`".into());
@@ -282,8 +286,8 @@ fn not_removed(error: Error, wanted: &str) -> Error {
 fn reset_floors(state_dir: Option<&Path>) -> Result<CommandOutcome, Error> {
     let floors = OpenFloors::open(state_dir)?.ok_or_else(|| {
         Error::usage(
-            "nothing was imported here that this user knows of",
-            "Name the directory of the state with --state-dir, or run the command as the user who imports.",
+            "nothing was imported here, according to this user's state",
+            "Name the state directory with --state-dir, or run the command as the user who imports.",
         )
     })?;
     let floors_reset = floors.reset("`trust reset-floors` was run")?;

@@ -1,4 +1,4 @@
-//! Runs `watch`: flags become options, the report an outcome.
+//! Runs `watch`.
 
 use crate::cli::args::WatchArgs;
 use crate::cli::run::import;

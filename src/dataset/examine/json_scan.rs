@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_known_in_whatever_pieces_they_come() {
+    fn documents_are_recognized_in_pieces_of_any_size() {
         for (text, wanted) in [
             (r#"{"@context":"https://openvex.dev/ns/v0.2.0","statements":[]}"#, Some(DocumentKind::OpenVex)),
             (
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_would_not_decode_is_no_document() {
+    fn json_that_go_rejects_is_not_a_document() {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 3\n";
         for text in [
             "",
@@ -468,10 +468,10 @@ mod tests {
         }
     }
 
-    /// Compares with serde_json whether a text is JSON, for random texts and for documents with changed bytes, and
-    /// compares the kind of unchanged documents.
+    /// Checks that the scan and serde_json agree on whether a text is JSON, for random texts and for documents with
+    /// changed bytes, and agree on the kind of unchanged documents.
     #[test]
-    fn it_agrees_with_a_parser() {
+    fn the_scan_agrees_with_a_parser() {
         let pieces = ["{", "}", "[", "]", ",", ":", "\"a\"", "\"\\u0041\"", "1", "true", " "];
         let bytes = b"{}[],:\"\\/u0123456789abcdefnrtE+-. \n\x01\x80\xff";
         let mut random = Random(7);

@@ -73,7 +73,7 @@ impl Examiner {
         if !self.skipped.is_empty() {
             let more = if self.more > 0 { format!(" and {} more", self.more) } else { String::new() };
             remarks.push(format!(
-                "its archive was packed on macOS: {}{more} were skipped, because they contain only extended attributes",
+                "its archive was packed on macOS, and files with only extended attributes were skipped: {}{more}",
                 self.skipped.join(", ")
             ));
         }
@@ -171,7 +171,7 @@ mod tests {
 
     /// The samples are databases that bbolt and SQLite wrote.
     #[test]
-    fn what_true_databases_hold_is_counted() {
+    fn the_entries_of_real_databases_are_counted() {
         let db = include_bytes!("../../../fixtures/sample/trivy-db/db.tar.gz");
         let found = examined(Kind::TrivyDb, db);
         assert_eq!((found.entries, found.unit, found.bytes > 65_536), (Some(4), "buckets", true));

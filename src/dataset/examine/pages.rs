@@ -290,7 +290,7 @@ impl SqliteCount {
                     None => self.unread = true,
                 }
             }
-            // Pages that were read already are gone.
+            // A page that was already read cannot be read again.
             (_, Some(children))
                 if children.len() <= MAX_SCHEMA && children.iter().all(|child| *child > number) =>
             {
@@ -383,15 +383,15 @@ mod tests {
     }
 
     #[test]
-    fn buckets_are_counted_wherever_their_pages_lie() {
+    fn buckets_are_counted_in_any_order_of_their_pages() {
         // Pages 2 to 5: a free page, a leaf, the root, another leaf.
         let file = bolt(&[leaf(9, 500), leaf(3, 40), branch(4, &[3, 5]), leaf(5, 30)], 4);
         for step in [1, 63, 4096, 10_000] {
             assert_eq!(buckets(&file, step), Some(70), "{step}");
         }
-        assert_eq!(buckets(&bolt(&[leaf(2, 0)], 2), 100), Some(0), "an empty database in good form");
-        assert_eq!(buckets(&bolt(&[branch(2, &[2])], 2), 100), None, "a ring");
-        assert_eq!(buckets(&bolt(&[], 77), 100), None, "the root is not there");
+        assert_eq!(buckets(&bolt(&[leaf(2, 0)], 2), 100), Some(0), "a valid empty database");
+        assert_eq!(buckets(&bolt(&[branch(2, &[2])], 2), 100), None, "a cycle");
+        assert_eq!(buckets(&bolt(&[], 77), 100), None, "the root is missing");
         assert_eq!(buckets(b"nothing of the kind, and then more of it ", 7), None);
     }
 
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_of_one_page_or_of_several_leads_to_its_tables() {
+    fn the_tables_in_a_schema_of_one_or_several_pages_are_found() {
         let one = sqlite_file(vec![
             schema_page(true, &[("artifacts", 2), ("indices", 5)]),
             inner_page(0, &[3, 4]),
@@ -448,12 +448,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_followed_has_no_count() {
+    fn a_tree_that_cannot_be_followed_has_no_count() {
         let mut first = schema_page(true, &[]);
         first[100..].copy_from_slice(&inner_page(100, &[2, 2])[100..]);
         let ring = sqlite_file(vec![first.clone(), inner_page(0, &[1, 2])]);
         assert_eq!(ring.tables(), None);
-        assert_eq!(sqlite_file(vec![first]).tables(), None, "the rest of the schema never comes");
+        assert_eq!(sqlite_file(vec![first]).tables(), None, "the rest of the schema is missing");
         let ring = sqlite_file(vec![schema_page(true, &[("artifacts", 2)]), inner_page(0, &[2, 3])]);
         assert_eq!(ring.rows("artifacts"), None);
         assert_eq!(sqlite_file(vec![vec![0xff; 4096]]).tables(), None);
@@ -497,7 +497,7 @@ mod tests {
 
     /// Forged pages compress to almost nothing, so a hostile source can send millions.
     #[test]
-    fn inner_pages_of_no_use_take_neither_memory_nor_time() {
+    fn useless_inner_pages_take_limited_memory_and_time() {
         for (children, most) in [(0u16, 2000), (32, 2000), (31, 40_000), (1, 140_000)] {
             let mut count = bolt_head(512);
             let mut page = branch(0, &vec![7; usize::from(children.min(31))])[..512].to_vec();
@@ -544,11 +544,11 @@ mod tests {
 
     /// A free page may look like an invalid inner page. It does not matter, because the tree does not refer to it.
     #[test]
-    fn a_few_pages_that_are_not_valid_do_no_harm() {
+    fn a_few_invalid_pages_are_ignored() {
         let bad = branch(2, &[]);
         let file = bolt(&[bad.clone(), leaf(3, 40), branch(4, &[3, 5]), leaf(5, 30)], 4);
         assert_eq!(buckets(&file, 500), Some(70));
-        assert_eq!(buckets(&bolt(&[bad], 2), 500), None, "if it leads there, nothing is known");
+        assert_eq!(buckets(&bolt(&[bad], 2), 500), None, "the tree refers to the invalid page");
         assert_eq!(buckets(&bolt(&[vec![0; 4096], leaf(3, 4), branch(4, &[2, 3])], 4), 500), None, "no leaf");
         let file = vec![schema_page(true, &[("artifacts", 3)]), vec![5; 4096], rows(7)];
         assert_eq!(sqlite_file(file).rows("artifacts"), Some(7));
@@ -557,7 +557,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_a_schema_is_bounded() {
+    fn the_memory_for_a_schema_is_limited() {
         // The schema has more pages than the limit, and each lists tables that Trivy does not read.
         let mut first = schema_page(true, &[]);
         first[100..].copy_from_slice(&inner_page(100, &(2..302).collect::<Vec<u32>>())[100..]);

@@ -47,7 +47,7 @@ pub struct VexFindings {
     pub listed: u64,
     /// The number of packages without a document that Trivy can read.
     pub unusable: u64,
-    /// Some of these documents, each with its fault.
+    /// Some of the unusable documents, each with its fault.
     pub examples: Vec<String>,
 }
 

@@ -1,7 +1,7 @@
 //! The destination of an export. Files have temporary names while they are written, and get their final names
 //! after everything is signed and synced. The next export finds the leftover files of an interrupted one.
 //!
-//! This module knows names, files and room. It does not know the sources of the data.
+//! This module depends on names, files and free space, but not on the sources of the data.
 
 pub(crate) mod resume;
 pub(crate) mod room;
@@ -55,7 +55,7 @@ pub(crate) struct Destination {
 /// A bundle that is being written. If it is dropped before it is published, it keeps the files that the next
 /// export can resume, if any.
 pub(crate) struct PendingBundle {
-    /// The final names of its files, the first one first.
+    /// The final names of its files, in order.
     names: Vec<PathBuf>,
     /// Their temporary names.
     partials: Vec<PathBuf>,
@@ -63,13 +63,13 @@ pub(crate) struct PendingBundle {
     parity: Option<Parity>,
     /// The leftover files of earlier exports that this one may use.
     leftovers: Vec<Leftover>,
-    /// It cannot be resumed, because the medium is full or gone.
+    /// Whether it cannot be resumed, because the medium is full or gone.
     failed: Cell<bool>,
-    /// The files belong to this run, and not to another one.
+    /// Whether the files belong to this run, and not to another one.
     ours: Cell<bool>,
-    /// The first byte that came from bad data.
+    /// The offset of the first byte of bad data.
     spoiled: Cell<Option<u64>>,
-    /// The leftover files of earlier exports have bad data as well.
+    /// Whether the leftover files of earlier exports have bad data as well.
     leftovers_spoiled: Cell<bool>,
     geometry: Geometry,
     published: bool,
@@ -152,11 +152,12 @@ impl Destination {
         }
     }
 
-    /// Returns the first date from `created` on that no bundle in the directory is named after. The state
-    /// does not know a bundle of a second exporter, or of an export that was killed after it renamed its
-    /// files.
+    /// Returns the first date, not before `created`, that no bundle in the directory has in its name. The
+    /// state has no record of a bundle of a second exporter, or of an export that was killed after it
+    /// renamed its files.
     pub(crate) fn free_timestamp(&self, created: Timestamp) -> Result<Timestamp, Error> {
-        /// More than consecutive runs need. Later names on a medium are an attack.
+        /// The number of dates that are tried, more than consecutive runs need. Later names on a
+        /// medium are an attack.
         const MAX: i64 = 60;
         let moments =
             (0..MAX).filter_map(|seconds| created.checked_add(SignedDuration::from_secs(seconds)).ok());
@@ -166,7 +167,7 @@ impl Destination {
         moments.into_iter().find(free).ok_or_else(|| Error::Destination {
             path: self.directories[0].clone(),
             what: "it already holds bundles of this stream with the current date and later ones".into(),
-            hint: "Use an empty directory. A bundle with a later date would make importers reject the next ones.".into(),
+            hint: "Use an empty directory: a bundle with a later date would make importers reject the next ones.".into(),
         })
     }
 
@@ -268,7 +269,7 @@ impl Destination {
             place(&self.directories, &files.lengths, start.there)
                 .map_err(|(path, error)| failed(&path, error))
         };
-        // A new bundle is worth more than leftover files.
+        // Leftover files only save downloads, so they are removed for a new bundle.
         let mut placed = places()?;
         while placed.is_err() && leftovers.last().is_some_and(|leftover| leftover.path != start.first) {
             if let Some(leftover) = leftovers.pop() {
@@ -286,8 +287,8 @@ impl Destination {
     fn no_room(&self, files: &Files, there: u64, free: u64) -> Error {
         Error::Destination {
             what: match files.lengths.iter().sum::<u64>().saturating_sub(there) {
-                all if all > free => format!("needs {}, has {}", format_size(all), format_size(free)),
-                all => format!("needs {}, and {} are free, but not all volumes fit", format_size(all), format_size(free)),
+                all if all > free => format!("the bundle needs {}, but only {} are free", format_size(all), format_size(free)),
+                all => format!("the bundle needs {}, and {} are free, but not all volumes fit", format_size(all), format_size(free)),
             },
             path: self.directories[0].clone(),
             hint: "Free space, use a larger medium or several (--output for each), use smaller volumes (--volume-size), or carry less (--skip trivy-java-db)."
@@ -353,7 +354,7 @@ struct Start {
 fn no_directory(path: &Path) -> Error {
     Error::usage(
         format!("the directory {} does not exist", path.display()),
-        "Create it, or check that the medium is mounted. The name of a file must end in .tar.",
+        "Create it, check that the medium is mounted, or give a file name that ends in .tar.",
     )
 }
 
@@ -497,7 +498,7 @@ impl PendingBundle {
             Error::Destination {
                 path: self.names[0].clone(),
                 what: format!("the data read back from the medium differs from the written data: {error}"),
-                hint: "Use another medium. This one is failing, or is smaller than it claims.".into(),
+                hint: "Use another medium: this one is failing, or is smaller than it claims.".into(),
             }
         })
     }
@@ -565,7 +566,7 @@ impl Drop for PendingBundle {
     }
 }
 
-/// Raises the limit of open files for `count` volumes, beside the files that every export opens.
+/// Raises the limit of open files for `count` volumes, in addition to the files that every export opens.
 fn raise_open_file_limit(count: usize) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     const OTHERS: u64 = 200;
@@ -687,7 +688,7 @@ fn failed(path: &Path, error: io::Error) -> Error {
             "Choose a directory that you may write to, or mount the medium for writing."
         }
         _ => {
-            "No files were left there. Check the medium, which may have been unplugged, and run the command again."
+            "Check the medium, which may have been unplugged, and run the command again: no files were left there."
         }
     };
     Error::Destination { path: path.into(), what: error.to_string(), hint: hint.into() }

@@ -23,7 +23,7 @@ use crate::util::fs::{self, Durability, open_plain, rename_new};
 
 /// The suffix of the plan's file name.
 pub(crate) const PLAN: &str = ".plan.partial";
-/// The bytes between two checkpoints, which is the most that a killed export loses.
+/// The number of bytes between two checkpoints. A killed export loses at most this many.
 const CHECKPOINT_INTERVAL: u64 = 4 << 20;
 /// The maximum length of a line in a plan, in bytes. The first line lists all members of the bundle.
 const MAX_LINE: u64 = 2 << 20;
@@ -77,8 +77,8 @@ impl Geometry {
     }
 }
 
-/// The leftover files of an interrupted export. The first is locked while this value lives. No file is opened
-/// by name again, because another process may have replaced it.
+/// The leftover files of an interrupted export. The first is locked until this value is dropped. No
+/// file is opened by name again, because another process may have replaced it.
 pub(crate) struct Leftover {
     /// Its first file.
     pub(crate) path: PathBuf,
@@ -136,7 +136,7 @@ impl Leftover {
         Some(Leftover { path: path.into(), volume_files, plan, geometry, good })
     }
 
-    /// The paths of its files, the first one first.
+    /// The paths of its files, in order.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         let behind = self.volume_files.paths().skip(1).map(Path::to_path_buf);
         [self.path.clone()].into_iter().chain(behind).collect()
@@ -203,7 +203,7 @@ impl Read for Prefix {
     }
 }
 
-/// The pending files of a bundle, which keep their plan up to date.
+/// A writer for the pending files of a bundle. It also keeps their plan up to date.
 pub(crate) struct PartialFile {
     out: WriteBehind,
     plan: File,
@@ -327,7 +327,7 @@ pub(crate) fn is_worth_keeping(partials: &[PathBuf]) -> bool {
 
 /// Removes pending files and their plan.
 pub(crate) fn remove(partials: &[PathBuf]) {
-    // The first one last: the next export uses it to find the others.
+    // The first one is removed last, because the next export uses it to find the others.
     for path in partials.iter().rev() {
         let _ = fs::remove_file(path);
     }

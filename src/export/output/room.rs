@@ -1,4 +1,5 @@
-//! Chooses a directory with enough room for each file. Knows lengths and file systems, but no bundle.
+//! Chooses a directory with enough room for each file. This module depends on lengths and file
+//! systems, but not on bundles.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ pub(crate) fn place<'f>(
 /// files.
 pub(crate) fn is_fat(directory: &Path) -> bool {
     let Ok(stat) = rustix::fs::statfs(directory) else { return false };
-    // MSDOS_SUPER_MAGIC and FUSE_SUPER_MAGIC (statfs(2)).
+    // `MSDOS_SUPER_MAGIC` and `FUSE_SUPER_MAGIC` (statfs(2)).
     stat.f_type == 0x4d44
         || stat.f_type == 0x6573_5546
             && std::fs::canonicalize(directory).is_ok_and(|directory| {
@@ -63,7 +64,7 @@ fn type_of<'m>(directory: &Path, mounts: &'m str) -> Option<&'m str> {
         let point = fields.split(' ').nth(4)?.replace("\\040", " ");
         Some((point, rest.split(' ').next()?))
     };
-    // Of two mounts at one place, the later one is visible.
+    // If two mounts are at one place, the later one is visible.
     let over = mounts.lines().filter_map(mount).filter(|(point, _)| directory.starts_with(point));
     over.max_by_key(|(point, _)| point.len()).map(|(_, kind)| kind)
 }
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fat_is_known_by_whoever_drives_it() {
+    fn fat_is_recognized_with_any_driver() {
         let mounts = "22 1 0:1 / / rw - ext4 /dev/root rw\n\
                       42 22 0:39 / /media/old rw,nosuid - fuse.fusefat fusefat rw,user_id=0\n\
                       43 22 7:0 / /media/new rw - fuseblk /dev/loop0 rw\n\
@@ -81,13 +82,13 @@ mod tests {
         let kind = |directory: &str| type_of(Path::new(directory), mounts);
         assert_eq!(kind("/home/ann"), Some("ext4"));
         assert_eq!(kind("/media/old/bundles"), Some("fuse.fusefat"));
-        assert_eq!(kind("/media/older"), Some("ext4"), "a name that begins alike");
+        assert_eq!(kind("/media/older"), Some("ext4"), "a name with the same beginning");
         assert_eq!(kind("/media/new"), Some("fuseblk"));
         assert_eq!(kind("/media/my stick"), Some("vfat"));
     }
 
     #[test]
-    fn files_go_where_there_is_room() {
+    fn files_are_placed_in_directories_with_room() {
         let dir = tempfile::tempdir().unwrap();
         let directories = [dir.path().to_path_buf(), dir.path().to_path_buf()];
         let placed = place(&directories, &[1, 2, 3], 0).unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! The files of a pending bundle as one sequence of bytes: the only file, or the head volume and the others.
 //!
-//! The files stay open from the first byte to the last. None is opened by name again, because another process
-//! may have replaced it. This module does not know the format of a bundle.
+//! The files stay open from the first byte to the last. None is opened by name again, because
+//! another process may have replaced it. This module does not depend on the format of a bundle.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -130,8 +130,8 @@ impl VolumeFiles {
         Ok(())
     }
 
-    /// Renames all files to their final names, the head volume last, because it announces the others. Never
-    /// replaces a file. If this fails, no file keeps its final name.
+    /// Renames all files to their final names, the head volume last, because importers find the others by it.
+    /// Never replaces a file. If this fails, no file keeps its final name.
     ///
     /// # Errors
     /// If a file cannot be renamed, or if a file with the final name exists.
@@ -241,7 +241,7 @@ mod tests {
         let names: Vec<PathBuf> = (0..3).map(name).collect();
         fs::write(name(2), "in the way").unwrap();
         assert!(all.publish(&names).is_err());
-        assert!(!name(0).exists() && !name(1).exists(), "none is half there");
+        assert!(!name(0).exists() && !name(1).exists(), "no file has its final name");
         assert!(all.paths().all(Path::exists));
         fs::remove_file(name(2)).unwrap();
         all.publish(&names).unwrap();

@@ -1,7 +1,7 @@
 //! Writes in a separate thread while the caller fetches and validates the next bytes, so that a slow medium
 //! is never idle.
 //!
-//! This module knows open files and offsets. It does not know the format of a bundle.
+//! This module depends on open files and offsets, but not on the format of a bundle.
 
 use std::io::{self, Seek, SeekFrom, Write};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_there_after_the_flush() {
+    fn all_written_bytes_are_in_the_files_after_the_flush() {
         let dir = tempfile::tempdir().unwrap();
         let mut out = WriteBehind::new(volume_files(&dir));
         let bytes: Vec<u8> = (0..3 * CHUNK + 17).map(|index| (index % 251) as u8).collect();
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_comes_at_the_latest_with_the_flush() {
+    fn an_error_is_returned_by_the_flush_at_the_latest() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         std::fs::write(&path, "").unwrap();

@@ -1,7 +1,7 @@
 //! `--compat` for images: rewrites the parts of their manifests that some registries reject, from the lowest manifest
 //! up to the one that the tag names.
 //!
-//! Knows documents and digests, but no registries.
+//! This module depends on documents and digests, but not on registries.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ pub(crate) struct RewrittenImage {
 /// If the bundle cannot be read, or a manifest is invalid.
 pub(crate) fn rewrite(bundle: &VerifiedBundle, image: &Image) -> Result<Option<RewrittenImage>, Error> {
     let lacks = |why: String| BundleError::Payload { path: bundle.path().into(), why: why.into() };
-    // Each manifest comes before the indexes that name it.
+    // Each manifest precedes the indexes that name it.
     let all: Vec<&Blob> = image.manifests.iter().chain([&image.manifest]).collect();
     let bytes = bundle.small_members(&all.iter().map(|blob| blob.path()).collect(), oci::MAX_MANIFEST)?;
     let (mut known, mut documents, mut named) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());

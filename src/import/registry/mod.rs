@@ -1,5 +1,5 @@
-//! Imports into registries: asks the registry what it has, pushes what it lacks, and reports it. Knows nothing of other
-//! targets.
+//! Imports into registries: compares the registry with the bundles, pushes the missing content, and reports the
+//! results. This module does not depend on other targets.
 
 use jiff::Timestamp;
 
@@ -46,7 +46,7 @@ pub(crate) fn push_bundles(
     let target = TargetId::Registry(place.clone());
     let mut ledger = run.ledger.for_target(&target);
     let ignored = run.found.ignored.clone();
-    // Until the end no tag names anything new, so the import can be retried without a damaged bundle.
+    // No tag names anything new until the end, so the import can be retried without a damaged bundle.
     let ((mut report, pushed), damaged) = run.found.without_damaged(|bundles| {
         let mut report = TargetReport::new(target.clone(), context, ignored.clone());
         let admitted = admit_all(bundles, ledger.state(), context, &mut report);
@@ -121,7 +121,7 @@ fn choose(
             {
                 report.datasets.push(DatasetResult::new(dataset, None, DeliveryStatus::NoPlace));
                 report.advice.push(format!(
-                    "{} is not pushed: Trivy fetches VEX repositories over HTTP, not from registries; --web-root puts them there.",
+                    "{} is not pushed: Trivy fetches VEX repositories from web servers, not from registries; import it with --web-root.",
                     dataset.name
                 ));
             }
@@ -149,7 +149,7 @@ fn choose(
     Ok(chosen)
 }
 
-/// A registry, and what is needed to compare its content with the chosen datasets.
+/// A registry, and the context in which its content is compared with the chosen datasets.
 struct AskedRegistry<'a> {
     registry: &'a Registry<'a>,
     context: &'a DeliveryContext,
@@ -158,13 +158,13 @@ struct AskedRegistry<'a> {
     remembers: bool,
 }
 
-/// What a registry has in a dataset's place.
+/// The data that a registry has at the reference of a dataset.
 struct Existing {
-    /// When it was built, if that is known.
+    /// The date of its build, if it is known.
     date: Option<Timestamp>,
-    /// The date below which older data is not pushed.
+    /// The minimum date: older data is not pushed.
     floor: Option<Timestamp>,
-    /// Whether it may be from somebody else than this host's imports.
+    /// Whether it may have another origin than the imports of this host.
     foreign: bool,
 }
 

@@ -108,8 +108,8 @@ pub(crate) fn load_manifests(
 /// The errors of datasets that could not be pushed, by reference.
 pub(crate) type Failed = BTreeMap<String, Error>;
 
-/// Pushes the missing blobs, two at a time, in one pass over each bundle. Only signed bytes are sent. If the registry
-/// rejects a blob of one dataset, the others are still pushed.
+/// Pushes the missing blobs, 2 at a time, in one pass over each bundle. Only signed bytes are sent.
+/// If the registry rejects a blob of one dataset, the others are still pushed.
 ///
 /// # Errors
 /// If a bundle is damaged; the error has the index of the bundle.
@@ -179,7 +179,7 @@ impl BlobContent for MemberContent<'_> {
     }
 }
 
-/// How many blobs are pushed at the same time: while a registry stores one, it can receive the next.
+/// The number of blobs that are pushed at the same time: while a registry stores one, it can receive the next.
 const AT_ONCE: usize = 2;
 
 fn push_from(
@@ -238,7 +238,7 @@ fn push_members(
                 let content = source.content((digest, size), what, Some(member));
                 written(choice, registry.push_blob(&choice.reference, digest, size, content))?;
             }
-            // Several datasets share only the configuration of two bytes, never large layers.
+            // Several datasets share only the configuration of 2 bytes, never large layers.
             _ => {
                 let mut bytes = Vec::new();
                 member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(path, error))?;

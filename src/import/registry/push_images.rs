@@ -1,5 +1,5 @@
-//! Pushes the requested images of the bundles: the parts that a registry lacks, then the tags. Asks the registry what
-//! it has, and knows nothing of other targets.
+//! Pushes the requested images of the bundles: the blobs and manifests that a registry lacks, then the tags. This
+//! module does not depend on other targets.
 
 use std::collections::BTreeMap;
 
@@ -136,7 +136,7 @@ impl ImagePusher<'_> {
                     }
                 }
                 Err(error) => {
-                    // An unreachable registry gets no request for every image.
+                    // If the registry is unreachable, the remaining images are not tried.
                     out |= matches!(&error, Error::Target(error) if is_out(error));
                     if matches!(error, Error::Rejected(_)) {
                         row.status = DeliveryStatus::Rejected;
@@ -225,7 +225,7 @@ impl ImagePusher<'_> {
         Ok(datasets)
     }
 
-    /// With `--compat`, rewrites the manifests of an image for registries that reject those of upstream.
+    /// Rewrites the manifests of an image for registries that reject those of upstream, if `--compat` is given.
     fn rewrite(&self, choice: &mut ImageChoice) -> Result<(), Error> {
         let Some(bundle) = self.bundles.get(choice.bundle).filter(|_| self.options.registry.compat) else {
             return Ok(());
@@ -302,13 +302,13 @@ impl ImagePusher<'_> {
             self.registry.push_manifest(&under, &manifest.media_type, bytes_of(manifest)?)?;
         }
         let top = bytes_of(&image.manifest)?;
-        // The blobs may have taken an hour, and somebody else may have set the tag since.
+        // The upload of the blobs may have taken an hour, and another program may have set the tag since.
         let found = self.found(reference)?;
         if self.may_name(choice, found, books.ledger)? == TagRight::ByFlag {
             books.report.replaces_tags(bundle, books.admission);
         }
         let (name, digest) = (reference.to_string(), image.manifest.digest);
-        // If somebody else set the tag to this image before, it is not recorded as set by trivy-ferry.
+        // If another program set the tag to this image before, it is not recorded as set by trivy-ferry.
         let found = found.map(|found| found.digest);
         let is_ours = found != Some(digest) || books.ledger.has_set(&name, &image.name, digest);
         if is_ours && reference.digest().is_none() {
@@ -339,7 +339,7 @@ impl ImagePusher<'_> {
         let reference = choice.reference.to_string();
         match found {
             None => Ok(TagRight::Own),
-            // What a digest names cannot be replaced.
+            // A manifest under its digest cannot be replaced.
             Some(_) if choice.reference.digest().is_some() => Ok(TagRight::Own),
             Some(found) if found.digest == choice.image.manifest.digest => Ok(TagRight::Own),
             Some(found) if ledger.has_set(&reference, &choice.image.name, found.digest) => Ok(TagRight::Own),
@@ -374,7 +374,7 @@ impl ImagePusher<'_> {
     }
 }
 
-/// What a reference names in a registry.
+/// The manifest that a reference names in a registry.
 #[derive(Debug, Clone, Copy)]
 struct TaggedManifest {
     digest: Digest,
@@ -401,12 +401,12 @@ struct PushRecords<'b, 's> {
     report: &'b mut TargetReport,
 }
 
-/// Why a tag may be set.
+/// The reason why a tag may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TagRight {
     /// It does not exist, names the image already, or was set by trivy-ferry.
     Own,
-    /// Somebody else set it, and `--replace-image-tags` was given.
+    /// Another program set it, and `--replace-image-tags` was given.
     ByFlag,
 }
 

@@ -121,7 +121,7 @@ impl Logins {
         let meant = |key: &str| Key::of(key).filter(|key| key.host == canonical(host));
         let fits = |key: &Key| key.path.is_empty() || is_prefix(&key.path, name);
         let fitting = entries().filter_map(|(key, entry)| Some((meant(key).filter(fits)?, key, entry)));
-        // Of two keys with the same meaning, the first in alphabetical order is used.
+        // If two keys have the same meaning, the first in alphabetical order is used.
         let longest = fitting.rev().max_by_key(|(meant, ..)| meant.path.len());
         // Docker wrote addresses with an arbitrary path for a host.
         let has_address = |key: &str| self.is_legacy || key.contains("://");

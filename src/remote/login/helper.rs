@@ -14,7 +14,7 @@ const MAX_ANSWER: u64 = 64 << 10;
 /// is never printed, because it may be a secret.
 ///
 /// # Errors
-/// If the helper cannot be run, fails, or gives an answer that is not valid.
+/// If the helper cannot be run, fails, or returns an invalid answer.
 pub(super) fn ask(helper: &str, server: &str, search: Option<&OsStr>) -> Result<Option<Credentials>, String> {
     let program = format!("docker-credential-{helper}");
     let shown = text::escape(&program);
@@ -56,7 +56,7 @@ pub(super) fn ask(helper: &str, server: &str, search: Option<&OsStr>) -> Result<
 /// Reads the output of a program: its answer, and the beginning of its standard error.
 fn output_of(child: &mut Child) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (mut answer, errors) = (Vec::new(), child.stderr.take());
-    // Standard error is read in parallel to its end: a program that blocks on it would not answer.
+    // A second thread reads all of standard error: a program that blocks on it would not answer.
     let said = std::thread::Builder::new().name("credentials".into()).spawn(move || {
         let mut said = Vec::new();
         if let Some(mut errors) = errors {

@@ -190,7 +190,7 @@ pub(crate) fn netrc(variable: impl Fn(&str) -> Option<OsString>) -> (Netrc, Opti
         }
         Some(Err(error)) if is_absent(&error) => (Netrc::default(), None),
         Some(Err(error)) => {
-            (Netrc::default(), Some(format!("{shown} cannot be read; continuing without it: {error}")))
+            (Netrc::default(), Some(format!("{shown} cannot be read: {error}; continuing without it")))
         }
         None => {
             let seconds = TIME_LIMIT.as_secs();
@@ -202,7 +202,8 @@ pub(crate) fn netrc(variable: impl Fn(&str) -> Option<OsString>) -> (Netrc, Opti
     }
 }
 
-/// Runs an action that may hang on a separate thread, which is abandoned if it does.
+/// Runs an action on a separate thread, because it may hang. After [`TIME_LIMIT`], the thread is
+/// abandoned.
 fn within_time_limit<T: Send + 'static>(
     name: &str,
     action: impl FnOnce() -> T + Send + 'static,

@@ -70,7 +70,7 @@ impl Netrc {
         (Netrc(machines), remark)
     }
 
-    /// Returns the login for a URL's host. An entry with the port comes before one without.
+    /// Returns the login for a URL's host. An entry with the port takes precedence over one without.
     pub(crate) fn find(&self, url: &Url) -> Option<Credentials> {
         let host = url.host_str()?;
         let with_port = format!("{host}:{}", url.port_or_known_default()?);
@@ -102,8 +102,8 @@ impl Words<'_> {
         }
     }
 
-    /// Returns the value of a keyword: a password may begin with `#` or be a keyword. On another line these
-    /// are not a value; the value is missing.
+    /// Returns the value of a keyword: a password may begin with `#` or be a keyword. If such a
+    /// word is on another line, it is not the value, and the value is missing.
     fn value(&mut self) -> Option<String> {
         let value = self.rest.trim_start();
         let blanks = &self.rest[..self.rest.len() - value.len()];

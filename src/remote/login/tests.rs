@@ -137,7 +137,7 @@ fn logins_are_found_as_by_containers_image() {
 }
 
 #[test]
-fn what_is_broken_is_a_remark_without_a_secret() {
+fn a_broken_file_or_helper_causes_a_warning_without_a_secret() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.json");
     let warning = |content: &str, host: &str| {
@@ -162,7 +162,7 @@ fn what_is_broken_is_a_remark_without_a_secret() {
 }
 
 #[test]
-fn logins_may_come_through_a_named_pipe_which_is_read_once() {
+fn logins_may_be_in_a_named_pipe_which_is_read_once() {
     let directory = tempfile::tempdir().unwrap();
     let pipe = directory.path().join("config.json");
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
@@ -179,7 +179,7 @@ fn logins_may_come_through_a_named_pipe_which_is_read_once() {
 }
 
 #[test]
-fn what_is_too_large_is_named_and_not_read() {
+fn files_and_answers_that_are_too_large_are_named_and_not_read() {
     let directory = tempfile::tempdir().unwrap();
     let programs = directory.path().join("programs");
     fs::create_dir_all(&programs).unwrap();

@@ -21,13 +21,13 @@ impl RemoteError {
             RemoteError::RateLimited { retry_after, .. } => Retry::After(*retry_after),
             // A full disk stays full.
             RemoteError::Status { said, .. } if is_full(said) => Retry::Never,
-            // 408: the server timed out; 425: the request came too early. The others say that a backend may
-            // answer later.
+            // 408: the server timed out; 425: the request was too early. The others mean that a
+            // backend may answer later.
             RemoteError::Status { status: 408 | 425 | 500 | 502..=504, retry_after, .. } => {
                 Retry::After(*retry_after)
             }
             RemoteError::Lost { .. } | RemoteError::Stalled { .. } => Retry::After(None),
-            // A retry does not give the proxy a login.
+            // A retry cannot supply the login that the proxy requires.
             RemoteError::Unreachable { why: Unreachable::Other(said), .. } if said == PROXY_LOGIN => {
                 Retry::Never
             }

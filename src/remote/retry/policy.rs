@@ -2,7 +2,7 @@
 //!
 //! Transient errors are retried per host with exponential backoff, or after the pause that the server asks
 //! for. Other errors are not retried. A run can have a deadline, after which no request is sent. This module
-//! does not know what is requested.
+//! does not depend on the requested items.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -23,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub const PAUSE: Duration = Duration::from_secs(600);
 /// The number of retries for a host that has not answered in this run: its name may be misspelled.
 const FIRST_CONTACT_RETRIES: u32 = 2;
-/// The default number of retries after transient failures, which takes about 1 minute.
+/// The default number of retries after transient failures. Together, they take about 1 minute.
 pub const RETRIES: u32 = 8;
 
 /// The default time that a server may be silent.
@@ -213,7 +213,8 @@ impl<'p> RetryPolicy<'p> {
     /// Records a failure and schedules a retry.
     ///
     /// # Errors
-    /// Returns `error` if a retry cannot help, if there were too many, or if there is no time for the pause.
+    /// Returns `error` if a retry cannot help, if there were too many, or if there is no time for the pause;
+    /// [`RemoteError::LongPause`] if the server asks for a pause that is too long.
     pub(crate) fn failed<E: Retryable>(&self, host: &str, error: E) -> Result<(), E> {
         let again = error.retry();
         self.failed_for(host, error, again)
@@ -299,8 +300,9 @@ impl<'p> RetryPolicy<'p> {
         left.is_none_or(|left| pause < left)
     }
 
-    /// Grants a pause that a server asks for, unless it is too long, or unless, without a deadline, the sum
-    /// of all such pauses is. `until` is the end of the current pause.
+    /// Grants a pause that a server asks for. Rejects it if it is too long, or if the run has no
+    /// deadline and the sum of all such pauses is too long. `until` is the end of the current
+    /// pause.
     fn grants(&self, pause: Duration, until: Option<Instant>) -> bool {
         let most = self.run.limits.pause;
         if pause > most {
@@ -385,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn transient_errors_are_retried_as_often_as_was_said() {
+    fn transient_errors_are_retried_as_often_as_the_limit_allows() {
         let limits = |retries| RetryLimits { retries, ..RetryLimits::default() };
         assert_eq!(attempts(limits(3), true, lost).0, 4);
         assert_eq!(attempts(limits(0), true, lost).0, 1);
@@ -396,17 +398,17 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_says_when_is_asked_then() {
+    fn a_retry_waits_as_long_as_the_server_asks() {
         let retry_policy = retry_policy(RetryLimits { retries: 1, ..RetryLimits::default() });
         let asked = || limited(Duration::from_secs(300));
         assert_eq!(attempts_with(&retry_policy, true, asked).0, 2);
         assert!(retry_policy.elapsed() >= Duration::from_secs(300));
         let hours = || limited(Duration::from_secs(3600));
-        assert_eq!(attempts(RetryLimits::default(), true, hours).0, 1, "another source is sooner");
+        assert_eq!(attempts(RetryLimits::default(), true, hours).0, 1, "another source may be faster");
     }
 
     #[test]
-    fn the_pauses_that_servers_ask_for_end() {
+    fn the_sum_of_the_pauses_that_servers_ask_for_is_limited() {
         let asked = || limited(Duration::from_secs(250));
         let limits = RetryLimits { retries: 99, ..RetryLimits::default() };
         // The sum counts, regardless of successes in between.
@@ -423,7 +425,7 @@ mod tests {
         let said = error.to_string();
         assert!(matches!(error, RemoteError::LongPause { .. }), "{said}");
         assert!(said.contains("h limits") && said.contains("250 s") && said.contains("600 s"), "{said}");
-        // The same from another host.
+        // The sum includes the pauses of other hosts.
         assert!(policy.failed("other", limited(Duration::from_secs(300))).is_err());
         assert!(policy.failed("other", limited(Duration::from_secs(30))).is_ok());
         // The pauses of the backoff do not count.
@@ -438,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_a_run_has_one_deadline() {
+    fn all_requests_of_a_run_share_one_deadline() {
         let limits = RetryLimits { deadline: Some(Duration::from_secs(3600)), ..RetryLimits::default() };
         let run = limits.begin();
         let first =
@@ -451,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_after_the_deadline() {
+    fn no_request_is_sent_after_the_deadline() {
         let deadline = Some(Duration::from_secs(3600));
         let (count, error) =
             attempts(RetryLimits { retries: 9999, deadline, ..RetryLimits::default() }, true, lost);

@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_host_and_the_link_are_known_in_every_form() {
+    fn this_host_and_link_local_addresses_are_detected_in_every_form() {
         let cases = [
             ("0.0.0.0", AddressScope::ThisHost),
             ("0.1.2.3", AddressScope::ThisHost),
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_addresses_of_interfaces_are_of_this_host() {
+    fn the_addresses_of_interfaces_belong_to_this_host() {
         // The address that packets from this host would have, if it has a route at all.
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         let address = match socket.connect("192.0.2.1:9").and_then(|()| socket.local_addr()) {

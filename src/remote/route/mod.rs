@@ -1,7 +1,7 @@
 //! Decides which addresses a host that the user named may lead to: by a redirect, by an address in an answer,
 //! or by DNS.
 //!
-//! This module sends no request and knows no service.
+//! This module sends no request and does not depend on any service.
 
 pub(crate) mod addresses;
 pub(crate) mod proxy;
@@ -38,9 +38,9 @@ impl Misled {
     }
 }
 
-/// The addresses that a host that the user named may lead to: other hosts, and this host only if the user
-/// named this host. The first lookup of its name decides which it is, so that its DNS cannot change this
-/// later.
+/// The rules for addresses that a host from the user may lead to: other hosts are allowed, and this
+/// host is allowed only if the user named it. The first lookup of the name decides whether it is
+/// this host, so that its DNS cannot change this later.
 pub(crate) struct Route {
     named: String,
     place: OnceLock<AddressScope>,
@@ -96,8 +96,8 @@ impl Route {
     fn may_lead_to(&self, place: AddressScope, is_named: bool) -> bool {
         match (place, self.place.get()) {
             (AddressScope::Elsewhere, _) => true,
-            // The user named this host, so its other ports are allowed. Link-local addresses are not: the
-            // metadata service of a cloud issues credentials there.
+            // The user named this host, so its other ports are allowed. Other hosts with link-local
+            // addresses are not: the metadata service of a cloud issues credentials there.
             (AddressScope::ThisHost, Some(AddressScope::ThisHost)) => true,
             (AddressScope::LinkLocal, Some(AddressScope::LinkLocal)) => is_named,
             _ => false,
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_user_named_on_this_host_is_asked() {
+    fn addresses_of_this_host_are_allowed_if_the_user_named_one() {
         for (url, ip) in [("http://r.example/", "127.0.0.1"), ("http://localhost:5000/", "::1")] {
             let route = route(url);
             let host = route.named.clone();

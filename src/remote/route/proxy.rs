@@ -14,7 +14,7 @@ use reqwest::Url;
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// The proxies in the environment, and the exceptions from them.
+/// The proxies in the environment, and the exceptions to them.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies {
     http: Option<Setting>,
@@ -34,7 +34,7 @@ struct Setting {
     proxy: Result<Proxy, String>,
 }
 
-/// A proxy.
+/// The address and the login of a proxy.
 #[derive(Debug, Clone)]
 pub(crate) struct Proxy {
     /// Its address, with a port and without a login. The scheme is `http`, `https` or `socks5h`.
@@ -45,11 +45,12 @@ pub(crate) struct Proxy {
 /// The route of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Way<'a> {
-    /// Directly to the host; with the exception and the variable of the proxy, if an exception applies.
+    /// A direct connection; with the exception and the variable of the proxy, if an exception
+    /// applies.
     Direct(Option<(&'a Exception, &'static str)>),
-    /// Through the proxy in a variable.
+    /// A connection through the proxy in a variable.
     By(&'a Proxy, &'static str),
-    /// Not possible: the required proxy cannot be used.
+    /// No connection: the required proxy cannot be used.
     Refused(&'static str, &'a str),
 }
 
@@ -101,8 +102,8 @@ impl Proxies {
         OF_ENVIRONMENT.get_or_init(|| Proxies::of(|name| std::env::var(name).ok()))
     }
 
-    /// Returns the proxies of an environment. An empty variable is ignored, and the lower-case name comes
-    /// first.
+    /// Returns the proxies of an environment. An empty variable is ignored, and the lower-case name
+    /// takes precedence.
     pub(crate) fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |names: &[&'static str]| {
             let set = |name: &'static str| Some((name, variable(name).filter(|value| !value.is_empty())?));
@@ -320,7 +321,7 @@ fn split_port(entry: &str) -> Option<(&str, &str)> {
     (!stray(host) && !stray(port)).then_some((host, port))
 }
 
-/// A name in the form of URLs.
+/// Converts a name to the ASCII form that URLs use.
 fn in_ascii(name: &str) -> String {
     let bare = name.trim_start_matches('.');
     if bare.is_ascii() {
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn every_url_goes_its_way() {
+    fn every_url_gets_the_expected_route() {
         for case in cases() {
             for (url, way) in &case.ways {
                 assert_eq!(&decided(&case, url), way, "{url}: {}", case.what);
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_of_a_proxy_is_what_happened_and_no_secret() {
+    fn the_reported_use_of_a_proxy_is_correct_and_holds_no_secret() {
         let env = [("HTTPS_PROXY", "http://u:s3cret@p.example:3128"), ("NO_PROXY", "*.corp.example")];
         let proxies = Proxies::of(|name| {
             env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())

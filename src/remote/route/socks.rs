@@ -99,7 +99,7 @@ async fn receive<S: AsyncRead + Unpin, const N: usize>(io: &mut S) -> io::Result
 fn refusal(status: u8) -> io::Error {
     let said = match status {
         2 => "the proxy's rules forbid it",
-        3 => "the proxy cannot reach its network",
+        3 => "the proxy cannot reach the network of the host",
         4 => "the proxy cannot reach it",
         5 => "it refused the connection of the proxy",
         6 => "it did not answer the proxy in time",

@@ -59,8 +59,8 @@ pub(super) fn check(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(
     Ok(())
 }
 
-/// Whether a certificate may issue those of servers. webpki does not check this for a trusted certificate:
-/// the key of a server with a trusted certificate could sign for every name.
+/// Whether a certificate may issue certificates of servers. webpki does not check this for a
+/// trusted certificate: the key of a server with a trusted certificate could sign for every name.
 pub(super) fn is_authority(certificate: &CertificateDer<'_>) -> bool {
     Parts::of(certificate).is_some_and(|parts| parts.is_authority())
 }

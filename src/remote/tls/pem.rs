@@ -36,7 +36,7 @@ pub(super) fn certificates(bytes: &[u8]) -> Vec<(Form, Result<CertificateDer<'st
             }
             body.push_str(line);
         }
-        found.push((form, if is_closed { decoded(form, &body) } else { Err("it has no end".into()) }));
+        found.push((form, if is_closed { decoded(form, &body) } else { Err("it has no END line".into()) }));
     }
     found
 }

@@ -87,7 +87,7 @@ fn own_certificate(names: &[&str], days: i64) -> rcgen::Certificate {
 }
 
 #[test]
-fn a_server_that_is_its_own_ca_is_trusted_if_its_very_certificate_is() {
+fn a_self_signed_certificate_of_a_server_is_accepted_only_if_it_is_trusted() {
     let own = own_certificate(&["r.example", "*.apps.example"], 30).der().clone();
     let other = own_certificate(&["r.example"], 30).der().clone();
     let expired = own_certificate(&["r.example"], -30).der().clone();
@@ -106,7 +106,7 @@ fn a_server_that_is_its_own_ca_is_trusted_if_its_very_certificate_is() {
 }
 
 #[test]
-fn one_bad_certificate_of_a_bundle_is_left_out_with_a_remark() {
+fn a_bad_certificate_in_a_file_is_skipped_with_a_warning() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("bundle.pem");
     let good = own_certificate(&["r.example"], 30).pem();
@@ -133,7 +133,7 @@ fn one_bad_certificate_of_a_bundle_is_left_out_with_a_remark() {
 
 #[test]
 #[ignore = "tools"]
-fn openssls_form_says_what_a_certificate_is_trusted_for() {
+fn the_trust_settings_of_openssl_are_applied() {
     let directory = tempfile::tempdir().unwrap();
     let (plain, trusted) = (directory.path().join("plain.pem"), directory.path().join("trusted.pem"));
     let certificate = own_certificate(&["r.example"], 30);

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::digest::Digest;
 use crate::serve::http::site::{Blob, File, Manifest, Repository, Site};
 
-/// A response.
+/// A response that was not sent yet.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -46,8 +46,8 @@ const JSON: &str = "application/json";
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const API: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
-/// Returns the response to a request. `base` is the URL under which the client knows this server, without a
-/// trailing slash.
+/// Returns the response to a request. `base` is the URL under which the client reaches this server,
+/// without a trailing slash.
 pub(crate) fn answer(site: &Site, request: &Parts, base: &str) -> Answer {
     let Some(path) = decoded(request.uri.path()) else {
         return plain(StatusCode::BAD_REQUEST, "The path is not valid.\n");
@@ -156,7 +156,8 @@ fn file(site: &Site, path: &str, request: &Parts, base: &str) -> Answer {
         }
         Some(File::Naming(make)) => {
             let mut answer = make(base).map_or_else(missing, |bytes| made(bytes.into()));
-            // It holds the name by which this client knows the server, so a cache must not serve it to others.
+            // It holds the URL under which this client reaches the server, so a cache must not
+            // serve it to others.
             set(&mut answer.headers, header::CACHE_CONTROL, "no-store");
             answer
         }
@@ -191,9 +192,9 @@ fn ranged(blob: &Arc<dyn Blob>, media_type: &str, request: &Parts, may: bool) ->
 
 #[derive(Debug, PartialEq, Eq)]
 enum Range {
-    /// From the first byte to before the second; never empty.
+    /// The bytes from the first offset to before the second; never empty.
     Of(u64, u64),
-    /// Behind the end.
+    /// A range past the end.
     Outside,
 }
 
@@ -201,7 +202,7 @@ enum Range {
 fn parse_range(text: &str, size: u64) -> Option<Range> {
     let (first, last) = text.trim().strip_prefix("bytes=")?.trim().split_once('-')?;
     let number = |text: &str| match text.bytes().all(|c| c.is_ascii_digit()) && !text.is_empty() {
-        // A number that does not fit is behind the end of any blob.
+        // A number that does not fit is past the end of any blob.
         true => Some(text.parse::<u64>().unwrap_or(u64::MAX)),
         false => None,
     };

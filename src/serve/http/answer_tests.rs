@@ -174,7 +174,7 @@ fn a_client_that_has_the_content_gets_not_modified() {
 }
 
 #[test]
-fn lists_come_in_pages_that_lead_to_each_other() {
+fn lists_are_paged_and_each_page_links_to_the_next() {
     assert_eq!(document(&get("/v2/_catalog"))["repositories"], json!(["security/checks", "trivy-db"]));
     let all = document(&get("/v2/security/checks/tags/list"));
     assert_eq!(all, json!({ "name": "security/checks", "tags": ["1", "2", "latest"] }));
@@ -193,7 +193,7 @@ fn lists_come_in_pages_that_lead_to_each_other() {
 }
 
 #[test]
-fn referrers_are_an_empty_index_and_no_error() {
+fn referrers_are_an_empty_index_and_not_an_error() {
     let answer = get(&format!("/v2/trivy-db/referrers/{}", Digest::of(MANIFEST)));
     assert_eq!(answer.status, 200);
     assert_eq!(header(&answer, "content-type"), "application/vnd.oci.image.index.v1+json");
@@ -224,7 +224,7 @@ fn a_document_names_the_server_as_the_client_does() {
 }
 
 #[test]
-fn no_path_leads_anywhere_else() {
+fn paths_outside_the_site_are_not_found() {
     for path in [
         "/../etc/passwd",
         "/vex-hub/../../etc/passwd",

@@ -34,11 +34,11 @@ pub(crate) enum ServerEvent {
     Ending(Duration),
 }
 
-/// When a server stops.
+/// The event that stops a server.
 pub(crate) enum EndsAt {
-    /// When it is dropped.
+    /// The drop of the server.
     Dropped,
-    /// On SIGTERM or SIGINT.
+    /// SIGTERM or SIGINT.
     Signal,
 }
 
@@ -46,12 +46,12 @@ pub(crate) enum EndsAt {
 pub(crate) struct ServerOptions {
     /// The TLS configuration with the certificate; `None` for plain HTTP.
     pub(crate) tls: Option<Arc<ServerConfig>>,
-    /// The URL under which clients know the server.
+    /// The URL under which clients reach the server.
     pub(crate) url: String,
     /// Whether documents always use that URL. Otherwise, they use the host that the client requested.
     pub(crate) fixed: bool,
     /// Receives all events. Must not block.
     pub(crate) log: Box<dyn Fn(ServerEvent) + Send + Sync>,
-    /// When it stops.
+    /// The event that stops the server.
     pub(crate) until: EndsAt,
 }

@@ -10,7 +10,7 @@ impl Hint for ServeError {
                 "Give --tls-cert a PEM file with the server's certificate and its intermediate certificates, and --tls-key one with the private key (not encrypted).".into()
             }
             ServeError::Listen { .. } => {
-                "Name another address with --listen ADDRESS:PORT, or stop the program that uses it (`ss -ltnp` shows it)."
+                "Give another address with --listen ADDRESS:PORT, or stop the program that uses this address (`ss -ltnp` shows the program)."
                     .into()
             }
             ServeError::Setup(_) => "Check the limits for threads and open files, then run the command again.".into(),

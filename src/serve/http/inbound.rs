@@ -9,8 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The most bytes that a client may send before the server sends something. A handshake takes 2 KiB,
-/// and the head of a request has at most 8 KiB.
+/// The maximum number of bytes that a client may send before the server sends something. A
+/// handshake takes 2 KiB, and the head of a request has at most 8 KiB.
 const MAX: usize = 16 << 10;
 
 /// A connection that fails when its client sends too much.

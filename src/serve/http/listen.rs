@@ -31,16 +31,17 @@ use crate::serve::http::inbound::Inbound;
 use crate::serve::http::respond::{Shared, respond};
 use crate::serve::http::site::Site;
 
-/// The most connections at once. Further ones wait until another ends. Each may use 25 KiB, because hyper
-/// doubles a full buffer.
+/// The maximum number of connections. Further ones wait until another ends. Each may use 25 KiB,
+/// because hyper doubles a full buffer.
 const CONNECTIONS: usize = 768;
-/// The most connections at once with TLS. Each uses 15 KiB more, for the bytes that [`Inbound`] allows and the keys.
+/// The maximum number of connections with TLS. Each uses 15 KiB more, for the bytes that
+/// [`Inbound`] allows and the keys.
 const CONNECTIONS_TLS: usize = 512;
 /// The time limit for the head of a request, and for an idle connection.
 const HEAD: Duration = Duration::from_secs(30);
 /// The same limit for clients that connect when most connections are in use.
 const HEAD_IF_CROWDED: Duration = Duration::from_secs(5);
-/// How long a client may stop reading a response.
+/// The maximum time for which a client may stop reading a response.
 const STALL: Duration = Duration::from_secs(30);
 /// The time limit for a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -52,12 +53,12 @@ const ENDING: Duration = Duration::from_secs(60);
 const READERS: usize = 4;
 /// The kernel's send buffer of a connection, in bytes.
 const SENDING: usize = 256 << 10;
-/// The most bytes of a request's head, and of hyper's buffers in each direction. With this size, hyper holds no more
-/// than the chunk that it sends.
+/// The maximum size of a request's head, and of hyper's buffers in each direction, in bytes. With
+/// this size, hyper holds no more than the chunk that it sends.
 const BUFFER: usize = 8 << 10;
-/// The most header lines of a request.
+/// The maximum number of header lines of a request.
 const LINES: usize = 64;
-/// The most encrypted bytes that wait to be sent on a connection.
+/// The maximum number of encrypted bytes that wait to be sent on a connection.
 const ENCRYPTED: usize = 16 << 10;
 
 /// A running server. Dropping it stops it.
@@ -223,7 +224,7 @@ async fn connection(stream: TcpStream, client: Client, shared: Arc<Shared>, watc
             let accept = TlsAcceptor::from(tls.clone()).accept_with(stream, few);
             match timeout(HANDSHAKE, accept).await {
                 Ok(Ok(stream)) => http(stream, client, shared, watcher).await,
-                // For example, a scanner does not know the CA, or a client does not use TLS.
+                // For example, a scanner does not trust the CA, or a client does not use TLS.
                 Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
                     let why = format!("the TLS handshake failed: {error}");
                     (shared.options.log)(ServerEvent::BadRequest { client: client.address, why });

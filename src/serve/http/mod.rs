@@ -1,7 +1,8 @@
 //! A read-only registry and web server: the pull half of the OCI distribution specification (v1.1), and
 //! files.
 //!
-//! The caller builds the [`Site`]. This module knows HTTP and nothing of bundles or datasets.
+//! The caller builds the [`Site`]. This module handles HTTP. It does not depend on bundles or
+//! datasets.
 //!
 //! - [`site`]: the content of the server.
 //! - [`answer`]: the response to a request.

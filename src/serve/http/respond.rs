@@ -19,12 +19,13 @@ use crate::serve::http::events::{AnsweredRequest, ServerEvent, ServerOptions};
 use crate::serve::http::sending::{BODIES, Sending, held};
 use crate::serve::http::site::{Blob, Site};
 
-/// The most KiB of documents for single requests that are sent at once.
+/// The maximum total size of the documents for single requests that are sent at once, in KiB.
 const MADE: usize = 4 << 10;
-/// How long a request for a blob waits for a free download. This is longer than the time that clients may stall
-/// ([`crate::serve::http::listen`]), so that dead clients do not block others.
+/// The maximum time for which a request for a blob waits for a free download. It is longer than the
+/// time that clients may stall ([`crate::serve::http::listen`]), so that stalled clients do not
+/// block others.
 const TURN: Duration = Duration::from_secs(120);
-/// The most bytes of a field from the client in the access log.
+/// The maximum size of a field from the client in the access log, in bytes.
 const SAID: usize = 512;
 
 /// The data that all requests share.
@@ -76,7 +77,7 @@ pub(crate) async fn respond(
     };
     let method = parts.method.clone();
     let closes = has_body(&parts.headers);
-    // Many requests may wait, so the memory of the head is freed before.
+    // Many requests may wait, so the memory of the head is freed first.
     drop(parts);
     let mut begun = None;
     if let Body::Blob(blob, begin, end) = &answer.body
@@ -173,9 +174,9 @@ async fn begin_blob(
     Ok((permit, first))
 }
 
-/// Returns the URL under which the client knows this server: the fixed URL, else the host of the request if
-/// that is a host and a port and nothing else. Returns `None` if the request names no host or several hosts
-/// (RFC 9112, 3.2).
+/// Returns the URL under which the client reaches this server: the fixed URL, else the host of the
+/// request if that is a host and a port and nothing else. Returns `None` if the request names no
+/// host or several hosts (RFC 9112, 3.2).
 fn base(options: &ServerOptions, parts: &Parts) -> Option<String> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {

@@ -168,5 +168,6 @@ impl Drop for Sending {
     }
 }
 
-/// The most blobs that are sent at once, each with one or two chunks in memory. Further ones wait.
+/// The maximum number of blobs that are sent at once, each with one or two chunks in memory.
+/// Further ones wait.
 pub(crate) const BODIES: usize = 100;

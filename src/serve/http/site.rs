@@ -31,7 +31,7 @@ impl Blob for Bytes {
     }
 }
 
-/// Creates a document for the URL under which a client knows the server.
+/// Creates a document for the URL under which a client reaches the server.
 pub(crate) type Naming = dyn Fn(&str) -> Option<Vec<u8>> + Send + Sync;
 
 /// A file for a web server.
@@ -49,7 +49,7 @@ pub(crate) struct Manifest {
     pub(crate) bytes: Bytes,
 }
 
-/// A repository.
+/// The tags, manifests and blobs of a repository.
 #[derive(Default)]
 pub(crate) struct Repository {
     pub(crate) tags: BTreeMap<String, Digest>,

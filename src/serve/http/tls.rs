@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::serve::http::error::ServeError;
 use crate::util::trusted;
 
-/// The largest file of certificates or of a key that is read, in bytes.
+/// The maximum size of a file of certificates or of a key, in bytes.
 const MAX_PEM: u64 = 1 << 20;
 
 /// Returns the configuration of a server with TLS 1.2 or 1.3, without client certificates.

@@ -45,7 +45,7 @@ fn layout_source(directory: &Path) -> ArtifactSource {
 }
 
 #[test]
-fn a_layout_gives_what_a_registry_gives() {
+fn a_layout_has_the_same_content_as_a_registry() {
     let directory = tempfile::tempdir().unwrap();
     let network = network();
     for names in [&[Some("1"), Some("2")][..], &[None]] {
@@ -66,7 +66,7 @@ fn a_layout_gives_what_a_registry_gives() {
 }
 
 #[test]
-fn a_layout_is_believed_no_more_than_a_registry() {
+fn a_layout_is_verified_as_strictly_as_a_registry() {
     let directory = tempfile::tempdir().unwrap();
     layout(directory.path(), &[Some("2")]);
     let source = layout_source(directory.path());
@@ -159,7 +159,7 @@ fn a_vex_repository_arrives_with_its_manifest() {
 }
 
 #[test]
-fn a_location_that_fails_gives_way_to_the_next() {
+fn the_next_location_is_tried_after_a_failure() {
     let server = vex_server(&["/gone.tar.gz", "s3://b/x.zip", "/b.zip//x"], |seen| {
         if seen.target == "/b.zip" { ok(ZIP) } else { status(404) }
     });
@@ -173,9 +173,9 @@ fn a_location_that_fails_gives_way_to_the_next() {
 }
 
 #[test]
-fn archives_are_held_to_their_name_and_limit() {
+fn archives_must_match_their_extension_and_limit() {
     let error = fetch(&vex_server(&["/a.zip"], |_| ok(TAR_GZ))).err().unwrap().to_string();
-    assert!(error.contains("another kind"), "{error}");
+    assert!(error.contains("a different kind"), "{error}");
     let error = fetch(&vex_server(&["/main"], |_| ok(TAR_GZ))).err().unwrap().to_string();
     assert!(error.contains("does not have the extension"), "{error}");
     let server = vex_server(&["/a.tar.gz"], |_| ok(TAR_GZ));
@@ -190,7 +190,7 @@ fn archives_are_held_to_their_name_and_limit() {
 }
 
 #[test]
-fn a_vex_manifest_that_is_none_is_told_apart() {
+fn answers_that_are_not_vex_manifests_have_distinct_errors() {
     let error = vex_error(|_| status(404));
     assert!(
         matches!(error, SourceError::Remote(RemoteError::NotFound { service: Service::Web, .. })),
@@ -213,8 +213,8 @@ fn a_vex_manifest_that_is_none_is_told_apart() {
 }
 
 #[test]
-fn plain_http_is_left_to_those_who_ask_for_it() {
-    // The repository is on HTTPS, and its location is on plain HTTP.
+fn plain_http_is_used_only_if_the_user_allows_it() {
+    // The repository uses HTTPS, and its location uses plain HTTP.
     let (server, certificate) = tls_server(vex_manifest(&["http://plain.invalid/a.zip"]));
     let directory = crate::util::fs::tempdir().unwrap();
     let path = directory.path().join("ca.pem");
@@ -232,7 +232,7 @@ fn read_directory(directory: &Path) -> Result<VexRepository, SourceError> {
 }
 
 #[test]
-fn a_directory_with_an_archive_is_taken_as_it_is() {
+fn the_archive_in_a_directory_is_used_unchanged() {
     let directory = crate::util::fs::tempdir().unwrap();
     let path = directory.path();
     let manifest = vex_manifest(&["https://h/a/main.tar.gz//hub-main", "https://h/main.zip//other"]);
@@ -294,7 +294,7 @@ fn a_directory_with_unpacked_files_is_packed_the_same_every_time() {
 }
 
 #[test]
-fn a_directory_that_is_no_repository_says_why() {
+fn the_error_for_a_directory_without_a_repository_names_the_reason() {
     let directory = crate::util::fs::tempdir().unwrap();
     let path = directory.path();
     let error = || read_directory(path).err().unwrap().to_string();

@@ -80,7 +80,7 @@ fn names_are_found_however_a_tool_writes_them() {
                 .contains("it has ghcr.io/aquasecurity/trivy-db:2")
                 || entries.len() == 3
         );
-        assert!(find(directory, ":rivy-db:2").is_err(), "no part of a name");
+        assert!(find(directory, ":rivy-db:2").is_err(), "only complete components match");
     }
     assert_eq!(find(directory, &format!(":{bare}")), Ok(bare));
     let unknown = Digest::of(b"unknown");
@@ -115,11 +115,11 @@ fn an_index_around_one_manifest_is_followed() {
     index(directory, &[within(&[one])]);
     assert_eq!(find(directory, ""), Ok(wanted));
     index(directory, &[within(&[entry(directory, b"db", &[]), entry(directory, b"java", &[])])]);
-    assert!(find(directory, ":2").is_err(), "one of two cannot be meant");
+    assert!(find(directory, ":2").is_err(), "an index with two manifests is ambiguous");
 }
 
 #[test]
-fn the_directory_ends_where_one_is() {
+fn the_longest_existing_directory_is_used() {
     let temporary = tempfile::tempdir().unwrap();
     let odd = temporary.path().join("a:b");
     fs::create_dir(&odd).unwrap();

@@ -137,7 +137,7 @@ fn a_refresh_token_is_posted_and_not_redirected() {
 }
 
 #[test]
-fn credentials_that_are_rejected_do_not_keep_from_public_data() {
+fn rejected_credentials_do_not_block_access_to_public_data() {
     let server = Server::new(|seen| match (seen.target.as_str(), seen.authorization.as_deref()) {
         (path, Some(_)) if path.starts_with("/token") => status(403),
         (path, None) if path.starts_with("/token") => ok(r#"{"token":"t"}"#),
@@ -224,7 +224,7 @@ fn an_evil_token_service_gets_no_password() {
 }
 
 #[test]
-fn refusals_say_what_happened() {
+fn errors_name_the_status_and_the_message_of_the_registry() {
     let said = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"no \u001b[2Jsuch"}]}"#;
     let error = resolve_error(move |_| with(ok(said), 404));
     assert!(
@@ -244,7 +244,7 @@ fn refusals_say_what_happened() {
 }
 
 #[test]
-fn answers_that_are_no_manifest_are_rejected() {
+fn answers_that_are_not_manifests_are_rejected() {
     let error = resolve_error(|_| header(ok("<html>login"), "content-type", "text/html; charset=utf-8"));
     assert!(matches!(error, SourceError::Remote(RemoteError::Html { .. })), "{error}");
     let error = resolve_error(|_| ok(" <!DOCTYPE html>"));
@@ -283,17 +283,17 @@ fn blobs_that_differ_are_errors() {
 }
 
 #[test]
-fn no_byte_of_a_wrong_blob_is_handed_out_as_its_last() {
+fn the_last_piece_of_a_wrong_blob_is_not_returned() {
     let server = serving_blob(|_| ok("another layer's one"));
     let network = network();
     let mut blob = network.blob(&source(&server), &descriptor(CONTENT)).unwrap();
     let mut out = [0; 64];
     assert!(blob.read(&mut out).is_err());
-    assert!(blob.read(&mut out).is_err(), "an error stays one");
+    assert!(blob.read(&mut out).is_err(), "every read after an error fails");
 }
 
 #[test]
-fn a_server_that_stalls_is_left() {
+fn a_transfer_that_stalls_fails() {
     let server = serving_blob(|_| stalling(b"the", CONTENT.len()));
     let hasty = network_that_soon_gives_up();
     let mut blob = hasty.blob(&source(&server), &descriptor(CONTENT)).unwrap();
@@ -325,7 +325,7 @@ fn a_body_that_stalls_until_the_deadline_ends_with_it() {
 }
 
 #[test]
-fn a_server_that_drips_is_left_as_one_that_stalls() {
+fn a_transfer_that_is_too_slow_fails_like_one_that_stalls() {
     // Fast bytes before the stall do not extend the limit.
     for start in [0, 100_000] {
         // The complete blob would take at least 1 minute.
@@ -362,7 +362,7 @@ fn hosts_that_do_not_answer_are_named() {
 }
 
 #[test]
-fn certificates_are_checked_unless_told_otherwise() {
+fn certificates_are_verified_unless_insecure() {
     let (server, certificate) = tls_server(manifest(CONTENT));
     let source = ArtifactSource::parse(&format!("{}/r:2", server.host), "2").unwrap();
     let error = network().resolve(&source).unwrap_err();

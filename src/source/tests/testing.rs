@@ -38,7 +38,7 @@ pub(crate) fn source(server: &Server) -> ArtifactSource {
     ArtifactSource::parse(&format!("{}/r:2", server.host), "1").unwrap()
 }
 
-/// A limit that only a server that never answers exceeds, even on a slow machine.
+/// A limit that is exceeded only if a server never answers, even on a slow machine.
 const GENEROUS: Duration = Duration::from_secs(60);
 
 /// A network without credentials.

@@ -1,4 +1,5 @@
-//! Tests of blobs in ranges from servers that break off, forget, lie or redirect.
+//! Tests of blobs in ranges from servers that break connections, expire addresses, answer
+//! incorrectly or redirect.
 
 use std::io::Read;
 use std::sync::atomic::AtomicUsize;
@@ -14,7 +15,7 @@ use crate::source::tests::testing::{descriptor, network_that_retries, source};
 use crate::source::transfer::FORCE_RANGES;
 use crate::source::{ArtifactSource, SourceError};
 
-/// Large enough for several ranges, and not a multiple of them.
+/// Large enough for several ranges, and not a multiple of their size.
 static LARGE: LazyLock<&'static [u8]> = LazyLock::new(|| Noise::new(1).bytes(14_000_003).leak());
 
 /// The range that a request names, without the byte at its end.
@@ -61,11 +62,11 @@ fn asked(content: &[u8], seen: &[Seen]) -> usize {
 }
 
 #[test]
-fn a_large_blob_comes_in_ranges_and_complete() {
+fn a_large_blob_is_fetched_in_ranges_and_complete() {
     let (bytes, seen) = fetch(&LARGE, |seen| good(&LARGE, seen));
     assert!(bytes.unwrap() == *LARGE);
     assert!(seen.len() > 4 && seen.iter().all(|seen| range(seen).is_some()), "{seen:?}");
-    assert_eq!(asked(&LARGE, &seen), LARGE.len(), "nothing is asked for twice");
+    assert_eq!(asked(&LARGE, &seen), LARGE.len(), "no byte is requested twice");
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn a_blob_resumes_where_it_broke() {
     });
     assert!(bytes.unwrap() == *LARGE);
     assert!(asked(&LARGE, &seen) > LARGE.len(), "it broke");
-    assert_eq!(sent.load(Relaxed), LARGE.len(), "what came is not fetched again");
+    assert_eq!(sent.load(Relaxed), LARGE.len(), "bytes that arrived are not fetched again");
 }
 
 #[test]
@@ -111,7 +112,7 @@ fn a_server_without_ranges_is_read_as_one_stream() {
 }
 
 #[test]
-fn a_server_that_lies_about_ranges_is_read_as_one_stream() {
+fn a_server_with_wrong_answers_to_ranges_is_read_as_one_stream() {
     type Lie = fn(usize, usize) -> Response;
     let lies: [(&str, Lie); 5] = [
         ("another range", |start, end| {
@@ -150,7 +151,7 @@ fn a_server_that_lies_about_ranges_is_read_as_one_stream() {
 }
 
 #[test]
-fn ranges_are_asked_for_at_the_place_that_was_named_and_anew_when_it_is_gone() {
+fn ranges_are_requested_from_the_target_of_the_redirect_until_it_rejects_one() {
     let cdn = Arc::new(Server::new(|seen| match (seen.target.as_str(), seen.authorization.is_some()) {
         ("/old", false) if range(seen).is_some_and(|(start, _)| start > 6_000_000) => status(403),
         ("/old" | "/new", false) => good(&LARGE, seen),
@@ -168,7 +169,7 @@ fn ranges_are_asked_for_at_the_place_that_was_named_and_anew_when_it_is_gone() {
 }
 
 #[test]
-fn a_server_that_never_sends_a_byte_is_left() {
+fn a_server_that_never_sends_a_byte_causes_an_error() {
     let (result, seen) = fetch(&LARGE, |seen| match range(seen) {
         Some((start, end)) => {
             let of = format!("bytes {start}-{}/{}", end - 1, LARGE.len());
@@ -204,7 +205,7 @@ fn transient_errors_are_retried_and_lasting_ones_are_not() {
 }
 
 #[test]
-fn a_blob_may_come_from_several_registries() {
+fn a_blob_may_be_fetched_from_several_registries() {
     let dying = Server::new(|seen| match range(seen) {
         Some((start, end)) if start < 6_000_000 => part(&LARGE, start, end),
         _ => status(404),
@@ -218,5 +219,5 @@ fn a_blob_may_come_from_several_registries() {
     blob.read_to_end(&mut bytes).unwrap();
     assert!(bytes == *LARGE);
     let first = range(&other.seen()[0]).unwrap().0;
-    assert!(first >= 6_000_000, "it goes on there at byte {first}");
+    assert!(first >= 6_000_000, "it resumes there at byte {first}");
 }

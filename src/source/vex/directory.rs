@@ -140,7 +140,7 @@ fn packed(
     most: u64,
 ) -> Result<VexRepository, SourceError> {
     let local = |error| SourceError::Temporary { directory: std::env::temp_dir(), error };
-    // A pattern matches any directory and none.
+    // A pattern names no specific directory, so the files are packed at the top.
     let subdir = place.map_or("", |place| place.subdir.as_str());
     let subdir = if subdir.contains('*') { "" } else { subdir };
     let files = list(directory, top, &source)?;
@@ -247,7 +247,8 @@ fn list(directory: &Path, top: &str, source: &str) -> Result<BTreeMap<RelPath, u
         }
         names += path.as_str().len() as u64;
         if names > MAX_NAMES || files.len() as u64 >= most_files {
-            let why = format!("holds more than {most_files} files, or {MAX_NAMES} bytes of their names");
+            let why =
+                format!("holds more than {most_files} files, or more than {MAX_NAMES} bytes of file names");
             return Err(refuse(&root, &why));
         }
         files.insert(path, data.len());

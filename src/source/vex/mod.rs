@@ -1,7 +1,7 @@
 //! VEX repositories over HTTP: the manifest, then the archive from the first location that provides it.
 //!
-//! This module knows only the part of version 0.1 of the VEX repository specification that leads to the
-//! archive. It does not know the content of the archive (`dataset` does).
+//! This module implements only the part of version 0.1 of the VEX repository specification that
+//! leads to the archive. It does not interpret the content of the archive (`dataset` does).
 
 pub(crate) mod directory;
 pub(crate) mod place;
@@ -23,7 +23,8 @@ use crate::util::text;
 
 /// The maximum number of locations that are tried.
 const MAX_LOCATIONS: usize = 16;
-/// Larger archives go to a temporary file. The limit is small because an export may carry dozens of them.
+/// The maximum size of an archive in memory, in bytes. Larger archives are stored in a temporary
+/// file. The limit is small because an export may carry dozens of archives.
 pub(in crate::source) const IN_MEMORY: usize = 1 << 20;
 
 /// A VEX repository that has been fetched.
@@ -144,7 +145,7 @@ struct Origin<'a> {
 
 impl Origin<'_> {
     /// Returns the login for an address in the manifest, if the user named its host. A manifest must not
-    /// choose which of the user's logins fetches data that is then signed.
+    /// choose which of the user's logins is used to fetch data that is then signed.
     fn login(&self, url: &Url) -> Option<HeaderValue> {
         let is_named = [self.named, &self.url].iter().any(|named| named.origin() == url.origin());
         self.remote.web_login(url).filter(|_| is_named)
@@ -254,7 +255,7 @@ pub(in crate::source) fn spool(
         }
         (_, None) => Err(unusable(format!("{subject} does not have the extension .tar.gz, .tgz or .zip"))),
         (None, _) => Err(unusable(format!("{subject} is not an archive"))),
-        _ => Err(unusable(format!("{subject} is another kind of archive than its extension says"))),
+        _ => Err(unusable(format!("{subject} is a different kind of archive than its extension indicates"))),
     }
 }
 

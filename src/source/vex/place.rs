@@ -93,7 +93,7 @@ impl VexSource {
     }
 }
 
-/// Redacted, for messages and records: a query may hold a token.
+/// The redacted form, for messages and records: a query may hold a token.
 impl fmt::Display for VexSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -131,7 +131,7 @@ pub(in crate::source) struct Location {
     pub url: Url,
     /// The last component of the URL's path.
     pub name: String,
-    /// Relative to the archive's top; empty for the top itself. May be a pattern with `*`.
+    /// The directory, relative to the archive's top; empty for the top itself. May be a pattern with `*`.
     pub subdir: String,
 }
 

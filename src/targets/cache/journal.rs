@@ -22,7 +22,7 @@ pub(crate) enum SwitchMethod {
     Exchange,
     /// The slot is moved away, then the staged directory gets its name.
     TwoStep,
-    /// Each file is replaced separately. Once begun, it can only be completed.
+    /// Each file is replaced separately. Once begun, the switch can only be completed.
     PerFile,
 }
 

@@ -7,11 +7,13 @@ use crate::dataset::{Kind, Name, RelPath};
 /// The layout of a cache directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
-    /// That of Trivy: all four datasets (Trivy v0.74.0, pkg/db, pkg/javadb, pkg/policy, pkg/vex/repo).
+    /// The layout of Trivy: all four datasets (Trivy v0.74.0, pkg/db, pkg/javadb, pkg/policy,
+    /// pkg/vex/repo).
     #[default]
     Trivy,
-    /// That of Harbor's adapter, `<data_volume>/trivy-adapter/trivy`: the two databases and VEX repositories, owned by
-    /// [`HARBOR_OWNER`]. The adapter scans only for vulnerabilities, so there are no checks.
+    /// The layout of Harbor's adapter, `<data_volume>/trivy-adapter/trivy`: the two databases and
+    /// VEX repositories, owned by [`HARBOR_OWNER`]. The adapter scans only for vulnerabilities, so
+    /// there are no checks.
     Harbor,
 }
 
@@ -114,8 +116,8 @@ impl Slot {
         }
     }
 
-    /// Returns the order in a switch file by file. Files with a higher rank come later, because Trivy finds the others
-    /// through them.
+    /// Returns the rank of a file in a switch file by file. Files with a higher rank are put in place later, because
+    /// Trivy finds the others through them.
     pub(crate) fn rank(&self, path: &str) -> u8 {
         match (self.kind, path) {
             (_, path) if path == self.seal() => 3,
@@ -167,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leaves_the_cache_directory() {
+    fn no_slot_is_outside_the_cache_directory() {
         for bad in ["", "..", "a/b", "/etc", ".trivy-ferry", "a\nb"] {
             assert_eq!(Slot::of(Layout::Trivy, Kind::Vex, bad), None, "{bad:?}");
         }

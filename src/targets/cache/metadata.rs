@@ -197,7 +197,7 @@ mod tests {
         assert!(text.ends_with("}\n"));
         let installed = read_database(text.as_bytes()).unwrap();
         assert_eq!((installed.schema, installed.downloaded_at), (Some(2), Some(at)));
-        assert_eq!(read_database(upstream).unwrap().downloaded_at, None, "Go's zero time is no time");
+        assert_eq!(read_database(upstream).unwrap().downloaded_at, None, "Go's zero time counts as unknown");
         assert!(downloaded(b"<html>", at).is_err());
     }
 

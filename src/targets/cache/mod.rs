@@ -2,7 +2,7 @@
 //!
 //! A dataset is staged in a private directory on the file system of its slot, synced, and then switched. After a kill
 //! or a power cut each dataset is old or new, and the next [`Cache::open`] finishes or cleans up. The old generation
-//! is kept and can be restored. This module knows neither bundles nor signatures.
+//! is kept and can be restored. This module depends neither on bundles nor on signatures.
 //!
 //! The working files are `<cache>/.trivy-ferry/` (mode 0700: staging, the kept generations, the journal, the import
 //! lock) and `<cache>/.trivy-ferry.lock` (mode 0644). A scan that must see a single generation can hold a shared lock
@@ -136,7 +136,10 @@ impl<'p> Cache<'p> {
             Some(true) => {}
             Some(false) => return Err(TargetError::Locked { path: root.path().into() }),
             None => {
-                progress.info("This file system does not support locks: make sure that only one import runs.")
+                progress.info(&format!(
+                    "The file system of {} does not support locks: make sure that only one import runs.",
+                    root.path().display()
+                ));
             }
         }
         let (journal, readable) = match Journal::read(&work).at("read the journal", work.at(journal::FILE))? {
@@ -173,7 +176,7 @@ impl<'p> Cache<'p> {
         }
     }
 
-    /// Whether [`View::holds`] is true and, if root asked for an owner, this owner has the data.
+    /// Whether [`View::holds`] is true and, if root set an owner, the data belongs to this owner.
     ///
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of

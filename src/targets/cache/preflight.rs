@@ -11,8 +11,8 @@ use crate::util::dir::{Dir, Mount, Room};
 use crate::util::text;
 
 impl Cache<'_> {
-    /// Checks the space for new data: each slot with its unpacked bytes and its number of files and directories. Counts the
-    /// space that `keep_previous: false` will free.
+    /// Checks the space for new data. `incoming` lists each slot with its unpacked bytes and its number of files and
+    /// directories. Counts the space that `keep_previous: false` will free.
     ///
     /// # Errors
     /// [`TargetError::Space`] or [`TargetError::Inodes`] if there is too little space;
@@ -23,7 +23,7 @@ impl Cache<'_> {
         for (slot, bytes, files) in incoming {
             let (inside, dir) = working::stands_apart(&self.root, &self.work, slot)?;
             let dir = if inside { dir } else { self.work.try_clone().at("open", self.work.path())? };
-            let mount = dir.mount().at("look at the mount", dir.path())?;
+            let mount = dir.mount().at("determine the mount", dir.path())?;
             let room = dir.room().at("determine the free space", dir.path())?;
             let previous = self.previous_size(slot, inside)?;
             let freed = if self.keep_previous { 0 } else { previous };
@@ -107,8 +107,8 @@ impl Need {
             }
             let missing = text::format_size(self.bytes - available);
             let advice = match ways.join(" or ") {
-                ways if ways.is_empty() => format!("Nothing was changed. Free {missing} there."),
-                ways => format!("Nothing was changed. Free {missing} there, or use {ways}."),
+                ways if ways.is_empty() => format!("Free {missing} there; nothing was changed."),
+                ways => format!("Free {missing} there, or use {ways}; nothing was changed."),
             };
             return Err(TargetError::Space { path: self.path, needed: self.bytes, available, advice });
         }

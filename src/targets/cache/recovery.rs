@@ -11,7 +11,11 @@ impl Cache<'_> {
     /// Finishes or undoes the switches in the journal, then removes the leftover files of a killed run.
     pub(crate) fn recover(&mut self, journal_readable: bool) -> Result<(), TargetError> {
         if !journal_readable {
-            self.progress.info("The journal of an earlier import cannot be read; cleaning up without it.");
+            let journal = self.work.at(journal::FILE);
+            self.progress.info(&format!(
+                "The journal {} of an earlier import cannot be read; cleaning up without it.",
+                journal.display()
+            ));
         }
         let operations = self.journal.operations().to_vec();
         if !operations.is_empty() {
@@ -25,8 +29,9 @@ impl Cache<'_> {
                     Switching::new(root, &self.work, &mut self.journal, slot.clone(), place, owner);
                 switching.operation = operation;
                 let did = switching.resume()?;
-                self.progress
-                    .info(&format!("An earlier import was interrupted; {did} its switch of {slot}."));
+                self.progress.info(&format!(
+                    "An earlier import was interrupted; this import {did} its switch of {slot}."
+                ));
             }
         }
         let mut removed = self.clean(&self.work)?;

@@ -269,7 +269,7 @@ impl<'a> Switching<'a> {
         dir.sync()?;
         for name in self.slot.parent().split('/').filter(|name| !name.is_empty()) {
             dir = match dir.open(name) {
-                // It was removed since an interrupted run.
+                // It was removed after an interrupted run.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 other => other?,
             };
@@ -390,11 +390,11 @@ enum TwoStepError {
 /// The method by which a dataset was put in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Switch {
-    /// In one step.
+    /// One step.
     Atomic,
-    /// In two renames, between which the slot was missing for a moment.
+    /// Two renames, between which the slot was missing for a moment.
     TwoStep,
-    /// File by file, metadata last.
+    /// One step for each file, metadata last.
     PerFile,
 }
 

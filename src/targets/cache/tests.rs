@@ -156,9 +156,9 @@ fn leftovers(dir: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Runs `act` on a cache with generations 1 (kept) and 2 (in place), and kills it after every number of steps, and
-/// the recovery too. Then checks the result of an uninterrupted open. `after` are the generations that may be in place
-/// after the act.
+/// Runs `act` on a cache with generations 1 (kept) and 2 (in place), and kills it and the following recovery after
+/// each of their steps. Then checks the result of an uninterrupted open. `first` is the first generation that is
+/// imported before `act`, and `new` is the generation in place after it.
 fn killed_everywhere(dataset: &str, refuse: Refuse, first: u32, new: u32, act: &dyn Fn(&Path)) {
     let generations: Vec<Files> =
         (0..4).map(|g| if g == 0 { Files::new() } else { expected(dataset, g) }).collect();
@@ -200,7 +200,7 @@ fn killed_everywhere(dataset: &str, refuse: Refuse, first: u32, new: u32, act: &
                 outcomes[0] += 1;
                 assert_eq!(now, *old, "old or new; {at}");
                 let kept_before = if first == 1 { &generations[1] } else { &generations[0] };
-                assert_eq!(kept, *kept_before, "the kept generation is whole; {at}");
+                assert_eq!(kept, *kept_before, "the kept generation is complete; {at}");
             }
             assert_eq!(leftovers(dir.path()), Vec::<String>::new(), "{at}");
             second += 1;
@@ -249,7 +249,7 @@ fn a_switch_file_by_file_survives_every_kill() {
 }
 
 #[test]
-fn a_restore_survives_every_kill_in_all_three_ways() {
+fn a_restore_survives_every_kill_with_all_three_methods() {
     for refuse in [Refuse::Nothing, Refuse::Exchange, Refuse::Move] {
         killed_everywhere("trivy-checks", refuse, 1, 1, &|dir| {
             if let Ok(mut cache) = Cache::open(options(dir), &Silent) {
@@ -261,7 +261,7 @@ fn a_restore_survives_every_kill_in_all_three_ways() {
 }
 
 #[test]
-fn the_steps_of_an_exchange_are_these() {
+fn an_exchange_has_these_steps() {
     let dir = tempdir();
     import(dir.path(), &["trivy-db"], 1).unwrap();
     import(dir.path(), &["trivy-db"], 2).unwrap();
@@ -284,7 +284,7 @@ fn the_steps_of_an_exchange_are_these() {
 
 /// Trivy decides by metadata.json whether a database is valid, so it must be put in place last.
 #[test]
-fn file_by_file_the_seal_comes_last() {
+fn a_switch_file_by_file_puts_the_seal_in_place_last() {
     let dir = tempdir();
     import(dir.path(), &["trivy-db"], 1).unwrap();
     let mut cache = Cache::open(options(dir.path()), &Silent).unwrap();
@@ -301,7 +301,7 @@ fn file_by_file_the_seal_comes_last() {
 }
 
 #[test]
-fn each_way_reports_itself_and_restores() {
+fn each_method_is_reported_and_restores() {
     for (refuse, how) in [
         (Refuse::Nothing, Switch::Atomic),
         (Refuse::Exchange, Switch::TwoStep),
@@ -325,7 +325,7 @@ fn each_way_reports_itself_and_restores() {
 }
 
 #[test]
-fn one_failure_leaves_the_others_in_peace() {
+fn a_failure_of_one_dataset_does_not_affect_the_others() {
     let dir = tempdir();
     let mut cache = Cache::open(options(dir.path()), &Silent).unwrap();
     let db = cache.slot(&name("trivy-db"), "").unwrap();
@@ -339,7 +339,7 @@ fn one_failure_leaves_the_others_in_peace() {
 }
 
 #[test]
-fn without_keeping_the_old_generation_goes_before_staging() {
+fn without_keep_previous_the_kept_generation_is_removed_before_staging() {
     let dir = tempdir();
     import(dir.path(), &["trivy-db"], 1).unwrap();
     import(dir.path(), &["trivy-db"], 2).unwrap();
@@ -348,7 +348,7 @@ fn without_keeping_the_old_generation_goes_before_staging() {
     let mut cache =
         Cache::open(CacheOptions { keep_previous: false, ..options(dir.path()) }, &Silent).unwrap();
     let stage = stage(&cache, "trivy-db", 3).unwrap();
-    assert!(!kept.exists(), "it made room");
+    assert!(!kept.exists(), "its space is free for staging");
     cache.activate(vec![stage]).unwrap();
     assert!(!kept.exists());
     let slot = cache.slot(&name("trivy-db"), "").unwrap();
@@ -356,7 +356,7 @@ fn without_keeping_the_old_generation_goes_before_staging() {
 }
 
 #[test]
-fn a_scan_that_holds_its_lock_delays_the_switch_and_no_longer_than_said() {
+fn a_scan_that_holds_the_lock_delays_the_switch_up_to_the_limit() {
     let dir = tempdir();
     import(dir.path(), &["trivy-db"], 1).unwrap();
     let lock = File::open(dir.path().join(SCAN_LOCK)).unwrap();
@@ -367,7 +367,7 @@ fn a_scan_that_holds_its_lock_delays_the_switch_and_no_longer_than_said() {
     let late = stage(&cache, "trivy-db", 2).unwrap();
     let not = cache.activate(vec![late]).unwrap_err();
     assert!(matches!(&not.failed[..], [(_, TargetError::ScanLock { .. })]), "{not:?}");
-    assert_eq!(messages.0.lock().unwrap().len(), 1, "one note after a second");
+    assert_eq!(messages.0.lock().unwrap().len(), 1, "one message after a second");
     assert_eq!(files(&dir.path().join("db")), expected("trivy-db", 1));
     let next = stage(&cache, "trivy-db", 2).unwrap();
     drop(lock);
@@ -376,7 +376,7 @@ fn a_scan_that_holds_its_lock_delays_the_switch_and_no_longer_than_said() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_read_loses_no_generation() {
+fn an_unreadable_journal_does_not_lose_a_generation() {
     let dir = tempdir();
     import(dir.path(), &["trivy-db"], 1).unwrap();
     let work = dir.path().join(WORK);
@@ -386,7 +386,7 @@ fn a_journal_that_cannot_be_read_loses_no_generation() {
     drop(Cache::open(options(dir.path()), &messages).unwrap());
     assert_eq!(files(&dir.path().join("db")), expected("trivy-db", 1));
     assert_eq!(leftovers(dir.path()), Vec::<String>::new());
-    assert_eq!(messages.0.lock().unwrap().len(), 2, "both are said");
+    assert_eq!(messages.0.lock().unwrap().len(), 2, "both are reported");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Working directories, in which datasets are staged and the previous generation is kept, on the file system of the
-//! slot. This module knows slots and mounts, and switches nothing.
+//! slot. This module examines slots and mounts, and switches nothing.
 
 use std::ffi::OsStr;
 

@@ -1,8 +1,8 @@
 //! Uploads a blob in one request, or in chunks if the registry or a proxy rejects a request of that size. An
 //! interrupted upload is resumed if the registry reports its offset (distribution specification v1.1, "Pushing blobs").
 //!
-//! An upload is completed only after the content was read to its end without an error. The module does not know where
-//! the content comes from.
+//! An upload is completed only after the content was read to its end without an error. The module does not depend
+//! on the source of the content.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -65,17 +65,20 @@ impl Registry<'_> {
     /// Pushes the configuration that the manifests of [`Compat`] refer to.
     ///
     /// # Errors
-    /// The errors of [`Registry::push_blob`], without those of the content.
+    /// [`TargetError::DamagedBlob`] if the registry keeps a damaged blob; [`TargetError::Remote`]
+    /// if it cannot be reached, rejects the upload, or claims to have the blob before it was sent.
     pub(crate) fn push_compat_config(&self, repository: &Repository) -> Result<PushOutcome, PushError> {
         let (digest, config) = Compat::config();
         self.push_blob(repository, digest, config.len() as u64, config)
     }
 
-    /// Does what [`Registry::push_blob`] does, with content that can be read only once. If it fails, call
-    /// [`Registry::may_retry`].
+    /// Pushes a blob like [`Registry::push_blob`], with content that can be read only once. If it
+    /// fails, call [`Registry::may_retry`].
     ///
     /// # Errors
-    /// The errors of [`Registry::push_blob`], for the first failure.
+    /// On the first failure: [`PushError::Source`] if `content` fails; [`TargetError::DamagedBlob`]
+    /// if the registry keeps a damaged blob; [`TargetError::Remote`] if it cannot be reached,
+    /// rejects the upload, or claims to have the blob before it was sent.
     pub(crate) fn push_blob_once(
         &self,
         repository: &Repository,
@@ -105,7 +108,8 @@ impl Registry<'_> {
                 return Err(error);
             }
         }
-        // Many registries do not check what they have under a digest, and discard the upload.
+        // Many registries do not check the blob that they have under a digest, and discard the
+        // upload.
         if held == BlobState::Damaged && self.look(repository, digest, size)? == BlobState::Damaged {
             return Err(TargetError::DamagedBlob { blob: blob.subject, size }.into());
         }
@@ -117,7 +121,7 @@ impl Registry<'_> {
     /// Waits after a failed push of a blob until it may be retried.
     ///
     /// # Errors
-    /// The given error, if another attempt cannot help, or there were too many.
+    /// The given error, if another attempt cannot help or there were too many attempts.
     pub(crate) fn may_retry(
         &self,
         repository: &Repository,
@@ -385,7 +389,7 @@ impl Registry<'_> {
                 self.remote.registries.is_at(repository, &url) && url.path().starts_with(&uploads);
             if is_upload { self.send_to(repository, method, &url, subject).ok() } else { None }
         };
-        // distribution has another URL for each state of an upload, and cancels only at the latest one.
+        // distribution has a different URL for each state of an upload, and cancels only at the latest one.
         let last = ask(Method::GET, location.clone()).and_then(|answer| self.location(&answer).ok());
         ask(Method::DELETE, last.unwrap_or(location));
     }

@@ -1,8 +1,9 @@
 //! Pushes to an OCI registry (distribution specification v1.1, "Push"): the missing blobs, then the manifest, then its
 //! tags. At the end it reads the manifest back.
 //!
-//! The bytes are those that upstream published. The module stores nothing between runs: it asks the registry what it
-//! has. Transient failures are retried. The module knows repositories and digests, but not bundles.
+//! The bytes are those that upstream published. The module stores nothing between runs, and queries
+//! the registry instead. Transient failures are retried. The module depends on repositories and
+//! digests, but not on bundles.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -387,8 +388,9 @@ impl Read for BlobBody {
 /// Pushes a manifest under the tag of the reference and then under further tags.
 ///
 /// # Errors
-/// The error of the first push that fails: see [`Registry::push_manifest`]. The tags before it are pushed,
-/// those after it are not.
+/// [`TargetError::Remote`] if the registry cannot be reached or rejects the manifest;
+/// [`TargetError::ReadBack`] if a tag then refers to another manifest. The tags before the failed
+/// one are pushed; those after it are not.
 pub(crate) fn push_under(
     registry: &Registry<'_>,
     reference: &Repository,

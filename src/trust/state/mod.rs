@@ -1,7 +1,8 @@
-//! The state: what this host accepted and exported before.
+//! The state: the record of the bundles that this host accepted and exported before.
 //!
 //! It consists of small JSON files in their own directory, which are replaced atomically. It is never in Trivy's
-//! cache, because `trivy clean` deletes that. Knows no bundles, archives or networks.
+//! cache, because `trivy clean` deletes that. This module does not depend on bundles, archives
+//! or networks.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Read};
@@ -192,7 +193,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`TrustError::NoStateDir`] if no directory can be written; [`TrustError::Writable`] if the directory or, for
-    /// root, one above it is writable by others; [`TrustError::StateHeld`] if another run holds it for a minute;
+    /// root, one above it is writable by others; [`TrustError::StateHeld`] if another run holds it for 60 s;
     /// [`TrustError::File`] if the given directory cannot be written or locked.
     pub fn open(given: Option<&Path>, side: Side) -> Result<Self, TrustError> {
         StateDir::open_telling(given, side, &|_| {})
@@ -202,7 +203,7 @@ impl StateDir {
     ///
     /// # Errors
     /// [`TrustError::NoStateDir`] if no directory can be written; [`TrustError::Writable`] if the directory or, for
-    /// root, one above it is writable by others; [`TrustError::StateHeld`] if another run holds it for a minute;
+    /// root, one above it is writable by others; [`TrustError::StateHeld`] if another run holds it for 60 s;
     /// [`TrustError::File`] if the given directory cannot be written or locked.
     pub fn open_telling(given: Option<&Path>, side: Side, waits: &dyn Fn(&Path)) -> Result<Self, TrustError> {
         let candidates = given.map_or_else(candidates, |path| vec![path.to_path_buf()]);
@@ -228,7 +229,7 @@ impl StateDir {
         self.place.dir.path()
     }
 
-    /// What is worth a warning about the place of the state.
+    /// Returns the warnings about the place of the state.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.place.warnings();
         warnings.extend(self.instead_of.as_ref().map(|first| {
@@ -244,7 +245,7 @@ impl StateDir {
     /// The log of imports in this directory.
     ///
     /// # Errors
-    /// [`TrustError::File`] if the system gives no further file descriptor.
+    /// [`TrustError::File`] if the system has no free file descriptor.
     pub fn log(&self) -> Result<Log, TrustError> {
         self.place.log()
     }
@@ -252,12 +253,12 @@ impl StateDir {
     /// The log of exports in this directory.
     ///
     /// # Errors
-    /// [`TrustError::File`] if the system gives no further file descriptor.
+    /// [`TrustError::File`] if the system has no free file descriptor.
     pub fn export_log(&self) -> Result<ExportLog, TrustError> {
         self.place.export_log()
     }
 
-    /// Reads what was imported from a stream.
+    /// Reads the record of imports from a stream.
     ///
     /// # Errors
     /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
@@ -266,7 +267,7 @@ impl StateDir {
         Ok(self.place.read(IMPORT, stream)?.unwrap_or_default())
     }
 
-    /// Saves what was imported from a stream.
+    /// Saves the record of imports from a stream.
     ///
     /// # Errors
     /// [`TrustError::File`] if the file cannot be written or synced; [`TrustError::StateFull`] if it would be larger
@@ -331,7 +332,7 @@ impl StateView {
         self.place.dir.path()
     }
 
-    /// What is worth a warning about the place of the state.
+    /// Returns the warnings about the place of the state.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.place.warnings();
         warnings.extend(self.instead_of.as_ref().map(|first| {
@@ -347,7 +348,7 @@ impl StateView {
     /// The log of imports in this directory.
     ///
     /// # Errors
-    /// [`TrustError::File`] if the system gives no further file descriptor.
+    /// [`TrustError::File`] if the system has no free file descriptor.
     pub fn log(&self) -> Result<Log, TrustError> {
         self.place.log()
     }
@@ -369,7 +370,7 @@ impl StateView {
         Ok(streams)
     }
 
-    /// Reads what was imported from a stream.
+    /// Reads the record of imports from a stream.
     ///
     /// # Errors
     /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
@@ -412,10 +413,10 @@ pub(crate) fn waits_for(state: &Path) -> String {
     format!("Waiting for another run, which holds the state in {}, for up to 60 s …", state.display())
 }
 
-/// Takes the lock of one side, waiting up to a minute.
+/// Takes the lock of one side, waiting up to 60 s.
 fn lock(place: &Place, side: Side, waits: &dyn Fn(&Path)) -> io::Result<File> {
     const TRIES: u32 = 600;
-    // NFS requires a file open for writing for an exclusive lock.
+    // For an exclusive lock, NFS requires a file that is open for writing.
     let (file, _) = place.dir.append(side.lock(), place.mode())?;
     for attempt in 0..TRIES {
         match file.try_lock() {
@@ -484,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tag_was_set_to_is_kept_and_older_files_have_none() {
+    fn the_manifest_of_a_set_tag_is_kept_and_older_files_have_none() {
         let dir = crate::util::fs::tempdir().unwrap();
         let open = StateDir::open(Some(dir.path()), Side::Import).unwrap();
         let file = dir.path().join("import-default.json");
@@ -522,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_write_holds_no_state() {
+    fn a_state_directory_that_is_writable_by_others_is_rejected() {
         let dir = crate::util::fs::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(StateDir::open(Some(dir.path()), Side::Import), Err(TrustError::Writable { .. })));

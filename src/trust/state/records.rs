@@ -1,4 +1,4 @@
-//! The records of the state: plain data. Knows no files.
+//! The records of the state: plain data. This module does no I/O.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{Contents, MissingItem};
 use crate::digest::Digest;
 
-/// What one target accepted from one stream.
+/// The record of the data that one target accepted from one stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetState {
     /// The newest bundle that was accepted: the floor for the creation time.
@@ -23,10 +23,10 @@ pub struct TargetState {
     /// The sequence numbers that were never received.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<u64>,
-    /// The newest date accepted of each dataset, by reference name.
+    /// The newest accepted date of each dataset, by reference name.
     #[serde(default)]
     pub floors: BTreeMap<String, Timestamp>,
-    /// The origin of what is in place, by reference name; empty if an older program wrote this.
+    /// The origins of the items in place, by reference name; empty if an older program wrote this.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub origins: BTreeMap<String, Origin>,
     /// Data that others put in a dataset's place, by reference name. It is kept because finding its date needs a
@@ -36,7 +36,7 @@ pub struct TargetState {
     /// The image tags that trivy-ferry set in a registry, by reference: `HOST/REPOSITORY:TAG`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub images: BTreeMap<String, SetTag>,
-    /// When what is in place expires, by reference name.
+    /// The expiry dates of the items in place, by reference name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub expires: BTreeMap<String, Timestamp>,
     /// Bundles that were admitted with an override.
@@ -52,7 +52,7 @@ pub struct TargetState {
     /// The other targets of that run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<String>,
-    /// How that run failed here, if it did.
+    /// The failure of that run here, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
     /// When `forget` retired the target. The next run that uses it removes this date.
@@ -64,10 +64,10 @@ pub struct TargetState {
     pub floors_reset: Option<Timestamp>,
 }
 
-/// How a target failed.
+/// The failure of a target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Since when every run has failed there.
+    /// The time since which every run has failed there.
     pub since: Timestamp,
     /// When the last run failed.
     pub at: Timestamp,
@@ -75,7 +75,7 @@ pub struct Failure {
     pub why: String,
 }
 
-/// Where a dataset or an image came from, and its digests.
+/// The origin of a dataset or an image, and its digests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The bundle that contained it: the sha256 of its signed payload.
@@ -105,8 +105,8 @@ pub struct Origin {
     pub version: Option<String>,
     /// The trusted keys that signed the bundle, by their names on this host.
     pub signers: Vec<String>,
-    /// Those of them in a directory of trusted keys. Empty if an older program wrote this, or if the keys were named
-    /// one by one.
+    /// The signing keys in a directory of trusted keys. Empty if an older program wrote this,
+    /// or if the keys were named one by one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeptKey>,
 }
@@ -125,7 +125,7 @@ pub struct KeptKey {
 pub struct OthersData {
     /// The digest of its layer.
     pub layer: Digest,
-    /// When it was built, as its content says.
+    /// When it was built, according to its content.
     pub updated_at: Timestamp,
 }
 
@@ -171,11 +171,11 @@ pub struct Accepted {
 /// A bundle that was admitted or signed with an override.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
-    /// When.
+    /// When it was admitted or signed.
     pub at: Timestamp,
-    /// Which bundle.
+    /// The digest of the payload of the bundle.
     pub identity: Digest,
-    /// With which flags.
+    /// The flags that were needed.
     pub flags: Vec<String>,
 }
 
@@ -196,13 +196,13 @@ pub struct ReceivedHeartbeat {
     pub missing: Vec<MissingItem>,
 }
 
-/// What one stream's targets accepted.
+/// The record of the imports from one stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportState {
     /// The last heartbeat.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heard: Option<ReceivedHeartbeat>,
-    /// By target, such as `cache:/var/cache/trivy`.
+    /// The records by target, such as `cache:/var/cache/trivy`.
     pub targets: BTreeMap<String, TargetState>,
 }
 
@@ -225,7 +225,7 @@ pub struct ExportState {
     pub created: Timestamp,
     /// Its number.
     pub sequence: u64,
-    /// The newest date signed of each dataset, by reference name.
+    /// The newest signed date of each dataset, by reference name.
     pub floors: BTreeMap<String, Timestamp>,
     /// The manifests of its items, by reference name; empty if an older program wrote this.
     #[serde(default)]

@@ -44,8 +44,8 @@ impl DirEntry {
         self.kind == FileType::Directory
     }
 
-    /// Whether it is a directory that a group shares: it has the setgid bit and is writable for the group, such as a
-    /// Kubernetes volume. The members of the group are not considered.
+    /// Whether it is a directory that a group shares, such as a Kubernetes volume: it has the setgid bit and is
+    /// writable by the group. The members of the group are not considered.
     pub fn is_shared(&self) -> bool {
         const SETGID_AND_GROUP_WRITE: u32 = 0o2020;
         self.is_dir() && self.mode & SETGID_AND_GROUP_WRITE == SETGID_AND_GROUP_WRITE
@@ -96,7 +96,7 @@ pub(crate) struct Mount {
 /// The mode of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileMode {
-    /// This mode, whatever the umask is. For files that must be readable for others, or must not be.
+    /// This mode, whatever the umask is. For files that others must be able to read, or must not be able to read.
     Exactly(u32),
     /// This mode, reduced by the umask. For files that an operator passes on: the operator decides who may read them.
     AtMost(u32),

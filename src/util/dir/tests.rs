@@ -119,7 +119,7 @@ fn a_new_file_is_never_written_over_another() {
     }
     assert_eq!(names(&dir), ["a", "link"]);
     assert_eq!(dir.read_small("a", 9).unwrap(), Some(b"first".to_vec()));
-    // It has its name from the beginning, as a kill shows.
+    // The file has its final name from the beginning, so a killed run leaves it there.
     crate::util::fault::kill_after(Some(1));
     assert!(dir.write_new("b", b"third", 0o600, Durability::Synced).is_err());
     crate::util::fault::kill_after(None);

@@ -13,10 +13,10 @@ use crate::util::step;
 /// The end of a file's name while it is written.
 pub(crate) const TEMPORARY: &str = ".trivy-ferry.tmp";
 
-/// How long to wait for another run that writes the same file. Such files are small.
+/// The time to wait for another run that writes the same file. Such files are small.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// What a power cut may do to a change. The caller decides.
+/// The durability of a change in a power cut. The caller chooses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
     /// The change, and the content of a new file, may be lost. For files that can be written again.

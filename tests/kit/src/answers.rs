@@ -10,7 +10,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
-/// How long a server waits before it closes a connection, so that the client receives the data before.
+/// The time that a server waits before it closes a connection, so that the client receives the data first.
 const BEFORE_THE_BREAK: Duration = Duration::from_millis(50);
 
 /// Returns 200 with a body.

@@ -45,7 +45,7 @@ pub struct Artifact {
     pub layer: Vec<u8>,
     /// The form of its manifest.
     pub form: Form,
-    /// When it was built, as its manifest says.
+    /// The time of its build in its manifest.
     pub created: Option<&'static str>,
 }
 

@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-/// The name under which a proxy of the tests knows 127.0.0.1. No resolver knows it.
+/// The name of 127.0.0.1 in the configuration of the tests' proxies. No resolver resolves it.
 pub const NAME: &str = "upstream.test";
 
 /// A certificate authority with its own key.
@@ -51,8 +51,8 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
-    /// Returns the configuration of a server on 127.0.0.1, which requires a client certificate of this authority if
-    /// `mutual`.
+    /// Returns the configuration of a server on 127.0.0.1. If `mutual` is true, it requires a client certificate of
+    /// this authority.
     ///
     /// # Panics
     /// If rustls and rcgen disagree about certificates.

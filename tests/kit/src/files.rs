@@ -19,7 +19,7 @@ use crate::http::{Serving, serve};
 /// The size of the chunks of bodies, in bytes.
 const PIECE: usize = 16 << 10;
 
-/// How long a server stalls. This is longer than the limits in tests of stalls.
+/// The time for which a server stalls. This is longer than the limits in tests of stalls.
 pub const LONG: Duration = Duration::from_secs(4);
 
 /// A fault of a response.

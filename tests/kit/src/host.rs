@@ -157,7 +157,7 @@ impl Host {
     /// Returns a shell line as a command that runs as root in a private mount namespace. Arguments become its `"$@"`.
     ///
     /// # Panics
-    /// As [`crate::mounts::needs_mounts`].
+    /// If the tests may not mount, or the test is not marked.
     #[must_use]
     pub fn in_own_mounts(&self, line: &str) -> Command {
         crate::mounts::needs_mounts();

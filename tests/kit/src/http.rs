@@ -1,4 +1,4 @@
-//! A web server on a free port of loopback that responds as a test says, and records its requests.
+//! A web server on a free port of loopback whose responses a test defines. It records its requests.
 
 use std::future::Future;
 use std::io::Read;

@@ -2,15 +2,15 @@
 //!
 //! - [`host`]: the host of a user, with its own home and environment; [`process`]: a command that has ended, and a
 //!   process that ends with its test; [`mounts`]: tests that mount file systems.
-//! - [`http`]: a web server that responds as a test says, and [`answers`]: good and bad responses;
+//! - [`http`]: a web server whose responses a test defines, and [`answers`]: good and bad responses;
 //!   [`registry`]: an OCI registry in memory; [`files`]: a server of files with faults;
 //!   [`authority`]: a private certificate authority for all of them.
 //! - [`real`]: real registries; [`squid`]: a real proxy; [`artifact`]: OCI artifacts as upstream publishes
 //!   them, and the sample data; [`vex_hub`]: VEX Hub on a web server.
-//! - [`peak`]: the peak of a command's memory; [`noise`]: bytes and choices that look random and repeat;
+//! - [`peak`]: the peak of a command's memory; [`noise`]: pseudorandom bytes and choices;
 //!   [`sha256`]: digests.
 //!
-//! The kit knows the formats of Trivy and OCI, and nothing of trivy-ferry's code, so that its assertions are
+//! The kit implements the formats of Trivy and OCI without trivy-ferry's code, so that its assertions are
 //! independent of the tested code.
 
 pub mod answers;

@@ -23,8 +23,8 @@ pub fn needs_mounts() {
     assert!(*MAY_MOUNT, "this test mounts file systems, which needs CAP_SYS_ADMIN");
 }
 
-/// Runs the calling test again in a private mount namespace, after a shell script that finds a file system in memory at
-/// `$D`. Returns true in that run, and false in the first run after that run has passed.
+/// Runs the calling test again in a private mount namespace, after a shell script. In the script, `$D` is a directory
+/// with a file system in memory. Returns true in that run, and false in the first run after that run has passed.
 ///
 /// # Panics
 /// If that run fails, or the test may not mount.

@@ -16,9 +16,9 @@ pub struct Measured {
     pub peak: u64,
     /// The exit code; -1 after a signal.
     pub code: i32,
-    /// What it wrote to stdout.
+    /// Its output on stdout.
     pub out: String,
-    /// What it wrote to stderr.
+    /// Its output on stderr.
     pub err: String,
 }
 
@@ -46,7 +46,7 @@ pub fn peak(command: &Command) -> Measured {
 /// Runs a command to its end and asserts that it stays below the limit.
 ///
 /// # Panics
-/// If it does not.
+/// If it reaches the limit.
 #[track_caller]
 pub fn bounded(command: &Command) -> Measured {
     let measured = peak(command);

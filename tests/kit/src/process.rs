@@ -51,7 +51,7 @@ impl Run {
             let pause = Timespec::try_from(BETWEEN_LOOKS).unwrap();
             let has_ended = poll(&mut [PollFd::new(&ended, PollFlags::IN)], Some(&pause)).unwrap() > 0;
             if has_ended {
-                // The kernel forgets the time when `try_wait` reaps the process.
+                // The kernel discards the time when `try_wait` reaps the process.
                 busy = busy_so_far(child.id());
             }
             if has_ended && let Some(status) = child.try_wait().unwrap() {
@@ -259,7 +259,7 @@ impl Drop for Process {
     }
 }
 
-/// How long [`wait_for`] waits. This is longer than any time limit of the program.
+/// The time limit of [`wait_for`]. This is longer than any time limit of the program.
 const TIME_LIMIT: Duration = Duration::from_secs(150);
 
 /// Waits until `look` returns a value.
@@ -268,7 +268,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(150);
 /// If it returns none for 150 s. The message contains `what`.
 #[track_caller]
 pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    wait(look, || format!("{what}: not after {TIME_LIMIT:?}"))
+    wait(look, || format!("timeout after {TIME_LIMIT:?}: {what}"))
 }
 
 /// Waits for the end of a process.
@@ -311,7 +311,7 @@ pub fn wait_for_line(log: &Path, words: &str) -> String {
 /// Waits until a server's log has its loopback address, and returns it as `HOST:PORT`.
 ///
 /// # Panics
-/// If it ends before, or the log has no address after 150 s.
+/// If it ends before that, or the log has no address after 150 s.
 #[track_caller]
 pub fn wait_for_address(server: &mut Child, log: &Path) -> String {
     let said = || format!("it does not serve:\n{}", fs::read_to_string(log).unwrap());

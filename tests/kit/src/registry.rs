@@ -236,7 +236,7 @@ fn upload(
         return status(if content.uploads.remove(&place).is_some() { 204 } else { 404 });
     }
     let is_known = content.uploads.contains_key(&place);
-    // A location that another registry or a test named counts as an upload that was just started.
+    // Another registry or a test may have announced the location. It counts as an upload that was just started.
     let mut got = match (is_known, seen.method == Method::PUT) {
         (false, false) => return status(404),
         (false, true) => Vec::new(),

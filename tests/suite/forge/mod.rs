@@ -105,8 +105,8 @@ impl Host {
         self.file(name, bundle.signed(&self.key))
     }
 
-    /// Returns an export of upstream's datasets with the key of [`Host::write_key`], into `out` unless `more` has
-    /// another output.
+    /// Returns the command of an export of upstream's datasets with the key of [`Host::write_key`].
+    /// The output is `out` unless `more` has another one.
     pub fn export_command(&self, upstream: &upstream::Upstream, more: &[&str]) -> Command {
         let mut command = self.command();
         command.args(["export", "--key", "exporter.key", "--state-dir", "state", "--format", "json"]);
@@ -165,7 +165,7 @@ impl Host {
         snapshot
     }
 
-    /// Returns the date in a database's installed metadata.json.
+    /// Returns the date in a database's installed `metadata.json`.
     pub fn installed(&self, cache: &str, database: &str) -> Option<String> {
         let bytes = fs::read(self.path(cache).join(database).join("metadata.json")).ok()?;
         let metadata: Value = serde_json::from_slice(&bytes).unwrap();
@@ -204,8 +204,8 @@ pub fn run(mut command: Command) -> Run {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Snapshot(pub BTreeMap<String, String>);
 
-/// Returns the bytes of a file. For the state of imports, returns only what was accepted, or `None` if nothing was,
-/// because every run records the use and the failure of a target.
+/// Returns the bytes of a file, or `None` for a state of imports without accepted data. Omits the
+/// use and the failure of each target from such a state, because every run records them.
 fn accepted(name: &str, bytes: Vec<u8>) -> Option<Vec<u8>> {
     if !name.starts_with("state/import-") {
         return Some(bytes);
@@ -689,7 +689,7 @@ fn put(file: &mut Vec<u8>, name: &str, bytes: &[u8]) {
     file.resize(file.len().next_multiple_of(512), 0);
 }
 
-/// Returns a member's header in the form of the format, with any name and type.
+/// Returns a member's header as the format defines it, with any name and type.
 pub fn header(name: &str, size: u64, kind: u8) -> [u8; 512] {
     let mut header = [0; 512];
     let mut set = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());

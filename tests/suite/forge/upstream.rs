@@ -24,7 +24,7 @@ impl Deref for Upstream {
 }
 
 impl Upstream {
-    /// Changes the host name to one that only a proxy knows.
+    /// Changes the host name to one that only a proxy can resolve.
     pub fn named(mut self, name: &str) -> Self {
         self.rename(name);
         self
@@ -40,7 +40,8 @@ impl Upstream {
         Upstream(Files::over(None, faults))
     }
 
-    /// Starts a server. With an authority, it uses HTTPS with a certificate of it, and requires a client certificate.
+    /// Starts a server. With an authority, it uses HTTPS with a certificate of that authority, and
+    /// requires a client certificate.
     pub fn with(
         authority: Option<&Authority>,
         faults: impl Fn(u64, &str) -> Option<Fault> + Send + Sync + 'static,

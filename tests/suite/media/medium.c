@@ -1,8 +1,10 @@
-/* A medium that fails, for what is preloaded with this: it loses one byte of a bundle that is being written.
+/* Simulates a failing medium for a program that preloads this library: one byte of a bundle that
+ * is being written is changed.
  *
  *   BAD_BYTE    the byte's number in the file, or in the volume whose number is BAD_VOLUME
- *   BAD_IMAGE   the image of the file system: there the byte is lost when the file is synced, and what the system
- *               remembers of the file stays good. Without it, the byte is lost at once.
+ *   BAD_IMAGE   the image of the file system: the byte is changed there when the file is synced, and
+ *               the page cache of the system keeps the correct byte. Without it, the byte is changed
+ *               at once.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -14,7 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* What stands at the bad byte, to find it in the image. */
+/* The correct bytes from the bad byte on, to find it in the image. */
 static char needle[64];
 
 static int is_bundle(int fd) {

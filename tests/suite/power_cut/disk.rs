@@ -1,7 +1,8 @@
-//! A disk that remembers what was made to last, and forgets the rest when the power is cut.
+//! A simulated disk that keeps only synced changes after a power cut.
 //!
-//! A change of names is remembered as a whole: from the sync of one of the folders that it concerns, as file
-//! systems with a journal do it, but no sooner. What is in a file is remembered from its sync.
+//! A change of names is durable as a whole after one of its directories is synced, as on file
+//! systems with a journal, but not earlier. The content of a file is durable after the file is
+//! synced.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use super::trace::Op;
 
-/// A file or a folder, whatever its names are.
+/// The number of a file or a directory, which does not depend on its names.
 type Inode = usize;
 
 #[derive(Clone, Default)]
@@ -18,18 +19,18 @@ struct Content {
     is_dir: bool,
     mode: u32,
     now: Vec<u8>,
-    /// What is there after a power cut.
+    /// The content after a power cut.
     lasting: Vec<u8>,
 }
 
-/// One change of names, which happens as a whole: in which folder a name stands for what from then on.
+/// A change of names, which happens as a whole: the directory, the name, and the new file.
 #[derive(Clone)]
 struct Naming {
     changes: Vec<(Inode, String, Option<Inode>)>,
     lasts: bool,
 }
 
-/// What is on the disk, and how it came there.
+/// The content of the disk, and the history of its names.
 #[derive(Clone)]
 pub struct Disk {
     inodes: Vec<Content>,
@@ -40,24 +41,24 @@ pub struct Disk {
     namings: Vec<Naming>,
 }
 
-/// What the power cut leaves of what was not synced.
+/// The unsynced changes that a power cut destroys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// All of it: a kill, or luck.
+    /// No changes, as after a kill.
     Nothing,
-    /// All names, and of the files what was synced.
+    /// The unsynced content of files, but no names.
     Data,
-    /// What was synced.
+    /// All unsynced changes.
     Everything,
 }
 
 const ROOT: Inode = 0;
 
-/// Files by path from the top, with their modes. Folders have no bytes.
+/// Files by path from the top, with their modes. Directories have no bytes.
 pub type Tree = BTreeMap<String, (u32, Option<Vec<u8>>)>;
 
 impl Disk {
-    /// A disk with what lies in a folder, all of which lasts.
+    /// Returns a disk with the synced content of a directory.
     pub fn of(top: &Path) -> Self {
         let root = Content { is_dir: true, mode: 0o755, ..Content::default() };
         let mut disk =
@@ -86,7 +87,7 @@ impl Disk {
         }
     }
 
-    /// Does it, where it is about something below `top`. Says whether it changed anything.
+    /// Applies a change if it is below `top`. Returns whether it changed anything.
     pub fn apply(&mut self, op: &Op, top: &Path) -> bool {
         let inside = |path: &Path| path.strip_prefix(top).ok().map(|path| path.to_str().unwrap().to_owned());
         match op {
@@ -170,7 +171,7 @@ impl Disk {
             .try_fold(ROOT, |directory, part| self.names.get(&(directory, part.to_owned())).copied())
     }
 
-    /// What is there when the power comes back.
+    /// Returns the files after a power cut.
     pub fn after(&self, cut: Cut) -> Tree {
         let mut names = self.before.clone();
         for naming in self.namings.iter().filter(|naming| naming.lasts || cut != Cut::Everything) {
@@ -208,7 +209,8 @@ fn change(names: &mut BTreeMap<(Inode, String), Inode>, changes: &[(Inode, Strin
     }
 }
 
-/// Writes it into an empty folder. What names the folder `was` names this one.
+/// Writes the files into an empty directory, and replaces the path `was` with this directory in
+/// their content.
 pub fn lay_out(tree: &Tree, top: &Path, was: &Path) {
     let (was, is) = (was.to_str().unwrap().as_bytes(), top.to_str().unwrap().as_bytes());
     for (path, (mode, bytes)) in tree {

@@ -1,8 +1,8 @@
-//! The power is cut after every single write of an import and of a watch's round: what is in use is the old
-//! data or the new, never a mixture, and the next run goes on.
+//! Cuts the power after every single write of an import and of a watch's round. Afterwards, each
+//! dataset is complete, either old or new, and the next run continues.
 //!
-//! strace records what a run does to files. It is replayed up to each point on a disk that forgets what was not
-//! synced, and what is left there is handed to a run that knows nothing of it.
+//! strace records the changes of a run to files. The test replays them up to each point on a disk
+//! that loses unsynced changes, and starts a new run with the remaining files.
 
 mod disk;
 mod trace;
@@ -19,10 +19,10 @@ use trivy_ferry::digest::Digest;
 
 use crate::forge::{Bundle, Host, Part, days, hours};
 
-/// How many states are tried at once: most of the time a watch waits.
+/// The number of states that are tested in parallel. It is large, because a watch mostly waits.
 const AT_ONCE: usize = 8;
 
-/// A host in a folder of its own, which may be copied to another of a name of the same length.
+/// A host in its own directory, which can be copied to another one with a name of the same length.
 struct Place(PathBuf);
 
 impl Place {
@@ -39,7 +39,7 @@ impl Place {
         (done.status.code().unwrap_or(-1), String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// Runs it, and says what it did to files.
+    /// Runs the program, and returns its changes to files.
     fn traced(&self, args: &[&str], log: &Path) -> Vec<trace::Op> {
         self.traced_to(args, log, 0)
     }
@@ -53,7 +53,7 @@ impl Place {
         trace::read(&fs::read_to_string(log).unwrap(), &self.0)
     }
 
-    /// What a scanner would find: each dataset by the digest of all its files.
+    /// Returns the content for a scanner: each dataset as the digest of all its files.
     fn datasets(&self) -> Vec<Option<Digest>> {
         let cache = self.0.join("cache");
         let all = ["db", "java-db", "policy", "vex/repositories/default"];
@@ -76,8 +76,8 @@ impl Place {
             .collect()
     }
 
-    /// The dates of the databases, which say whether the new ones are in use. Trivy's own notes of when they
-    /// came differ from run to run.
+    /// Returns the dates of the databases, which show whether the new ones are in use. Trivy's
+    /// times of download differ from run to run.
     fn dates(&self) -> Vec<String> {
         let date = |database: &str| {
             let bytes =
@@ -89,13 +89,13 @@ impl Place {
     }
 }
 
-/// What the power cut came upon, for messages.
+/// The files at a power cut, with a description for messages.
 struct State {
     point: String,
     tree: Tree,
 }
 
-/// All different states in which a power cut can leave the disk.
+/// Returns all different states in which a power cut can leave the disk.
 fn states(before: &Disk, ops: &[trace::Op], top: &Path) -> Vec<State> {
     let mut disk = before.clone();
     let (mut states, mut known) = (Vec::new(), BTreeSet::new());
@@ -115,20 +115,20 @@ fn states(before: &Disk, ops: &[trace::Op], top: &Path) -> Vec<State> {
     states
 }
 
-/// Some datasets, of a date.
+/// Returns datasets with a date.
 type Parts = fn(Timestamp) -> Vec<Part>;
 
 fn all(date: Timestamp) -> Vec<Part> {
     Part::all(date)
 }
 
-/// Large datasets are staged in another way than those of many files, and nothing of the one may make the other
-/// last.
+/// Returns only large datasets. They are staged differently from datasets of many files, and the
+/// syncs of the latter must not make the large datasets durable.
 fn databases(date: Timestamp) -> Vec<Part> {
     Part::all(date).into_iter().filter(|part| part.dataset.name.kind().is_large()).collect()
 }
 
-/// A host that has imported one bundle, at `rec`, and gets a newer one.
+/// Returns a host at `rec` that has imported one bundle and gets a newer one.
 fn prepared(host: &Host, parts: Parts) -> Place {
     let top = host.path("rec");
     for directory in ["keys", "home", "tmp", "stick", "inbox"] {
@@ -148,7 +148,7 @@ fn new_bundle(host: &Host, parts: Parts) -> Vec<u8> {
     Bundle::of(hours(-3), &parts(days(-1))).with("sequence", 2).signed(&host.key)
 }
 
-/// With the flags that every run has.
+/// Adds the flags that every run has.
 fn with_place(command: &[&'static str]) -> Vec<&'static str> {
     let cache = ["--cache-dir", "cache", "--data-home", "home"];
     let trust = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
@@ -163,7 +163,7 @@ fn watch() -> Vec<&'static str> {
     with_place(&["watch", "inbox", "--once", "--settle", "50ms"])
 }
 
-/// Records a run, cuts the power at each of its writes, and says how many different states that left.
+/// Records a run, and cuts the power at each of its writes. Returns the number of different states.
 fn cut_everywhere(
     host: &Host,
     place: &Place,
@@ -177,7 +177,7 @@ fn cut_everywhere(
     let (new, dates) = (place.datasets(), place.dates());
     assert!(old.iter().zip(&new).all(|(old, new)| old != new), "each is replaced");
     let states = states(&before, &ops, &place.0);
-    // The replay knows its trade: without a power cut it ends where the run did.
+    // The replay is correct: without a power cut, it ends with the files of the run.
     let end = states.iter().rfind(|state| state.point.ends_with("Nothing")).unwrap();
     let count = states.len();
     let check = |state: &State, place: &Place| {
@@ -220,7 +220,7 @@ fn cut_everywhere(
 
 #[test]
 #[ignore = "tools"]
-fn a_power_cut_at_any_write_of_an_import_leaves_old_or_new() {
+fn a_power_cut_at_any_write_of_an_import_leaves_old_or_new_data() {
     for (parts, least) in [(all as Parts, 50), (databases, 20)] {
         let host = Host::new();
         let place = prepared(&host, parts);
@@ -231,10 +231,10 @@ fn a_power_cut_at_any_write_of_an_import_leaves_old_or_new() {
     }
 }
 
-/// What a command has said to be done is there when the power comes back.
+/// After a command has reported success, its changes survive a power cut.
 #[test]
 #[ignore = "tools"]
-fn what_a_command_has_done_survives_a_power_cut() {
+fn the_changes_of_a_command_survive_a_power_cut() {
     let host = Host::new();
     let place = prepared(&host, all);
     fs::write(place.0.join("stick/b.tar"), new_bundle(&host, all)).unwrap();
@@ -255,22 +255,22 @@ fn what_a_command_has_done_survives_a_power_cut() {
             "{args:?}"
         );
         for (path, file) in &now {
-            assert!(lasting.get(path) == Some(file), "{path} does not last after {args:?}");
+            assert!(lasting.get(path) == Some(file), "{path} is not durable after {args:?}");
         }
-        assert_eq!(now.len(), lasting.len(), "{args:?}: something removed comes back");
+        assert_eq!(now.len(), lasting.len(), "{args:?}: a removed file exists again");
     };
     lasts(&["keygen", "--name", "keys/second"], 0, "keys/");
     lasts(&["sign", "stick/b.tar", "--key", "keys/second.key", "--trust", "keys/exporter.pub"], 0, "stick/");
     let web = ["--web-root", "www", "--web-url", "https://vex.corp.example/"];
     let trust = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
     lasts(&[&["import", "stick"][..], &web, &trust].concat(), 0, "www/");
-    // The first import of all, which makes every directory.
+    // The very first import creates all directories.
     let first = ["--cache-dir", "new/cache", "--state-dir", "fresh/state", "--data-home", "home"];
     let first = [&["import", "stick", "--trust", "keys/exporter.pub"][..], &first].concat();
     lasts(&first, 0, "fresh");
     fs::remove_dir_all(place.0.join("new")).unwrap();
     lasts(&first, 0, "new");
-    // What a watch puts away lasts with the reason.
+    // Files that a watch has processed are durable together with the reason.
     fs::copy(place.0.join("stick/b.tar"), place.0.join("inbox/b.tar")).unwrap();
     lasts(&watch(), 0, "inbox/processed");
     let kept = fs::read_dir(place.0.join("inbox/processed")).unwrap().next().unwrap().unwrap().path();
@@ -279,7 +279,7 @@ fn what_a_command_has_done_survives_a_power_cut() {
 
 #[test]
 #[ignore = "tools"]
-fn a_power_cut_at_any_write_of_a_watch_leaves_old_or_new() {
+fn a_power_cut_at_any_write_of_a_watch_leaves_old_or_new_data() {
     let host = Host::new();
     let place = prepared(&host, all);
     fs::write(place.0.join("inbox/b.tar"), new_bundle(&host, all)).unwrap();

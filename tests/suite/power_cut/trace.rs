@@ -1,24 +1,24 @@
-//! What a program did to files, as strace saw it.
+//! The changes of a program to files, as recorded by strace.
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-/// The calls that change files, or make changes last. A program that uses another one that does is to be
-/// noticed: see [`read`].
+/// The calls that change files, or make changes durable. If a program uses another one, the test
+/// fails: see [`read`].
 pub const CALLS: &str = "open,openat,openat2,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,\
     copy_file_range,sendfile,splice,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,rmdir,symlink,\
     symlinkat,fsync,fdatasync,syncfs,sync,sync_file_range,fcntl,dup,dup2,dup3,chmod,fchmod,fchmodat,msync";
 
-/// A change, or what makes changes last. Paths are absolute.
+/// A change, or a sync that makes changes durable. Paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
-    /// Makes a file where there is none.
+    /// Creates a file that does not exist.
     Create(PathBuf, u32),
-    /// Throws away what is in a file.
+    /// Removes the content of a file.
     Truncate(PathBuf),
     /// Adds to the end of a file.
     Append(PathBuf, Vec<u8>),
-    /// Writes over what is in a file, from an offset on.
+    /// Overwrites the content of a file from an offset.
     Overwrite(PathBuf, usize, Vec<u8>),
     Mkdir(PathBuf, u32),
     Rename(PathBuf, PathBuf),
@@ -26,12 +26,12 @@ pub enum Op {
     Link(PathBuf, PathBuf),
     Remove(PathBuf),
     Chmod(PathBuf, u32),
-    /// Makes last what is in a file, or the names in a folder.
+    /// Makes the content of a file or the names in a directory durable.
     Sync(PathBuf),
     SyncAll,
 }
 
-/// Reads a trace that was made with `strace -f -y -xx -s LARGE -e trace=CALLS` in the folder `cwd`.
+/// Parses the output of `strace -f -y -xx -s LARGE -e trace=CALLS` in the directory `cwd`.
 pub fn read(trace: &str, cwd: &Path) -> Vec<Op> {
     let mut unfinished: HashMap<&str, String> = HashMap::new();
     let mut open: HashMap<String, PathBuf> = HashMap::new();
@@ -70,7 +70,8 @@ fn op(call: &str, arguments: &[String], open: &HashMap<String, PathBuf>, cwd: &P
     let file = |index: usize| descriptor(&arguments[index]).map(|(_, path)| path);
     let text = |index: usize| PathBuf::from(String::from_utf8(bytes(&arguments[index])).unwrap());
     let mode = |index: usize| u32::from_str_radix(arguments[index].trim(), 8).unwrap();
-    // Relative to the folder that is named before it; links to open files are followed.
+    // The path is relative to the directory in the argument before it. Links to open files are
+    // resolved.
     let at = |directory: usize| resolved(&file(directory).unwrap().join(text(directory + 1)), open);
     let here = |index: usize| resolved(&cwd.join(text(index)), open);
     match call {
@@ -115,11 +116,11 @@ fn op(call: &str, arguments: &[String], open: &HashMap<String, PathBuf>, cwd: &P
         "fsync" | "fdatasync" => vec![Op::Sync(file(0).unwrap())],
         "syncfs" | "sync" => vec![Op::SyncAll],
         "fcntl" | "dup" | "dup2" | "dup3" => Vec::new(),
-        other => panic!("the replay does not know {other}: {arguments:?}"),
+        other => panic!("the replay does not support {other}: {arguments:?}"),
     }
 }
 
-/// What opening a file does to it.
+/// Returns the changes to a file when it is opened.
 fn opened(flags: &str, path: &dyn Fn() -> PathBuf, mode: &dyn Fn() -> u32) -> Vec<Op> {
     assert!(!flags.contains("O_TMPFILE"), "{flags}");
     let mut ops = Vec::new();
@@ -132,7 +133,8 @@ fn opened(flags: &str, path: &dyn Fn() -> PathBuf, mode: &dyn Fn() -> u32) -> Ve
     ops
 }
 
-/// `3</some/path>` as number and path. A path that was removed meanwhile is none.
+/// Parses `3</some/path>` into a number and a path. Returns `None` for a path that was removed in
+/// the meantime.
 fn descriptor(text: &str) -> Option<(String, PathBuf)> {
     let (number, rest) = text.trim().split_once('<')?;
     let path = rest.split_once('>')?.0;
@@ -140,7 +142,7 @@ fn descriptor(text: &str) -> Option<(String, PathBuf)> {
     (!path.ends_with(" (deleted)")).then(|| (number.to_owned(), PathBuf::from(path)))
 }
 
-/// Without `/proc/self/fd/N`, which stands for what is open under this number.
+/// Returns a path without `/proc/self/fd/N`, which is a link to the open file with this number.
 fn resolved(path: &Path, open: &HashMap<String, PathBuf>) -> PathBuf {
     let Ok(rest) = path.strip_prefix("/proc/self/fd") else {
         assert!(
@@ -155,7 +157,7 @@ fn resolved(path: &Path, open: &HashMap<String, PathBuf>) -> PathBuf {
     if parts.as_path().as_os_str().is_empty() { open[number].clone() } else { path }
 }
 
-/// The arguments of a call, at the commas outside of quotes and brackets.
+/// Splits the arguments of a call at the commas outside of quotes and brackets.
 fn split(arguments: &str) -> Vec<String> {
     let (mut all, mut current, mut quoted, mut depth) = (Vec::new(), String::new(), false, 0);
     for c in arguments.chars() {
@@ -175,13 +177,13 @@ fn split(arguments: &str) -> Vec<String> {
     all
 }
 
-/// What stands in quotes. All of it: a trace that was cut short says nothing.
+/// Returns the bytes in quotes. Fails if the trace was truncated.
 fn bytes(argument: &str) -> Vec<u8> {
     let inside = argument.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     unescaped(inside.unwrap_or_else(|| panic!("{}", &argument[..argument.len().min(200)])))
 }
 
-/// `\x41` and so on.
+/// Decodes escapes such as `\x41`.
 fn unescaped(text: &str) -> Vec<u8> {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let [first, more @ ..] = rest {

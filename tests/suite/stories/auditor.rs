@@ -9,7 +9,7 @@ use test_kit::tools;
 
 use crate::stories::{bare, equipped};
 
-/// Returns the script from the documentation.
+/// Returns the path of the script that verifies a bundle without trivy-ferry.
 fn script() -> String {
     format!("{}/tests/verify-with-openssl.sh", env!("CARGO_MANIFEST_DIR"))
 }
@@ -46,7 +46,7 @@ fn a_bundle_is_verified_without_trivy_ferry() {
         fs::write(&changed, bytes).unwrap();
         auditor.sh(&format!("{script} {changed} {public}")).fails();
         auditor.ferry(&format!("verify {changed} --trust {public}")).exits(4);
-        println!("{what}: refused by both");
+        println!("{what}: rejected by both");
     }
     for (what, length) in [("a cut end", bytes.len() - 1024), ("zeros behind the end", bytes.len() + 10240)] {
         let mut bytes = bytes.clone();
@@ -54,7 +54,7 @@ fn a_bundle_is_verified_without_trivy_ferry() {
         fs::write(&changed, bytes).unwrap();
         auditor.sh(&format!("{script} {changed} {public}")).fails();
         auditor.ferry(&format!("verify {changed} --trust {public}")).exits(4);
-        println!("{what}: refused by both");
+        println!("{what}: rejected by both");
     }
     fs::copy(&bundle, &changed).unwrap();
     auditor.sh("echo x >more && tar rf changed.tar more").exits(0);
@@ -164,7 +164,7 @@ fn an_unpacked_bundle_is_an_oci_layout_with_upstreams_bytes() {
 /// A layout in which skopeo uses a complete reference as the name of an image (zarf issue 2425) is a source.
 #[test]
 #[ignore = "tools"]
-fn a_layout_of_skopeos_is_a_source() {
+fn a_layout_of_skopeo_is_a_source() {
     let tools = tools();
     let (laptop, with_tools) = (bare(), equipped(&tools));
     let (key, public) = laptop.keygen();

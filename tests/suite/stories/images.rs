@@ -59,7 +59,7 @@ fn carried(upstream: &Registry) -> String {
 
 #[test]
 #[ignore = "tools"]
-fn images_cross_with_the_datasets_and_keep_their_digests() {
+fn images_are_carried_with_the_datasets_and_keep_their_digests() {
     let tools = tools();
     let upstream = upstream(&tools);
     let laptop = equipped(&tools);
@@ -189,7 +189,7 @@ fn one_platform_is_carried_without_the_others() {
 
 #[test]
 #[ignore = "tools"]
-fn an_image_that_changes_is_damaged_or_cannot_be_had_harms_nothing() {
+fn a_changed_damaged_or_unavailable_image_does_not_affect_other_data() {
     let tools = tools();
     let upstream = upstream(&tools);
     let laptop = bare();

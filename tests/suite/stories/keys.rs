@@ -27,7 +27,7 @@ fn keygen_never_overwrites() {
 }
 
 #[test]
-fn whatever_the_umask_the_public_key_is_readable_for_all_and_the_private_key_for_its_owner() {
+fn with_any_umask_all_users_can_read_the_public_key_and_only_its_owner_the_private_key() {
     for umask in ["077", "000"] {
         let laptop = bare();
         let ferry = PROGRAM;
@@ -56,7 +56,7 @@ fn the_files_of_an_export_are_as_private_as_the_umask_says() {
 }
 
 #[test]
-fn no_key_yet() {
+fn without_a_trusted_key_the_error_names_the_next_step() {
     let (laptop, importer) = (bare(), bare());
     let out = laptop.dir("out");
     let flags = laid_out(&laptop);
@@ -155,7 +155,7 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry(&verify).exits(4).warns("2 are required");
     let removed = user.ferry("trust remove second --format json").exits(0).json();
     let warned = removed["warnings"][0].as_str().unwrap();
-    assert!(warned.starts_with("every bundle is refused from now on"), "{warned}");
+    assert!(warned.starts_with("every bundle is rejected from now on"), "{warned}");
     user.ferry("trust require 2").exits(2).warns("1 is trusted here").warns("trust require");
     user.ferry("trust require 1").exits(0);
     user.ferry(&verify).exits(0);
@@ -169,7 +169,7 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
 }
 
 #[test]
-fn a_key_beside_the_bundle_earns_a_warning() {
+fn a_key_beside_the_bundle_causes_a_warning() {
     let (laptop, importer) = (bare(), bare());
     let (_, public) = laptop.keygen();
     let medium = importer.dir("stick");
@@ -192,7 +192,7 @@ fn a_key_beside_the_bundle_earns_a_warning() {
 }
 
 #[test]
-fn one_key_follows_another_and_no_importer_is_left_behind() {
+fn a_key_is_rotated_without_rejected_bundles() {
     let exporter = bare();
     let (old, old_public) = exporter.keygen();
     exporter.ferry("keygen --name next").exits(0);
@@ -239,7 +239,7 @@ fn one_key_follows_another_and_no_importer_is_left_behind() {
 }
 
 #[test]
-fn the_key_may_be_where_only_a_command_reaches_it() {
+fn a_command_can_sign_with_a_key_that_trivy_ferry_cannot_read() {
     let exporter = bare();
     let (key, public) = exporter.keygen();
     exporter.ferry("keygen --name other").exits(0);
@@ -261,7 +261,7 @@ fn the_key_may_be_where_only_a_command_reaches_it() {
     export("false", &public).exits(2).warns("`false` did not sign: it ended with exit code 1");
     export("echo rubbish", &public).exits(2).warns("printed 8 bytes");
     assert_eq!(bundles(), 1);
-    assert!(files(exporter.at("tmp")).is_empty(), "what was to be signed is left nowhere");
+    assert!(files(exporter.at("tmp")).is_empty(), "the data to sign is not left in TMPDIR");
     // --key and --signer exclude each other, and --signer needs --signer-key.
     exporter.ferry(&format!("export --output out --key {key} --signer x --signer-key {public}")).exits(2);
     exporter.ferry("export --output out --signer x").exits(2);

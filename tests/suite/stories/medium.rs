@@ -106,7 +106,7 @@ fn a_medium_that_was_pulled_changes_nothing() {
 
     let length = fs::metadata(&whole).unwrap().len();
     fs::File::options().write(true).open(&whole).unwrap().set_len(length / 2).unwrap();
-    importer.ferry(&line).exits(4).warns(&whole).warns("Nothing of it was used");
+    importer.ferry(&line).exits(4).warns(&whole).warns("No data from the file was used");
     assert_eq!(files(importer.at("cache")), before);
 }
 
@@ -131,7 +131,7 @@ fn each_trivy_gets_its_major_of_the_checks() {
         assert_eq!(metadata["MajorVersion"], major, "{metadata}");
         assert_eq!(metadata["Digest"], artifact.digest(), "{metadata}");
     }
-    // A bundle for other versions of Trivy reports what is missing, and the other datasets are imported.
+    // A bundle for other versions of Trivy reports the missing checks, and the other datasets are imported.
     let out = laptop.dir("out-2");
     laptop.export(&out, &format!("{} --trivy-version 0.74 --stream new", flags_of(&upstream)));
     bare()

@@ -84,7 +84,7 @@ fn large_db(host: &Host) -> Artifact {
 
 #[test]
 #[ignore = "tools"]
-fn what_is_mirrored_is_what_upstream_published() {
+fn mirrored_data_is_identical_to_the_data_of_upstream() {
     let tools = tools();
     for make in [|tools: &str| Registry::distribution(tools, None), Registry::crane] {
         let (upstream, registry) = (upstream(&tools), make(&tools));
@@ -151,7 +151,7 @@ fn content_that_trivy_could_not_use_gets_no_tag() {
 
 #[test]
 #[ignore = "tools"]
-fn what_one_source_serves_badly_another_brings() {
+fn if_one_source_serves_bad_data_another_is_used() {
     let tools = tools();
     let (good, bad, registry) =
         (upstream(&tools), Registry::distribution(&tools, None), Registry::distribution(&tools, None));
@@ -189,13 +189,13 @@ fn newer_data_is_never_replaced_by_older() {
     let older = Artifact::older_db().created(BUILT_BEFORE);
     upstream.publish_as_it_is(&older);
     lose(&upstream, layer(&older));
-    dmz.ferry(&mirror).exits(0).prints("left alone").warns("of 2026-01-08 06:10 UTC was not pushed");
+    dmz.ferry(&mirror).exits(0).prints("skipped").warns("of 2026-01-08 06:10 UTC was not pushed");
     assert_eq!(registry.digest_of("security/trivy-db:2"), newest);
 
     // A manifest with a newer date is accepted only if its content is newer.
     for created in [None, Some("2026-01-20T00:00:00Z")] {
         upstream.publish_as_it_is(&Artifact { created, ..Artifact::older_db() });
-        dmz.ferry(&mirror).exits(0).prints("left alone").warns("of 2026-01-08 06:00 UTC was not pushed");
+        dmz.ferry(&mirror).exits(0).prints("skipped").warns("of 2026-01-08 06:00 UTC was not pushed");
         assert_eq!(registry.digest_of("security/trivy-db:2"), newest);
         assert!(!has(&registry, "security/trivy-db", layer(&older)), "its upload was broken off");
     }
@@ -239,7 +239,7 @@ fn data_that_is_too_old_is_rejected() {
 
 #[test]
 #[ignore = "tools"]
-fn what_fails_keeps_nothing_else_from_its_place() {
+fn a_failure_does_not_affect_other_registries_and_datasets() {
     let tools = tools();
     let upstream = upstream(&tools);
     let (good, locked) = (Registry::crane(&tools), Registry::distribution(&tools, Some(USERS)));
@@ -295,7 +295,7 @@ fn dying() -> String {
 
 #[test]
 #[ignore = "tools"]
-fn a_large_layer_goes_to_several_places_at_once_and_stays_nowhere() {
+fn a_large_layer_is_pushed_to_several_places_at_once_and_not_stored() {
     let tools = tools();
     let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
     let large = large_db(&dmz);
@@ -353,7 +353,7 @@ fn a_source_never_sees_the_registrys_login() {
 
 #[test]
 #[ignore = "tools"]
-fn each_side_has_its_own_word_on_certificates() {
+fn each_side_has_its_own_flags_for_certificates() {
     let tools = tools();
     let over_tls = || Distribution { tls: true, ..Distribution::default() }.start(&tools);
     let (upstream, registry) = (over_tls(), over_tls());
@@ -376,7 +376,7 @@ fn each_side_has_its_own_word_on_certificates() {
 
 #[test]
 #[ignore = "tools"]
-fn scanners_pull_what_was_mirrored_with_the_settings_that_were_printed() {
+fn scanners_pull_mirrored_data_with_the_printed_settings() {
     let tools = tools();
     let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
     let scanner = equipped(&tools);

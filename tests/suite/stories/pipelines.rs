@@ -182,7 +182,7 @@ fn shellcheck_finds_nothing_wrong_with_the_scripts_of_the_other_pipelines() {
 
 #[test]
 #[ignore = "tools"]
-fn the_cron_job_is_what_kubernetes_takes_and_trivy_approves_of_it() {
+fn kubernetes_accepts_the_cron_job_and_trivy_finds_no_problem() {
     let tools = tools();
     let host = equipped(&tools);
     let manifest = path("kubernetes/export.yaml");

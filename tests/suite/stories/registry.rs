@@ -32,7 +32,7 @@ pub fn three(status: &str) -> Vec<String> {
 
 #[test]
 #[ignore = "tools"]
-fn what_is_pushed_is_what_upstream_published() {
+fn pushed_data_is_identical_to_the_data_of_upstream() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     for make in [|tools: &str| Registry::distribution(tools, None), Registry::crane] {
@@ -54,7 +54,7 @@ fn what_is_pushed_is_what_upstream_published() {
             assert_eq!(fs::read(registry.publisher.at("blob")).unwrap(), artifact.layer);
         }
         assert_eq!(importer.ferry(&import).exits(0).statuses(), three("unchanged"));
-        // The registry's content decides what to push: another registry is empty, this one lost a tag.
+        // A push depends on the content of the registry: another one is empty, and this one lacks a tag.
         let fresh = make(&tools);
         let other = import.replace(&registry.address, &fresh.address);
         assert_eq!(importer.ferry(&other).exits(0).statuses(), three("pushed"));
@@ -75,7 +75,7 @@ fn what_is_pushed_is_what_upstream_published() {
 
 #[test]
 #[ignore = "tools"]
-fn a_private_ca_is_trusted_when_it_is_given() {
+fn a_private_ca_is_trusted_if_it_is_given() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let registry = Distribution { tls: true, ..Distribution::default() }.start(&tools);
@@ -100,7 +100,7 @@ fn a_private_ca_is_trusted_when_it_is_given() {
 
 #[test]
 #[ignore = "tools"]
-fn a_strict_registry_gets_manifests_that_it_takes() {
+fn a_strict_registry_gets_manifests_that_it_accepts() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let registry = Registry::distribution(&tools, None);
@@ -180,7 +180,7 @@ fn scanners_pull_from_the_registry_with_the_settings_that_were_printed() {
 
 #[test]
 #[ignore = "tools"]
-fn helm_values_and_harbors_environment_name_what_was_pushed() {
+fn helm_values_and_harbors_environment_name_the_pushed_data() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let registry = Registry::distribution(&tools, None);
@@ -221,7 +221,7 @@ fn helm_values_and_harbors_environment_name_what_was_pushed() {
 
 #[test]
 #[ignore = "tools"]
-fn a_push_needs_an_account_and_tells_nobody_its_password() {
+fn a_push_needs_an_account_and_does_not_show_its_password() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let registry = Registry::distribution(&tools, Some(USERS));
@@ -265,7 +265,7 @@ fn a_push_needs_an_account_and_tells_nobody_its_password() {
 
 #[test]
 #[ignore = "tools"]
-fn a_target_that_fails_keeps_no_other_from_its_data() {
+fn a_failed_target_does_not_affect_the_others() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let (good, locked) = (Registry::crane(&tools), Registry::distribution(&tools, Some(USERS)));
@@ -284,7 +284,7 @@ fn a_target_that_fails_keeps_no_other_from_its_data() {
 
 #[test]
 #[ignore = "tools"]
-fn settings_loosen_the_rules_for_the_registry_that_needs_it_alone() {
+fn settings_loosen_the_rules_only_for_the_registry_that_needs_it() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let plain = Registry::distribution(&tools, None);
@@ -300,7 +300,7 @@ fn settings_loosen_the_rules_for_the_registry_that_needs_it_alone() {
 
 #[test]
 #[ignore = "tools"]
-fn of_two_checks_majors_the_higher_is_the_latest() {
+fn the_tag_latest_names_the_higher_of_two_major_versions_of_the_checks() {
     let tools = tools();
     let laptop = bare();
     let (_, public) = laptop.keygen();

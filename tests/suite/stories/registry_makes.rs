@@ -11,7 +11,7 @@ use crate::stories::upstream::{USERS, crosses, log_in};
 
 #[test]
 #[ignore = "tools"]
-fn debians_registry_takes_what_upstream_published() {
+fn debians_registry_accepts_the_data_of_upstream() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let plain = Distribution::default();
@@ -41,7 +41,7 @@ fn debians_registry_takes_what_upstream_published() {
 
 #[test]
 #[ignore = "tools"]
-fn a_client_certificate_is_shown_where_it_is_given() {
+fn a_client_certificate_is_used_if_it_is_given() {
     let tools = tools();
     let (laptop, bundle, public) = carried();
     let set_up =

@@ -13,7 +13,7 @@ fn bundles(host: &Host) -> Vec<String> {
 }
 
 #[test]
-fn a_night_without_news_writes_nothing() {
+fn an_export_without_new_data_writes_nothing() {
     let host = bare();
     let (key, _) = host.keygen();
     host.dir("out");
@@ -39,7 +39,7 @@ fn a_night_without_news_writes_nothing() {
 }
 
 #[test]
-fn old_bundles_go_and_the_last_of_every_dataset_stays() {
+fn old_bundles_are_removed_and_the_last_of_every_dataset_is_kept() {
     let host = bare();
     let (key, public) = host.keygen();
     host.dir("out");
@@ -57,7 +57,7 @@ fn old_bundles_go_and_the_last_of_every_dataset_stays() {
         export("--skip trivy-java-db --keep 2");
     }
     let left = bundles(&host);
-    assert_eq!(left.len(), 6, "two, the last with Java, and what is not ours: {left:?}");
+    assert_eq!(left.len(), 6, "two, the last with Java, and the files of others: {left:?}");
     assert!(left.contains(&java[0]), "{left:?}");
     let last = export("--keep 1");
     assert_eq!(last["removed"].as_array().unwrap().len(), 3, "{last:#}");
@@ -69,7 +69,7 @@ fn old_bundles_go_and_the_last_of_every_dataset_stays() {
 }
 
 #[test]
-fn nobody_else_decides_what_goes() {
+fn files_of_others_do_not_decide_which_bundles_are_removed() {
     let host = bare();
     let (key, _) = host.keygen();
     host.ferry("keygen --name other").exits(0);
@@ -89,7 +89,7 @@ fn nobody_else_decides_what_goes() {
     forged[at] = if forged[at] == b'A' { b'B' } else { b'A' };
     fs::write(host.at("out/default-20990101t000001z.tar"), forged).unwrap();
     let (theirs, removed) = export("other.key");
-    assert_eq!(removed, 0, "what another key has signed is not ours");
+    assert_eq!(removed, 0, "bundles of another key are not removed");
     let (second, removed) = export(&key);
     assert_eq!(removed, 1);
     let left = bundles(&host);
@@ -125,11 +125,11 @@ fn a_log_has_a_line_of_json_for_everything() {
     assert_eq!((&error["level"], &error["exit_code"]), (&"error".into(), &3.into()), "{error}");
     assert!(error["next"].as_str().unwrap().contains("127.0.0.1:1"), "{error}");
     let quiet = log("--quiet --require all --image 127.0.0.1:1/an/image:1", 3);
-    assert_eq!(quiet.len(), 1, "only what went wrong: {quiet:?}");
+    assert_eq!(quiet.len(), 1, "only the error: {quiet:?}");
 }
 
 #[test]
-fn the_operator_hears_of_every_end() {
+fn the_command_of_the_operator_runs_after_every_export() {
     let host = bare();
     let (key, _) = host.keygen();
     host.dir("out");

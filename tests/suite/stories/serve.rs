@@ -109,7 +109,7 @@ fn scanners_need_nothing_but_this_server() {
         assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "by trivy-java-db");
         assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by trivy-checks");
     }
-    // A client that does not know the CA fails, and the log says so.
+    // A client that does not trust the CA fails, and the log says so.
     let scanner = equipped(&tools);
     let line = format!("{} {project}/Gemfile.lock", printed("fs"));
     serve.beside(&scanner, &line).fails().warns("certificate");
@@ -189,7 +189,7 @@ fn ended(host: &Host, line: &str) -> Run {
 }
 
 #[test]
-fn what_is_older_than_what_was_served_is_rejected_also_after_a_restart() {
+fn an_older_bundle_than_the_served_one_is_rejected_even_after_a_restart() {
     let (laptop, first, public) = carried();
     let second = laptop.export(&laptop.dir("second"), &flags_of(&laptop.at("upstream")));
     let importer = bare();
@@ -216,7 +216,7 @@ fn what_is_older_than_what_was_served_is_rejected_also_after_a_restart() {
 
 #[test]
 #[ignore = "tools"]
-fn only_what_is_asked_for_is_served() {
+fn only_selected_datasets_are_served() {
     let tools = tools();
     let (_laptop, bundle, public) = carried();
     let importer = equipped(&tools);

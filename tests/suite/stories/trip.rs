@@ -47,8 +47,8 @@ fn eight_days_later(cache: &str) {
     }
 }
 
-/// Asserts every kind of finding. Each needs another one of the four datasets. `trivy` returns the start of a command
-/// line for a subcommand.
+/// Asserts every kind of finding. Each needs a different one of the four datasets. `trivy` returns the start of a
+/// command line for a subcommand.
 #[track_caller]
 fn finds_everything(importer: &Host, trivy: impl Fn(&str) -> String) {
     let scan = |subcommand: &str, target: &str| {
@@ -182,7 +182,7 @@ fn a_service_without_a_home_finds_everything() {
 /// Client and server have only the address in common. Both lines are used as printed.
 #[test]
 #[ignore = "tools"]
-fn a_client_finds_what_its_server_knows() {
+fn a_client_finds_everything_through_its_server() {
     let Trip { importer, import, .. } = Trip::eight_days_ago();
     let image = sample("project/image.tar");
     let server = printed(&import, "server");
@@ -227,10 +227,10 @@ fn images_scanned_before_get_the_new_java_db() {
         let image = sample("project/image.tar");
         findings(importer.offline(&format!("{line} --format json --input {image}")).exits(0))
     };
-    assert!(scan().is_empty(), "the older database does not know the jar");
+    assert!(scan().is_empty(), "the older database does not contain the jar");
     // The warning is needed, because Trivy does not find the vulnerable JAR file.
     import(&second, "").prints("--clear-scan-cache");
-    assert!(scan().is_empty(), "Trivy keeps what it knew of an image; does this advice still make sense?");
+    assert!(scan().is_empty(), "Trivy no longer keeps old results of an image: remove the advice");
     import(&second, "--clear-scan-cache")
         .prints("scan cache was cleared")
         .does_not_say("keep the results of the old");

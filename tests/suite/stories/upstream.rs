@@ -32,7 +32,7 @@ pub fn crosses(laptop: &Host, artifacts: &[Artifact; 3], flags: &str) {
 }
 
 #[test]
-fn every_form_that_upstream_has_published_crosses() {
+fn every_form_that_upstream_has_published_is_carried() {
     for form in FORMS {
         let laptop = bare();
         let upstream = laptop.dir("upstream");
@@ -43,7 +43,7 @@ fn every_form_that_upstream_has_published_crosses() {
 
 #[test]
 #[ignore = "tools"]
-fn registries_of_two_makes_serve_every_form() {
+fn two_registry_implementations_serve_every_form() {
     let tools = tools();
     for make in [|tools: &str| Registry::distribution(tools, None), Registry::crane] {
         for form in FORMS {
@@ -66,7 +66,7 @@ pub fn log_in(host: &Host, address: &str, login: &str) {
 
 #[test]
 #[ignore = "tools"]
-fn a_login_comes_from_the_docker_configuration() {
+fn a_login_is_read_from_the_docker_configuration() {
     let tools = tools();
     let registry = Registry::distribution(&tools, Some(USERS));
     log_in(&registry.publisher, &registry.address, "ferry:carried");
@@ -86,7 +86,7 @@ fn a_login_comes_from_the_docker_configuration() {
             .warns(&format!("{} ", registry.address))
             .warns(&format!("docker login {}", registry.address))
             .does_not_say("forgotten");
-        assert!(test_kit::host::files(&out).is_empty(), "nothing is left where a source failed");
+        assert!(test_kit::host::files(&out).is_empty(), "nothing is left after a source failed");
     }
     log_in(&laptop, &registry.address, "ferry:carried");
     let bundle = laptop.export(&out, &flags);

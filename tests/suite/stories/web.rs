@@ -41,7 +41,7 @@ fn two_bundles() -> (Host, [String; 2], String) {
 }
 
 #[test]
-fn a_web_root_holds_what_trivy_asks_a_web_server_for() {
+fn a_web_root_has_all_files_that_trivy_requests() {
     let (_laptop, [first, second], public) = two_bundles();
     let importer = bare();
     let root = importer.dir("www");
@@ -69,7 +69,7 @@ fn a_web_root_holds_what_trivy_asks_a_web_server_for() {
     assert_eq!(import(&second, "").exits(0).statuses(), ["vex-hub installed"]);
     assert_eq!(location(), wanted);
     assert_ne!(read(format!("{root}/{ARCHIVE}")), archive);
-    assert_eq!(read(format!("{root}/{by_digest}")), archive, "the one before is kept");
+    assert_eq!(read(format!("{root}/{by_digest}")), archive, "the previous archive is kept");
     // An older version is installed only with --allow-rollback.
     let older = import(&first, "");
     older.exits(0).prints("--allow-rollback");
@@ -154,7 +154,7 @@ fn age_vex(scanner: &Host) {
 
 #[test]
 #[ignore = "tools"]
-fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
+fn scanners_get_vex_from_a_web_server_with_a_login_even_after_changes() {
     let tools = tools();
     let (_laptop, [first, second], public) = two_bundles();
     let registry = test_kit::real::Registry::crane(&tools);
@@ -186,7 +186,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
     let gems = || scan("fs", &format!("{project}/Gemfile.lock"));
     fs::write(format!("{vex}/repository.yaml"), &config).unwrap();
     gems().fails().warns("401");
-    // The login goes where the comment in the file says.
+    // The login is added at the place that the comment in the file names.
     let enabled = config.rfind("username: \"\"").unwrap();
     let config = config[..enabled].to_owned()
         + &config[enabled..].replacen("username: \"\"", "username: ferry", 1).replacen(
@@ -219,7 +219,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_also_when_it_changes() {
 
 #[test]
 #[ignore = "tools"]
-fn settings_stay_complete_when_a_bundle_brings_less_or_a_target_fails() {
+fn settings_stay_complete_if_a_bundle_has_less_data_or_a_target_fails() {
     let tools = tools();
     let (laptop, [first, _], public) = two_bundles();
     let flags = format!("{} --skip trivy-java-db,vex-hub", flags_of(&laptop.at("upstream")));
@@ -237,7 +237,7 @@ fn settings_stay_complete_when_a_bundle_brings_less_or_a_target_fails() {
     import(&first, &root, "").exits(0);
     let whole = text(importer.at("settings.env"));
     assert!(whole.contains("TRIVY_JAVA_DB_REPOSITORY=") && whole.contains("TRIVY_VEX=repo"), "{whole}");
-    // The data that this bundle lacks is there from the one before.
+    // The data that this bundle lacks is from an earlier bundle.
     import(&less, &root, "").exits(0).does_not_say("No trivy-java-db");
     assert_eq!(text(importer.at("settings.env")), whole);
     // A web root that is not mounted.

@@ -1,5 +1,5 @@
-//! Whoever may put files into the folder and has no key can be a nuisance, and no more: what is genuine is
-//! imported, nothing of it is lost, and nothing takes for ever.
+//! An attacker without a key can write to the inbox, but can only cause additional work: genuine
+//! files are imported, no such file is lost, and every run ends.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::path::Path;
 use super::{HOUR, Sender, VOLUMES, reason, receiver, split};
 use crate::forge::Host;
 
-/// What a run that may be watched for five minutes cannot read.
+/// A length that takes longer to read than the 5 minutes that a run may take.
 const HUGE: u64 = 1 << 42;
 
 type Files = BTreeMap<String, Vec<u8>>;
@@ -22,14 +22,14 @@ fn is_imported(host: &Host, date: &str) {
     assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
 }
 
-/// A file that claims much and takes no room.
+/// Writes a sparse file with a large length.
 fn sparse(path: &Path, begin: &[u8], length: u64) {
     let mut file = File::create(path).unwrap();
     file.write_all(begin).unwrap();
     file.set_len(length).unwrap();
 }
 
-/// A parity file's header as anybody can make it, for one file of this length in one shard.
+/// Returns a forged header of a parity file, for one file of this length in one shard.
 fn forged_parity(length: u64) -> Vec<u8> {
     let begin = 4096;
     let text = serde_json::json!({
@@ -42,7 +42,7 @@ fn forged_parity(length: u64) -> Vec<u8> {
     format!("trivy-ferry-parity-1 {begin:08} {}\n{text}", blake3::hash(text.as_bytes()).to_hex()).into_bytes()
 }
 
-/// Puts files there as a run leaves them that was killed while it had taken them.
+/// Creates the files that a killed run had taken from the inbox.
 fn leave_taken(host: &Host, files: &Files) {
     let taken = host.path("inbox/.trivy-ferry/taken-x");
     fs::create_dir_all(&taken).unwrap();
@@ -51,7 +51,8 @@ fn leave_taken(host: &Host, files: &Files) {
     }
 }
 
-/// Puts a bundle there of which one volume is to come later. Says which, and the date of its database.
+/// Writes a bundle without one volume to the inbox. Returns this volume, the other files, and the
+/// date of the database.
 fn lacking_one(sender: &mut Sender, host: &Host) -> (Files, Files, String) {
     let (files, date) = sender.export(&["--volume-size", "48K"]);
     let [late, there] = split(&files, |name| name.ends_with(".tar.002"));
@@ -60,13 +61,13 @@ fn lacking_one(sender: &mut Sender, host: &Host) -> (Files, Files, String) {
 }
 
 #[test]
-fn nobody_gets_rid_of_a_file_by_giving_its_name_to_another() {
+fn a_file_is_not_lost_if_another_file_gets_its_name() {
     let mut sender = Sender::new();
     for more in [&[][..], VOLUMES] {
         let host = receiver(&sender);
         let (files, date) = sender.export(more);
         let files: Files = files.into_iter().filter(|(name, _)| !name.contains(".par.")).collect();
-        // A run was killed while it had taken all; meanwhile somebody wrote under each name.
+        // A run was killed after it had taken all files, and then other files got all names.
         host.watch(&[]).0.good();
         leave_taken(&host, &files);
         host.put(&files.into_keys().map(|name| (name, b"junk".to_vec())).collect());
@@ -77,7 +78,7 @@ fn nobody_gets_rid_of_a_file_by_giving_its_name_to_another() {
 }
 
 #[test]
-fn what_takes_no_room_is_not_read() {
+fn large_sparse_files_are_not_read() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (first, _) = sender.export(&["--volume-size", "48K"]);
@@ -86,11 +87,12 @@ fn what_takes_no_room_is_not_read() {
     sender.host.wait(2);
     let (files, date) = sender.export(&[]);
     host.put(&files);
-    // Parity that claims 128 GiB, an old date in its name; and a volume of what was imported already.
+    // A parity file that claims 128 GiB, with an old date in its name, and a volume of an imported
+    // bundle.
     let par = host.path("inbox/a-20200101t000000z.par.001");
     sparse(&par, &forged_parity(HUGE), 4096 + HUGE);
     sparse(&host.path("inbox").join(named(&first, ".tar.001")), b"", HUGE);
-    // To read all this takes longer than a command may run here.
+    // To read all of this would take longer than the time limit of the test.
     let (_, report) = host.watch(&[]);
     assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
     is_imported(&host, &date);
@@ -98,7 +100,7 @@ fn what_takes_no_room_is_not_read() {
 }
 
 #[test]
-fn twins_spoil_nothing() {
+fn files_with_names_in_another_case_do_no_harm() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let junk = |files: &Files, twin: &dyn Fn(&str) -> String| -> Files {
@@ -115,14 +117,14 @@ fn twins_spoil_nothing() {
             }
         }
     };
-    // The same names in other letters, each of the right length.
+    // The names are the same in another case, and each file has the right length.
     let (files, date) = sender.export(&["--volume-size", "48K"]);
     host.put(&files);
     twins(&host, &files);
     let (ran, report) = host.watch(&[]);
     assert_eq!(report["outcomes"][0]["outcome"], "processed", "{ran:#?}");
     is_imported(&host, &date);
-    // A bundle that is not whole yet, and a whole file of its name that is junk: it waits for what it lacks.
+    // A junk file has the name of an incomplete bundle. The bundle waits for its missing volume.
     let (late, there, date) = lacking_one(&mut sender, &host);
     let name = named(&there, ".tar.000");
     fs::write(host.path("inbox").join(name.strip_suffix(".000").unwrap()), "junk").unwrap();
@@ -134,7 +136,7 @@ fn twins_spoil_nothing() {
     host.put(&late);
     host.watch(&[]);
     is_imported(&host, &date);
-    // With parity, which does not say which of the twins is right.
+    // This bundle has parity, but parity does not show which of the files is right.
     let (files, date) = sender.export(VOLUMES);
     let volume = named(&files, ".tar.001");
     host.put(&files.clone().into_iter().filter(|(name, _)| *name != volume).collect());
@@ -145,7 +147,7 @@ fn twins_spoil_nothing() {
 }
 
 #[test]
-fn room_is_made_by_what_no_trusted_key_signed() {
+fn if_there_is_too_little_space_files_without_a_trusted_signature_are_quarantined_first() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (late, _, date) = lacking_one(&mut sender, &host);
@@ -164,7 +166,7 @@ fn room_is_made_by_what_no_trusted_key_signed() {
 }
 
 #[test]
-fn what_cannot_be_put_away_stays_and_is_not_said_to_be_gone() {
+fn a_bundle_that_cannot_be_quarantined_stays_and_is_not_logged() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (late, there, date) = lacking_one(&mut sender, &host);
@@ -184,11 +186,11 @@ fn what_cannot_be_put_away_stays_and_is_not_said_to_be_gone() {
 }
 
 #[test]
-fn a_clock_that_was_ahead_costs_no_reason() {
+fn a_reason_is_kept_even_if_the_clock_was_ahead_before() {
     let host = Host::new();
     fs::create_dir_all(host.path("inbox/quarantine/20461122t000000000z-a.tar")).unwrap();
     fs::write(host.path("inbox/quarantine/20461122t000000000z-a.tar/reason.json"), "{}").unwrap();
-    // As a watch makes it, whatever the umask is.
+    // The mode is the one that a watch sets, independent of the umask.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(host.path("inbox/quarantine"), mode).unwrap();
     fs::write(host.path("inbox/b.tar"), "rubbish").unwrap();
@@ -214,7 +216,7 @@ fn a_heartbeat_is_read_whatever_its_name_is() {
 }
 
 #[test]
-fn nothing_of_a_bundle_goes_with_another_of_its_name() {
+fn no_volume_is_removed_with_another_bundle_of_its_name() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (old, _) = sender.export(&[]);
@@ -234,7 +236,8 @@ fn nothing_of_a_bundle_goes_with_another_of_its_name() {
             sender.host.wait(2);
             let (files, date) = sender.export(VOLUMES);
             let (head, lost) = (named(&files, ".tar.000"), named(&files, ".tar.003"));
-            // Its head comes last, or it waits for more than its parity can make.
+            // Either the head arrives last, or the bundle lacks more volumes than its parity can
+            // rebuild.
             let late = |name: &str| match with_head {
                 true => name.contains(".par.") || name.ends_with(".tar.002"),
                 false => name == head,
@@ -257,7 +260,7 @@ fn nothing_of_a_bundle_goes_with_another_of_its_name() {
 }
 
 #[test]
-fn a_heartbeat_whose_name_came_again_is_received() {
+fn a_heartbeat_is_received_even_if_another_file_gets_its_name() {
     let mut sender = Sender::new();
     for again in [true, false] {
         let host = receiver(&sender);
@@ -268,7 +271,7 @@ fn a_heartbeat_whose_name_came_again_is_received() {
         if again {
             host.put(&beats);
         } else {
-            // It alone is beside.
+            // The only file is in a `beside-` directory.
             let beside = host.path("inbox/.trivy-ferry/beside-1");
             fs::rename(host.path("inbox/.trivy-ferry/taken-x"), beside).unwrap();
         }
@@ -280,7 +283,7 @@ fn a_heartbeat_whose_name_came_again_is_received() {
 }
 
 #[test]
-fn what_is_wrong_with_the_quarantine_keeps_nothing_out() {
+fn an_unusable_quarantine_does_not_prevent_imports() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, date) = sender.export(VOLUMES);
@@ -291,21 +294,21 @@ fn what_is_wrong_with_the_quarantine_keeps_nothing_out() {
     is_imported(&host, &date);
 }
 
-/// The lines of the log of imports.
+/// Returns the lines of the log of imports.
 fn log(host: &Host) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(host.path("state/imports.jsonl")).unwrap_or_default();
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 #[test]
-fn what_nobody_signed_is_put_away_together_and_fills_no_log() {
+fn unsigned_files_are_quarantined_together_and_do_not_fill_the_log() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (old, _) = sender.export(&[]);
     sender.host.wait(2);
     let (files, date) = sender.export(&[]);
     let (_, bytes) = files.iter().next().unwrap();
-    // Signed by somebody else: every byte but those of the signature is good.
+    // A bundle with another signature: all other bytes are good.
     let at = bytes.windows(6).position(|window| window == b"\"sig\":").unwrap() + 8;
     let mut forged = bytes.clone();
     forged[at..at + 8].copy_from_slice(b"AAAAAAAA");
@@ -324,7 +327,7 @@ fn what_nobody_signed_is_put_away_together_and_fills_no_log() {
     is_imported(&host, &date);
     assert_eq!(host.inbox(), [""; 0]);
     let outcomes = report["outcomes"].as_array().unwrap();
-    assert_eq!(outcomes[0]["outcome"], "processed", "what is signed comes first: {report:#}");
+    assert_eq!(outcomes[0]["outcome"], "processed", "the signed bundle is handled first: {report:#}");
     assert!(outcomes.len() <= 24, "{report:#}");
     let together = outcomes.last().unwrap();
     let names = reason(host.path(together["reason"].as_str().unwrap()).parent().unwrap());
@@ -336,7 +339,7 @@ fn what_nobody_signed_is_put_away_together_and_fills_no_log() {
     assert!(lines.len() <= 24, "{} lines", lines.len());
     let told = |line: &serde_json::Value| line["why"].as_str().is_some_and(|why| why.contains("more files"));
     assert!(lines.iter().any(told), "{lines:?}");
-    // More of it within the hour adds nothing. What is signed and refused does.
+    // More unsigned files within the hour add no lines. A signed bundle that is rejected does.
     put_junk("b");
     let older = host.path("inbox/older.tar");
     fs::write(older, old.values().next().unwrap()).unwrap();
@@ -348,12 +351,12 @@ fn what_nobody_signed_is_put_away_together_and_fills_no_log() {
 }
 
 #[test]
-fn namesakes_without_data_hold_up_nothing() {
+fn empty_files_with_similar_names_do_not_delay_an_import() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, date) = sender.export(&["--volume-size", "48K"]);
     host.put(&files);
-    // Each volume in many other spellings, none of which has data.
+    // There are many files without data whose names differ from the volumes only in their case.
     for (name, bytes) in files.iter().filter(|(name, _)| !name.ends_with(".000")) {
         for number in 1..200u32 {
             let letters = name.chars().enumerate().map(|(at, c)| match number >> at.min(31) & 1 {

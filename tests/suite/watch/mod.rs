@@ -1,5 +1,5 @@
-//! The unattended far end: whatever comes into the folder, in whatever order, the cache is right and nothing
-//! is stuck.
+//! The unattended importing side: whatever arrives in the inbox, in any order, the cache has the
+//! right data and no file stays forever.
 
 mod hostile;
 mod renamed;
@@ -21,7 +21,7 @@ use test_kit::runs;
 use crate::forge::upstream::Upstream;
 use crate::forge::{self, Host};
 
-/// The connected side: its bundles lie in `out`, where nobody looks.
+/// The connected side. Its bundles are in `out`, which is not watched.
 struct Sender {
     host: Host,
     upstream: Upstream,
@@ -36,7 +36,7 @@ impl Sender {
         Sender { host, upstream, generation: 0 }
     }
 
-    /// A further bundle of newer data: its files by name, and the date of its database.
+    /// Exports a bundle of newer data. Returns its files by name, and the date of its database.
     fn export(&mut self, more: &[&str]) -> (BTreeMap<String, Vec<u8>>, String) {
         self.generation += 1;
         self.upstream.publish(self.generation, 150_000);
@@ -53,7 +53,7 @@ impl Sender {
     }
 }
 
-/// The far side, which trusts the sender.
+/// Returns an importing host that trusts the sender.
 fn receiver(sender: &Sender) -> Host {
     Host::with_key(&sender.host.key)
 }
@@ -75,7 +75,7 @@ impl Host {
             "--format",
             "json",
         ];
-        // A test whose file is still written says itself how long that takes to come to rest.
+        // A test with a file that is still being written sets the settle time itself.
         let settle: &[&str] = if more.contains(&"--settle") { &[] } else { &["--settle", "1ms"] };
         fixed.iter().chain(settle).chain(more).map(|arg| (*arg).to_owned()).collect()
     }
@@ -88,7 +88,8 @@ impl Host {
         (ran, report)
     }
 
-    /// The same, where the system refuses changes: see the program's `fault.rs`.
+    /// Runs a watch in the same way, but the system rejects some changes: see the program's
+    /// `fault.rs`.
     fn watch_with(&self, refuse: &str, more: &[&str]) -> (Run, serde_json::Value) {
         let mut command = self.command();
         command.args(self.watch_args(more)).env("TRIVY_FERRY_TEST_REFUSE", refuse);
@@ -112,7 +113,7 @@ impl Host {
         names(&directory).into_iter().map(|name| directory.join(name)).collect()
     }
 
-    /// The date of the database that is installed.
+    /// Returns the date of the installed database.
     fn date(&self) -> Option<String> {
         self.installed("cache", "db")
     }
@@ -122,7 +123,7 @@ const HOUR: i64 = 3600;
 const SHELVES: &[&str] = &[".trivy-ferry", "processed", "quarantine"];
 const VOLUMES: &[&str] = &["--volume-size", "48K", "--parity", "30%"];
 
-/// The names in a directory, sorted; none if it is not there.
+/// Returns the names in a directory, sorted, or none if it does not exist.
 fn names(dir: &Path) -> Vec<String> {
     if dir.is_dir() { host::names(dir) } else { Vec::new() }
 }
@@ -131,14 +132,14 @@ fn reason(directory: &Path) -> serde_json::Value {
     serde_json::from_slice(&fs::read(directory.join("reason.json")).unwrap()).unwrap()
 }
 
-/// Pieces of a bundle, divided among two deliveries.
+/// Divides the files of a bundle into two deliveries.
 fn split(files: &BTreeMap<String, Vec<u8>>, first: impl Fn(&str) -> bool) -> [BTreeMap<String, Vec<u8>>; 2] {
     let (one, two) = files.clone().into_iter().partition(|(name, _)| first(name));
     [one, two]
 }
 
 #[test]
-fn what_comes_is_imported_and_put_away() {
+fn arriving_bundles_are_imported_and_processed() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (ran, report) = host.watch(&[]);
@@ -152,7 +153,7 @@ fn what_comes_is_imported_and_put_away() {
     ran.good();
     assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
     assert_eq!(host.date().as_deref().map(|date| &date[..19]), Some(&date[..19]));
-    assert_eq!(host.inbox(), ["readme.txt"], "what is not ours stays");
+    assert_eq!(host.inbox(), ["readme.txt"], "other files stay");
     let kept = host.shelf("processed");
     assert_eq!(kept.len(), 1);
     let said = reason(&kept[0]);
@@ -162,7 +163,7 @@ fn what_comes_is_imported_and_put_away() {
     let name = files.keys().next().unwrap();
     assert!(kept[0].join(name).exists());
     assert_eq!(fs::read_to_string(host.path("told")).unwrap(), format!("processed {name}\n"));
-    // Again the same: nothing to do, and no alarm.
+    // The same bundle arrives again, and nothing is imported or rejected.
     host.put(&files);
     let (ran, report) = host.watch(&[]);
     ran.good();
@@ -170,13 +171,13 @@ fn what_comes_is_imported_and_put_away() {
 }
 
 #[test]
-fn volumes_come_in_any_order_and_from_several_bundles() {
+fn volumes_of_several_bundles_may_arrive_in_any_order() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (first, _) = sender.export(VOLUMES);
     let (second, date) = sender.export(VOLUMES);
     let is_head = |name: &str| name.ends_with(".000");
-    // Both heads, then some of each, then the rest.
+    // Both heads arrive first, then some volumes of each, and then the others.
     host.put(&split(&first, is_head)[0]);
     host.put(&split(&second, is_head)[0]);
     let (ran, report) = host.watch(&[]);
@@ -201,7 +202,7 @@ fn volumes_come_in_any_order_and_from_several_bundles() {
 }
 
 #[test]
-fn what_parity_can_rebuild_is_not_waited_for() {
+fn a_watch_does_not_wait_for_volumes_that_parity_can_rebuild() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (mut files, date) = sender.export(VOLUMES);
@@ -218,7 +219,7 @@ fn what_parity_can_rebuild_is_not_waited_for() {
 }
 
 #[test]
-fn what_nobody_can_use_goes_to_quarantine_with_the_reason() {
+fn unusable_files_are_quarantined_with_the_reason() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (good, date) = sender.export(&[]);
@@ -231,7 +232,7 @@ fn what_nobody_can_use_goes_to_quarantine_with_the_reason() {
     let (ran, report) = host.watch(&[]);
     assert_eq!(ran.code, 4, "{ran:#?}");
     assert_eq!(report["outcomes"][0]["outcome"], "quarantined", "{report:#}");
-    // Nobody trusted, no bundle at all, and things that are no files.
+    // A bundle without a trusted signature, a file that is not a bundle, and special files.
     let mut stranger = Sender::new();
     let (theirs, _) = stranger.export(&[]);
     host.put(&theirs);
@@ -260,14 +261,14 @@ fn what_nobody_can_use_goes_to_quarantine_with_the_reason() {
         assert!(reasons.iter().any(|reason| reason.contains(words)), "{words}: {reasons:#?}");
     }
     assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root"));
-    // The good one that comes again is imported.
+    // When a good copy arrives, it is imported.
     host.put(&good);
     host.watch(&[]).0.good();
     assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
 }
 
 #[test]
-fn what_never_becomes_complete_is_given_up_and_named() {
+fn a_bundle_that_stays_incomplete_is_quarantined_and_named() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, _) = sender.export(&["--volume-size", "48K"]);
@@ -282,7 +283,7 @@ fn what_never_becomes_complete_is_given_up_and_named() {
     assert_eq!(report["outcomes"][0]["outcome"], "quarantined", "{report:#}");
     assert!(report["outcomes"][0]["why"].as_str().unwrap().contains(&lost), "{report:#}");
     assert_eq!(host.inbox(), [""; 0]);
-    // Where room is short, what has waited longest goes first.
+    // If there is too little space, the bundle that has waited longest is quarantined first.
     host.put(&split(&files, |name| name == lost)[1]);
     let (ran, report) = host.watch(&["--max-waiting", "10K"]);
     assert_eq!(ran.code, 6, "{ran:#?}");
@@ -290,7 +291,7 @@ fn what_never_becomes_complete_is_given_up_and_named() {
 }
 
 #[test]
-fn a_copy_that_comes_to_a_halt_may_resume() {
+fn an_interrupted_copy_may_be_resumed() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     for more in [&[][..], &["--volume-size", "48K"], VOLUMES] {
@@ -308,7 +309,7 @@ fn a_copy_that_comes_to_a_halt_may_resume() {
         host.watch(&[]).0.good();
         assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
     }
-    // It does not for ever.
+    // The watch does not wait for it forever.
     let (files, _) = sender.export(&[]);
     host.put(&files.iter().map(|(name, bytes)| (name.clone(), bytes[..20_000].to_vec())).collect());
     host.watch(&[]).0.good();
@@ -320,11 +321,11 @@ fn a_copy_that_comes_to_a_halt_may_resume() {
 }
 
 #[test]
-fn what_comes_after_its_bundle_went_to_quarantine_is_put_together_with_it() {
+fn late_files_are_combined_with_their_bundle_in_quarantine() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
-    // Damaged, and its parity comes after that; or the damaged volume once more; or a lost one after it was
-    // given up.
+    // A volume is damaged, and then parity or a good copy of it arrives. Or a volume is lost, and
+    // arrives after the bundle was quarantined.
     for late in [".par.", ".tar.002", "lost"] {
         let (good, date) = sender.export(VOLUMES);
         let mut files = good.clone();
@@ -353,7 +354,7 @@ fn what_comes_after_its_bundle_went_to_quarantine_is_put_together_with_it() {
 }
 
 #[test]
-fn what_never_comes_to_rest_is_given_up_as_well() {
+fn a_file_that_never_settles_is_quarantined_as_well() {
     let sender = Sender::new();
     let host = receiver(&sender);
     fs::create_dir_all(host.path("inbox")).unwrap();
@@ -371,7 +372,7 @@ fn what_never_comes_to_rest_is_given_up_as_well() {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        // On no machine does it come to rest.
+        // The settle time is so long that the file never settles.
         let rest = ["--settle", "1h", "--interval", "50ms", "--give-up-after", "500ms"];
         let (ran, report) = host.watch(&rest);
         done.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -382,7 +383,7 @@ fn what_never_comes_to_rest_is_given_up_as_well() {
 }
 
 #[test]
-fn nothing_is_imported_before_it_has_been_at_rest_for_as_long_as_was_said() {
+fn nothing_is_imported_before_the_settle_time_has_passed() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, _) = sender.export(&[]);
@@ -395,7 +396,7 @@ fn nothing_is_imported_before_it_has_been_at_rest_for_as_long_as_was_said() {
 
 /// Standard input can be read once, and a watch imports for years.
 #[test]
-fn a_password_from_standard_input_is_there_for_every_import() {
+fn a_password_from_standard_input_is_used_for_every_import() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let registry = Registry::new(|seen| {
@@ -424,7 +425,7 @@ fn a_target_that_fails_is_retried_and_nothing_is_lost() {
     let host = receiver(&sender);
     let (files, date) = sender.export(&[]);
     host.put(&files);
-    // No folder can be made where a file is.
+    // A file has the name of the cache directory, so the directory cannot be created.
     fs::write(host.path("cache"), "in the way").unwrap();
     let (ran, report) = host.watch(&[]);
     assert_ne!(ran.code, 0, "{ran:#?}");
@@ -432,12 +433,12 @@ fn a_target_that_fails_is_retried_and_nothing_is_lost() {
     assert_eq!(host.inbox().len(), 1);
     host.watch(&["--exec-outcome", "echo $TRIVY_FERRY_RESULT > told"]);
     assert_eq!(fs::read_to_string(host.path("told")).unwrap(), "failed\n");
-    // It lacks nothing: it is not given up, however long that lasts.
+    // The bundle is complete, so the watch retries it without a time limit.
     host.wait(2 * HOUR);
     host.watch(&["--give-up-after", "1h"]);
     assert_eq!(host.inbox().len(), 1);
     fs::remove_file(host.path("cache")).unwrap();
-    // Somebody has put something in the place of our own folder.
+    // Another user has replaced the directory of processed bundles with a link.
     std::os::unix::fs::symlink(host.path("home"), host.path("inbox/processed")).unwrap();
     let (ran, report) = host.watch(&[]);
     assert_eq!(ran.code, 2, "{ran:#?}");
@@ -466,7 +467,7 @@ fn a_file_that_is_still_written_is_skipped() {
     let log = fs::File::create(host.path("log")).unwrap();
     command.args(args).args(["--interval", "50ms"]).stdout(Stdio::null()).stderr(log);
     let mut child = command.spawn().unwrap();
-    // Slowly, under its final name, and with a pause longer than one look.
+    // The file is written slowly under its final name, with pauses longer than one look.
     let mut file = fs::File::create(host.path("inbox").join(name)).unwrap();
     for chunk in bytes.chunks(bytes.len() / 6 + 1) {
         std::io::Write::write_all(&mut file, chunk).unwrap();
@@ -474,9 +475,9 @@ fn a_file_that_is_still_written_is_skipped() {
     }
     drop(file);
     wait_for("the import", || (!host.shelf("processed").is_empty()).then_some(()));
-    // Only one may watch.
+    // Only one run can watch a directory.
     host.watch_rejected();
-    // With nothing to do it sleeps between two looks.
+    // Without work, the watch sleeps between two looks.
     let sleeps = || {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
@@ -484,7 +485,7 @@ fn a_file_that_is_still_written_is_skipped() {
     };
     let before = sleeps();
     wait_for("the next sleeps", || (sleeps() >= before + 5).then_some(()));
-    assert!(child.try_wait().unwrap().is_none(), "it was at work until it was ended");
+    assert!(child.try_wait().unwrap().is_none(), "the watch still runs");
     child.kill().unwrap();
     child.wait().unwrap();
     let log = fs::read_to_string(host.path("log")).unwrap();
@@ -502,10 +503,10 @@ impl Host {
 }
 
 #[test]
-fn a_watch_that_is_killed_at_any_moment_is_resumed() {
+fn a_watch_that_is_killed_at_any_moment_can_be_started_again() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
-    // What an undisturbed run does that is not the first.
+    // The number of steps of an undisturbed run that is not the first.
     let (files, _) = sender.export(VOLUMES);
     host.put(&files);
     host.watch(&[]).0.good();
@@ -524,7 +525,7 @@ fn a_watch_that_is_killed_at_any_moment_is_resumed() {
         let (files, date) = sender.export(VOLUMES);
         newest = date[..19].to_owned();
         host.put(&files);
-        // Spread over all of it, wherever in its part.
+        // The kills are spread over all steps, each at a random step of its part.
         let step = 1 + (number * steps + dice.below(steps)) / kills;
         let mut command = host.command();
         command.args(host.watch_args(&["--quiet"])).stdout(Stdio::null()).stderr(Stdio::null());
@@ -544,8 +545,8 @@ fn a_watch_that_is_killed_at_any_moment_is_resumed() {
     assert!(host.shelf("quarantine").is_empty(), "{:?}", host.shelf("quarantine"));
 }
 
-/// What a diode does to a bundle's files: each may be lost, damaged, cut off, sent twice or held back. Says
-/// how many are not as they were.
+/// Sends a bundle's files through the diode: each file may be lost, damaged, truncated, sent twice
+/// or delayed. Returns the number of files that did not arrive unchanged.
 fn pass(
     dice: &mut Noise,
     files: &BTreeMap<String, Vec<u8>>,
@@ -573,14 +574,14 @@ fn pass(
         }
         through.push((name.clone(), bytes));
     }
-    // In any order.
+    // The files arrive in any order.
     for index in (1..through.len()).rev() {
         through.swap(index, dice.below(index as u64 + 1) as usize);
     }
     (through, hit)
 }
 
-/// What was said of the bundles at last, by their names.
+/// The last outcome of each bundle by name.
 type Told = BTreeMap<String, String>;
 
 /// A sender, a diode, and a watch behind it.
@@ -589,16 +590,16 @@ struct Diode {
     dice: Noise,
     sender: Sender,
     host: Host,
-    /// The files that the diode holds back.
+    /// The files that the diode delays.
     late: Vec<(String, Vec<u8>)>,
     told: Told,
     /// The dates of the bundles that were sent.
     sent: BTreeMap<String, String>,
-    /// The bundles of which every file comes as it was.
+    /// The bundles of which all files arrive unchanged.
     must: Vec<String>,
-    /// The first that was imported.
+    /// The first bundle that was imported.
     first: Option<String>,
-    /// How many were repaired.
+    /// The number of repaired bundles.
     repaired: usize,
 }
 
@@ -610,7 +611,7 @@ impl Diode {
         Diode { seed, dice: Noise::new(seed), sender, host, late, told, sent, must, first, repaired }
     }
 
-    /// Sends one more bundle, and what was held back.
+    /// Sends one more bundle, and the delayed files.
     fn send(&mut self) {
         let (files, date) = self.sender.export(VOLUMES);
         let stem = files.keys().next().unwrap().split_once('.').unwrap().0;
@@ -636,18 +637,20 @@ impl Diode {
         }
     }
 
-    /// Watches once. Nothing steps back, and every outcome has its reason.
+    /// Watches once. Asserts that no older data is installed, and that every outcome has its
+    /// reason.
     fn watch(&mut self, more: &[&str]) {
         let before = self.host.date();
         let (ran, report) = self.host.watch(&[&["--quiet"], more].concat());
         let at = format!("TRIVY_FERRY_SEED={}: {ran:#?}", self.seed);
-        // What is older than the first that was imported is refused: nobody can tell it from a step back.
+        // Bundles older than the first imported one are rejected, because they look like a
+        // rollback.
         assert!([0, 4, 5, 6].contains(&ran.code), "{at}");
-        assert!(self.host.date() >= before, "a step back: {at}");
+        assert!(self.host.date() >= before, "a rollback: {at}");
         for row in report["outcomes"].as_array().unwrap() {
             let (bundle, outcome) = (row["bundle"].as_str().unwrap(), row["outcome"].as_str().unwrap());
             let why = fs::read_to_string(row["reason"].as_str().map(|path| self.host.path(path)).unwrap());
-            // What was put away since is told in the report.
+            // If the reason was removed since then, the report still has it.
             let why = why.unwrap_or_else(|_| row.to_string());
             self.repaired += usize::from(outcome == "processed" && why.contains("rebuilt from parity"));
             assert!(outcome == "processed" || row["why"].as_str().is_some_and(|why| why.len() > 20), "{at}");
@@ -655,7 +658,7 @@ impl Diode {
                 self.first = Some(bundle.into());
             }
             let rejected = row["exit_code"] == 5;
-            assert!(!rejected || Some(bundle) < self.first.as_deref(), "refused without a reason: {at}");
+            assert!(!rejected || Some(bundle) < self.first.as_deref(), "rejected without a reason: {at}");
             if self.told.get(bundle).is_none_or(|earlier| earlier != "processed") {
                 self.told.insert(bundle.into(), outcome.into());
             }
@@ -666,22 +669,23 @@ impl Diode {
         self.told.get(bundle).is_some_and(|outcome| outcome == "processed")
     }
 
-    /// What came whole was imported, something was said of everything, and the newest is in use. Returns how
-    /// many were not imported.
+    /// Asserts that all bundles that arrived unchanged were imported, that all others were
+    /// reported, and that the newest data is installed. Returns the number of bundles that were not
+    /// imported.
     fn judge(&self) -> usize {
         let seed = self.seed;
         assert_eq!(self.host.inbox(), [""; 0], "TRIVY_FERRY_SEED={seed}");
         for bundle in &self.must {
             assert!(
                 self.is_processed(bundle),
-                "TRIVY_FERRY_SEED={seed}: {bundle} came whole, and is {:?}",
+                "TRIVY_FERRY_SEED={seed}: {bundle} arrived complete, and is {:?}",
                 self.told.get(bundle)
             );
         }
         for bundle in self.sent.keys() {
-            // What was lost as a whole shows in the numbers of those that came.
+            // A bundle that was lost completely is found by the sequence numbers of the others.
             let known = self.told.contains_key(bundle);
-            assert!(known, "TRIVY_FERRY_SEED={seed}: nothing was said of {bundle}");
+            assert!(known, "TRIVY_FERRY_SEED={seed}: {bundle} was not reported");
         }
         let processed = self.sent.iter().filter(|(bundle, _)| self.is_processed(bundle));
         let newest = processed.clone().map(|(_, date)| date.clone()).max();
@@ -690,7 +694,8 @@ impl Diode {
     }
 }
 
-/// Thirty bundles through a diode. Says how many were repaired, and how many were beyond repair and named.
+/// Sends 30 bundles through a diode. Returns the number of repaired bundles, and the number of
+/// bundles beyond repair.
 fn diode(seed: u64) -> (usize, usize) {
     const BUNDLES: usize = 30;
     let mut diode = Diode::new(seed);
@@ -702,7 +707,7 @@ fn diode(seed: u64) -> (usize, usize) {
     }
     diode.send_late();
     diode.watch(&[]);
-    // Nothing is stuck: what never came is given up, by its name.
+    // No file stays: bundles that never became complete are quarantined and named.
     diode.host.wait(2 * HOUR);
     diode.watch(&["--give-up-after", "1h"]);
     let named = diode.judge();
@@ -710,7 +715,7 @@ fn diode(seed: u64) -> (usize, usize) {
 }
 
 #[test]
-fn a_diode_that_does_its_worst_leaves_the_newest_that_could_be_had() {
+fn after_all_faults_of_a_diode_the_newest_available_data_is_installed() {
     let (first, runs) = (noise::seed(), runs(2, 200));
     let threads: Vec<_> = (0..runs.min(8))
         .map(|thread| {
@@ -723,11 +728,11 @@ fn a_diode_that_does_its_worst_leaves_the_newest_that_could_be_had() {
     let (repaired, named): (Vec<usize>, Vec<usize>) = done.iter().copied().unzip();
     let (repaired, named) = (repaired.iter().sum::<usize>(), named.iter().sum::<usize>());
     println!("{} runs: {repaired} bundles repaired, {named} beyond repair and named", done.len());
-    assert!(repaired > 0 && named > 0, "the diode was no test");
+    assert!(repaired > 0 && named > 0, "there were too few faults");
 }
 
 #[test]
-fn what_is_dropped_is_complete_and_sent_as_often_as_asked() {
+fn dropped_bundles_are_complete_and_repeated_as_often_as_requested() {
     let mut sender = Sender::new();
     let drop = sender.host.path("drop");
     fs::create_dir(&drop).unwrap();
@@ -737,7 +742,7 @@ fn what_is_dropped_is_complete_and_sent_as_often_as_asked() {
     for (name, bytes) in &files {
         assert!(fs::read(drop.join(name)).unwrap() == *bytes, "{name}");
     }
-    // The diode takes them away; the next run sends this one and the one before it once more.
+    // The diode removes the files. The next run drops its bundle and the previous one.
     let host = receiver(&sender);
     fs::remove_dir_all(&drop).unwrap();
     fs::create_dir(&drop).unwrap();
@@ -758,17 +763,17 @@ fn what_is_dropped_is_complete_and_sent_as_often_as_asked() {
     let (ran, report) = host.watch(&[]);
     ran.good();
     assert_eq!(report["outcomes"].as_array().unwrap().len(), 2, "{report:#}");
-    // What cannot be dropped is an error, and the bundle is there.
+    // If the drop fails, this is an error, but the bundle is written.
     run(&["--drop", "nowhere"]).fails_with(2, &["the drop directory nowhere does not exist"]);
     let before = names(&out).len();
-    // Also root may make no file in there.
+    // Even root cannot create files in this directory.
     let ran = run(&["--drop", "/proc/self"]);
-    ran.exits(7).warns("the copy could not be written").warns("copy the bundle, the head volume last");
+    ran.exits(7).warns("the copy could not be written").warns("copy the bundle there, its head volume last");
     assert!(names(&out).len() > before);
 }
 
 #[test]
-fn nobodys_name_makes_a_bundle_under_way_superfluous() {
+fn a_file_with_the_name_of_an_incomplete_bundle_does_not_replace_it() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (old, _) = sender.export(&[]);
@@ -779,7 +784,7 @@ fn nobodys_name_makes_a_bundle_under_way_superfluous() {
     let rest: BTreeMap<_, _> = rest.into_iter().filter(|(name, _)| !name.contains(".par.")).collect();
     host.put(&rest);
     host.watch(&[]);
-    // Somebody gives the name of what is under way to an old bundle, which is good.
+    // An older valid bundle gets the name of the incomplete one.
     let poisoned = BTreeMap::from([(head.replace(".000", ""), old.into_values().next().unwrap())]);
     host.put(&poisoned);
     assert_eq!(host.watch(&[]).1["outcomes"][0]["outcome"], "processed");
@@ -788,7 +793,7 @@ fn nobodys_name_makes_a_bundle_under_way_superfluous() {
     host.put(&with_head);
     assert_eq!(host.watch(&[]).1["outcomes"][0]["outcome"], "processed");
     assert_eq!(host.date().unwrap()[..19], date[..19]);
-    // And what comes late of it is of no use any more.
+    // A late volume of the imported bundle is removed.
     let [late, _] = split(&rest, |name| name.ends_with(".002"));
     host.put(&late);
     let (ran, report) = host.watch(&[]);
@@ -797,7 +802,7 @@ fn nobodys_name_makes_a_bundle_under_way_superfluous() {
 }
 
 #[test]
-fn a_clock_that_is_wrong_costs_no_bundle() {
+fn no_bundle_is_lost_because_of_a_wrong_clock() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (good, date) = sender.export(&[]);
@@ -806,11 +811,11 @@ fn a_clock_that_is_wrong_costs_no_bundle() {
     host.file("inbox/future.tar", future);
     host.put(&good);
     let (ran, report) = host.watch(&[]);
-    ran.exits(5).prints("more than a day after this host's clock");
+    ran.exits(5).prints("more than 24 h after this host's clock");
     assert_eq!(report["waiting"][0]["bundle"], "future.tar");
     assert_eq!((host.inbox(), host.shelf("quarantine").len()), (vec!["future.tar".to_owned()], 0));
-    assert_eq!(host.date().unwrap()[..19], date[..19], "the other is in use");
-    // Nobody waits for ever, and a clock that was corrected takes it.
+    assert_eq!(host.date().unwrap()[..19], date[..19], "the other bundle is installed");
+    // The bundle does not wait forever, and is imported after the clock was corrected.
     host.watch(&["--allow-future"]).0.good();
     assert_eq!(host.shelf("processed").len(), 2);
 }
@@ -823,7 +828,7 @@ fn directories_are_skipped() {
     for directory in directories {
         fs::create_dir_all(host.path("inbox").join(directory).join("inside")).unwrap();
     }
-    // What a run had taken that was killed, and nobody can put back.
+    // A directory of files that a killed run had taken and that cannot be put back.
     host.watch(&[]).0.good();
     let (files, date) = sender.export(&[]);
     host.put(&files);

@@ -1,4 +1,5 @@
-//! A gateway or a disc without long names gives volumes other names: all goes as if they had kept them.
+//! A gateway or a disc without long names renames volumes. They are handled as if they had kept
+//! their names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,10 +9,12 @@ use serde_json::Value;
 use super::{HOUR, Sender, VOLUMES, receiver};
 use crate::forge::Host;
 
-/// Gives a file another name: `tar` or `par`, and a number. That of the head is 0, and parity follows the volumes.
+/// Returns another name for a file of the kind `tar` or `par` with a number. The head has number 0,
+/// and parity files follow the volumes.
 type Rename = fn(&str, usize) -> String;
 
-/// Names without any sense, what Windows makes of a second file of a name, what gateways put behind it, and ISO 9660.
+/// Unrelated names, names of duplicates on Windows, names with an additional extension, and ISO
+/// 9660.
 const KINDS: &[(&str, Rename)] = &[
     ("plain", |_, number| if number % 2 == 0 { format!("Y{number}") } else { format!("Y{number}.bin") }),
     ("counted", |what, number| format!("DEFAULT_({number}).{what}.{number:03}")),
@@ -22,7 +25,7 @@ const KINDS: &[(&str, Rename)] = &[
     ("iso", |_, number| format!("DEFAULT_.{number:03};1")),
 ];
 
-/// Some bundle in volumes, by their numbers, with the parity at the end.
+/// Exports a bundle in volumes. Returns its files by number, with the parity at the end.
 fn numbered(sender: &mut Sender, more: &[&str]) -> (BTreeMap<usize, Vec<u8>>, String) {
     let (files, date) = sender.export(more);
     let is_parity = |name: &str| name.contains(".par.");
@@ -46,7 +49,7 @@ fn is_processed(host: &Host, report: &Value, date: &str, what: &str) {
 }
 
 #[test]
-fn parity_repairs_volumes_of_other_names() {
+fn renamed_volumes_are_repaired_from_parity() {
     for (kind, rename) in KINDS {
         let mut sender = Sender::new();
         let host = receiver(&sender);
@@ -61,7 +64,7 @@ fn parity_repairs_volumes_of_other_names() {
 }
 
 #[test]
-fn volumes_of_other_names_go_to_quarantine_with_their_head_and_come_back() {
+fn renamed_volumes_are_quarantined_with_their_head_and_put_back() {
     for (kind, rename) in KINDS {
         for late in ["late.bin", "LATE_(9).tar.009", "z.tar.001.tar"] {
             let what = &format!("{kind}, {late}");
@@ -89,7 +92,7 @@ fn volumes_of_other_names_go_to_quarantine_with_their_head_and_come_back() {
 }
 
 #[test]
-fn a_good_copy_of_another_name_replaces_a_damaged_volume() {
+fn a_renamed_good_copy_replaces_a_damaged_volume() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     for late in ["late.bin", "LATE_(9).tar.009"] {
@@ -99,19 +102,19 @@ fn a_good_copy_of_another_name_replaces_a_damaged_volume() {
         damaged.get_mut(second).unwrap()[100] ^= 1;
         host.put(&damaged);
         assert_eq!(host.watch(&[]).0.code, 4);
-        // Twice: the second is not needed.
+        // There are two copies, of which one is not needed.
         fs::write(host.path("inbox").join(late), &files[second]).unwrap();
         fs::write(host.path("inbox/twin.bin"), &files[second]).unwrap();
         let (ran, report) = host.watch(&[]);
         ran.good();
-        assert_eq!(host.inbox(), [second.as_str(), "twin.bin"], "of no use to the bundle");
+        assert_eq!(host.inbox(), [second.as_str(), "twin.bin"], "files that the bundle does not need stay");
         host.inbox().iter().for_each(|name| fs::remove_file(host.path("inbox").join(name)).unwrap());
         is_processed(&host, &report, &date, late);
     }
 }
 
 #[test]
-fn a_head_finds_its_volumes_that_were_given_up_before_it_came() {
+fn a_late_head_is_combined_with_its_quarantined_volumes() {
     for (kind, rename) in KINDS {
         let mut sender = Sender::new();
         let host = receiver(&sender);
@@ -129,7 +132,7 @@ fn a_head_finds_its_volumes_that_were_given_up_before_it_came() {
 }
 
 #[test]
-fn volumes_of_other_names_count_for_the_room_that_waits() {
+fn renamed_volumes_count_for_max_waiting() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (mut files, _) = numbered(&mut sender, &VOLUMES[..2]);
@@ -142,12 +145,12 @@ fn volumes_of_other_names_count_for_the_room_that_waits() {
 }
 
 #[test]
-fn files_of_unknown_names_that_belong_to_no_bundle_stay() {
+fn files_with_unknown_names_that_belong_to_no_bundle_stay() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, _) = numbered(&mut sender, &VOLUMES[..2]);
     let length = files[&1].len();
-    // A volume that has lost its head, and many files of its size.
+    // A volume without its head, and many files of the same size.
     fs::write(host.path("inbox/Y1"), &files[&1]).unwrap();
     for number in 0..200 {
         fs::write(host.path(format!("inbox/f{number}.bin")), vec![number; length]).unwrap();
@@ -159,7 +162,7 @@ fn files_of_unknown_names_that_belong_to_no_bundle_stay() {
     ran.good();
     assert_eq!((&report["outcomes"], &report["waiting"]), (&serde_json::json!([]), &serde_json::json!([])));
     assert_eq!(host.inbox(), before);
-    // A head that comes alone is given up alone, and they keep nothing out.
+    // A head without its volumes is quarantined alone, and the other files do not prevent imports.
     let (next, date) = numbered(&mut sender, &VOLUMES[..2]);
     fs::write(host.path("inbox/head"), &next[&0]).unwrap();
     host.watch(&["--give-up-after", "1h"]).0.good();

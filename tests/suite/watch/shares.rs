@@ -1,25 +1,25 @@
-//! What shares and gateways do to an inbox: they refuse changes for a while, and give files other names.
+//! An inbox on a share or behind a gateway: changes fail for a while, and files are renamed.
 
 use std::fs;
 
 use super::{Sender, VOLUMES, receiver};
 
-/// Errors of the system by their numbers on Linux.
+/// System error numbers on Linux.
 const EACCES: &str = "13";
 const EBUSY: &str = "16";
 const ETXTBSY: &str = "26";
 
-/// A file server refuses to rename what somebody has open, or had until just now: EBUSY is Linux' word for a sharing
-/// violation of CIFS, EACCES came from SMB3 filers right after another operation (xapi-project/sm 715), ETXTBSY from
-/// others (owncloud/core 14769).
+/// A file server rejects the renaming of a file that another program has, or just had, open: Linux
+/// reports EBUSY for a sharing violation of CIFS, SMB3 filers returned EACCES right after another
+/// operation (xapi-project/sm 715), and others returned ETXTBSY (owncloud/core 14769).
 #[test]
-fn a_rename_that_is_refused_for_a_while_is_repeated() {
+fn a_rename_that_fails_for_a_while_is_retried() {
     for number in [EACCES, EBUSY, ETXTBSY] {
         let mut sender = Sender::new();
         let host = receiver(&sender);
         let (files, date) = sender.export(&[]);
         let name = files.keys().next().unwrap().clone();
-        // Taken at the third attempt.
+        // The third attempt succeeds.
         host.put(&files);
         let refuse = format!("rename:{name}:{number},{number}");
         let (ran, report) = host.watch_with(&refuse, &[]);
@@ -32,34 +32,34 @@ fn a_rename_that_is_refused_for_a_while_is_repeated() {
 }
 
 #[test]
-fn a_rename_that_stays_refused_fails_that_bundle_alone_and_leaves_it_complete() {
+fn a_rename_that_always_fails_affects_only_its_bundle_which_stays_complete() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, _) = sender.export(&["--volume-size", "48K"]);
     host.put(&files);
     let second = files.keys().find(|name| name.ends_with(".tar.001")).unwrap().clone();
-    // More often than one look repeats it. What was taken before is put back.
+    // There are more failures than retries in one look. Files that were already taken are put back.
     let refuse = format!("rename:{second}:{}", [EACCES; 60].join(","));
     let (ran, report) = host.watch_with(&refuse, &[]);
     assert_eq!(ran.code, 7, "{ran:#?}");
     assert!(report["waiting"][0]["why"].as_str().unwrap().contains(&second), "{report:#}");
     assert!(ran.err.contains("may have the file open"), "{ran:#?}");
     let there: Vec<String> = files.keys().cloned().collect();
-    assert_eq!(host.inbox(), there, "all of it is back");
+    assert_eq!(host.inbox(), there, "all files were put back");
     host.watch(&[]).0.good();
     assert!(host.date().is_some());
 }
 
-/// What was taken cannot be put back while somebody looks at it (a virus scanner that has just found it): it is put
-/// back by the next look, and the reason that is said is the first.
+/// A taken file cannot be put back while another program has it open, such as a virus scanner. The
+/// next look puts it back, and the first error is reported.
 #[test]
-fn what_cannot_be_put_back_is_put_back_later() {
+fn files_that_cannot_be_put_back_are_put_back_later() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, _) = sender.export(&["--volume-size", "48K"]);
     host.put(&files);
     let names: Vec<String> = files.keys().cloned().collect();
-    // The head is taken; the volume behind it is refused; then the head is refused its way back.
+    // The head is taken, the volume after it cannot be taken, and then the head cannot be put back.
     let mut command = host.command();
     command
         .args(host.watch_args(&[]))
@@ -67,7 +67,8 @@ fn what_cannot_be_put_back_is_put_back_later() {
     let ran = crate::forge::run(command);
     assert_eq!(ran.code, 7, "{ran:#?}");
     assert_eq!(host.inbox(), names);
-    // A folder of taken files that stays is given back when a watch begins, and by a later look of the same one.
+    // A directory of taken files is put back when a watch begins, or by a later look of the same
+    // watch.
     let own = host.path("inbox/.trivy-ferry/taken-x");
     fs::create_dir(&own).unwrap();
     fs::rename(host.path("inbox").join(&names[0]), own.join(&names[0])).unwrap();
@@ -79,7 +80,7 @@ fn what_cannot_be_put_back_is_put_back_later() {
 }
 
 #[test]
-fn renamed_volumes_are_imported_when_the_last_has_come() {
+fn renamed_volumes_are_imported_when_the_last_has_arrived() {
     let mut sender = Sender::new();
     let host = receiver(&sender);
     let (files, date) = sender.export(&VOLUMES[..2]);
@@ -98,5 +99,5 @@ fn renamed_volumes_are_imported_when_the_last_has_come() {
     ran.good();
     assert_eq!(report["outcomes"][0]["outcome"], "processed", "{report:#}");
     assert_eq!(host.date().map(|date| date[..19].to_owned()), Some(date[..19].to_owned()));
-    assert_eq!(host.inbox(), ["notes.txt"], "what is not ours stays");
+    assert_eq!(host.inbox(), ["notes.txt"], "other files stay");
 }

@@ -52,7 +52,7 @@ func run(path string) error {
 		case "v1 PersistentVolumeClaim":
 			into = &corev1.PersistentVolumeClaim{}
 		default:
-			return fmt.Errorf("%s has a %s %s, which this program does not know", path, kind.APIVersion, kind.Kind)
+			return fmt.Errorf("%s has a %s %s, which this program does not support", path, kind.APIVersion, kind.Kind)
 		}
 		// As in the server, names are case-sensitive, and a name occurs only once.
 		asJSON, err := strict.YAMLToJSONStrict(document)

@@ -51,7 +51,8 @@ type description struct {
 
 type certificateCase struct {
 	Certificates []description `json:"certificates"`
-	// The names of the certificates that the server sends, its own first, and that the client trusts.
+	// The names of the certificates that the server sends, with its own first, and of those that the
+	// client trusts.
 	Sends  []string `json:"sends"`
 	Trusts []string `json:"trusts"`
 	Host   string   `json:"host"`
@@ -149,7 +150,7 @@ func (wanted description) make(all map[string]made, serial int64) (made, error) 
 	if wanted.By != "" {
 		known, ok := all[wanted.By]
 		if !ok {
-			return made{}, fmt.Errorf("%s is not known", wanted.By)
+			return made{}, fmt.Errorf("there is no earlier certificate %q", wanted.By)
 		}
 		issuer = known
 	}

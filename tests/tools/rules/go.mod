@@ -1,5 +1,5 @@
-// What decides by the rules of Go's libraries, for tests that compare trivy-ferry with them. A module of
-// its own, so that these libraries come in their own versions and not in those that Trivy needs.
+// The program that applies the rules of Go's libraries, for tests that compare trivy-ferry with them. It is
+// a separate module, so that the versions of these libraries do not depend on Trivy.
 module tools/rules
 
 go 1.26.3
