@@ -3,8 +3,9 @@
 //!
 //! `relay LISTEN TARGET MEGABYTES_PER_SECOND [ROUND_TRIP_MS [CUTS EVERY_MEGABYTES]]`. The rate limits the
 //! data from the target. With ROUND_TRIP_MS, each connection has the full rate, and bytes are delayed by half
-//! of this time in each direction. Without it, all connections share the rate. CUTS times, each after
-//! EVERY_MEGABYTES, the connection that transfers the last byte is reset.
+//! of this time in each direction. Without it, all connections share the rate. Each time
+//! EVERY_MEGABYTES have passed, the connection that transfers the last byte is reset, up to CUTS
+//! times in total.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -59,7 +60,7 @@ impl Cuts {
 
 type Delayed = (Instant, Vec<u8>);
 
-/// Reads at the link's speed, and passes on the data with the time after the delay.
+/// Reads at the link's speed, and passes on the data with the time at which its delay ends.
 fn take(mut from: TcpStream, to: &Sender<Delayed>, link: Option<&Link>, delay: Duration) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {

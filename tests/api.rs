@@ -114,7 +114,7 @@ fn a_bundle_arrives_in_a_cache() {
 }
 
 #[test]
-fn a_target_that_fails_does_not_keep_the_other_from_its_data() {
+fn a_failed_target_does_not_affect_the_other() {
     let trip = Trip::new();
     let bundle = trip.exported(&Artifact::db());
     let mut options = trip.import();

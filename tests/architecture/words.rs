@@ -1,5 +1,6 @@
-//! Phrases that people who do not know the program must read twice. They were in its text once and must not come
-//! back, neither in the documentation nor in messages and comments. Write what the second column says.
+//! Phrases that people who do not know the program must read twice. They were in its text once and
+//! must not return to the documentation, the messages or the comments. The second column says what
+//! to write instead.
 
 use std::fs;
 use std::path::{Path, PathBuf};

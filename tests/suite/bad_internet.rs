@@ -184,7 +184,7 @@ fn bad_weather(routes: &Routes) {
     let tell = |seed: u64| {
         let route = std::panic::AssertUnwindSafe(routes.of(seed));
         let outcome = std::panic::catch_unwind(|| schedule(seed, &route));
-        outcome.unwrap_or_else(|_| panic!("TRIVY_FERRY_SEED={seed} repeats it"))
+        outcome.unwrap_or_else(|_| panic!("seed {seed} failed; TRIVY_FERRY_SEED={seed} repeats it"))
     };
     let outcomes = std::thread::scope(|scope| {
         let work = || {
@@ -469,7 +469,7 @@ fn bytes_that_were_damaged_on_arrival_are_fetched_again() {
     assert_eq!(host.export(&upstream, &[]).code, 3);
     assert_eq!(host.left().len(), 2, "the received data is kept: {:?}", host.left());
     phase.store(2, Relaxed);
-    // The result is the same if the export must write other new data around it.
+    // The result is the same if the export must also write new data around the kept data.
     upstream.publish_vex(1);
     let ran = host.export(&upstream, &[]);
     ran.good();

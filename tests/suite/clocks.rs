@@ -1,5 +1,5 @@
 //! Wrong clocks of the exporter or the importer: the message says which clock seems to be wrong,
-//! and an override with a record resolves it.
+//! and a recorded override resolves the error.
 
 use std::fs;
 use std::path::PathBuf;

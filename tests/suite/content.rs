@@ -118,7 +118,7 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
     );
     let run = export(&host, &csaf, &["--stream", "csaf"]);
     assert_eq!(report(run.exits(0))["warnings"], json!([]));
-    // With `--accept`, the operator can export it.
+    // With `--accept`, the operator can export a repository with bad documents.
     let broken = repository(&host, "broken", &[("pkg/a.json", "", POINTER)], None);
     export(&host, &broken, &["--stream", "broken"]).fails_with(3, &["--accept vex-corp"]);
     let run = export(&host, &broken, &["--stream", "broken", "--accept", "vex-corp"]);
@@ -233,12 +233,12 @@ fn a_smaller_database_causes_a_warning_and_a_much_smaller_one_is_rejected() {
     };
     publish(&upstream, 1, 90, 900_000);
     assert_eq!(report(export(&[]).exits(0))["warnings"], json!([]));
-    // A loss of a tenth causes a warning.
+    // A loss of 1/10 causes a warning.
     publish(&upstream, 2, 80, 900_000);
     let warned = report(export(&[]).exits(0));
     let warning = warned["warnings"][0].as_str().unwrap();
     assert!(warning.contains("80 buckets, but had 90"), "{warned:#}");
-    // A loss of a third of the buckets or bytes, or a valid database without buckets, is an error.
+    // A loss of 1/3 of the buckets or bytes, or a valid database without buckets, is an error.
     for (buckets, filler, word) in [
         (50, 900_000, "50 buckets, but had 80"),
         (80, 500_000, "bytes, but had"),

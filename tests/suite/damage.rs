@@ -283,7 +283,7 @@ fn a_manifest_that_is_too_large_is_never_read() {
             &["limit: "],
         );
     }
-    // A correctly signed bundle of a million members, whose list is too large for an envelope.
+    // A correctly signed bundle of 1,000,000 members, whose list is too large for an envelope.
     let mut many = newer();
     many.edit(|payload| {
         let member = payload["members"][3].clone();
@@ -727,7 +727,7 @@ fn unpacking_a_bomb_with_a_valid_signature_stops_at_the_signed_size() {
         rejected_bomb(&host, &before, what, &bundle);
     }
     // Checks and VEX are first written to a separate file and then unpacked. Other files in a VEX
-    // archive are skipped, which must not take more processor time.
+    // archive are skipped, and the same limit of processor time applies.
     let checks = Part::checks("x").dataset.contents;
     let layer = bomb(Archive::new().entry(b'0', "policies/x.rego", 32 * GIB, b"").open_end());
     let bundle = Bundle::of(days(-1), &[Part::saying("trivy-checks", "2", layer, checks)]);

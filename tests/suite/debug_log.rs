@@ -1,5 +1,4 @@
-//! `--debug`: it logs requests with their proxy and kind of login, locks and decisions, and no
-//! secret.
+//! `--debug` logs requests with their proxy and kind of login, locks and decisions, but no secret.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,9 +1,9 @@
 //! State directories and inboxes of earlier versions, kept as files. This version must be able to
 //! use them.
 //!
-//! `TRIVY_FERRY_MAKE_GOLDEN=NAME` writes `fixtures/state/NAME` with the program under test if it
-//! does not exist. It is never run again for that name. A version without `exports.jsonl`, without
-//! the record of failures and runs per target, and without `missing` in heartbeats wrote `v0`. A
+//! `TRIVY_FERRY_MAKE_GOLDEN=NAME` writes `fixtures/state/NAME` with the program under test if that
+//! directory does not exist, and never replaces it. A version without `exports.jsonl`, without the
+//! record of failures and runs per target, and without `missing` in heartbeats wrote `v0`. A
 //! version with them wrote `v1`.
 
 use std::fs;

@@ -250,7 +250,7 @@ fn a_replayed_or_forged_heartbeat_is_rejected() {
 
 /// The watch prints one line for a heartbeat with a future date, with its name once.
 #[test]
-fn a_heartbeat_from_the_future_is_reported_once() {
+fn a_heartbeat_dated_in_the_future_is_reported_once() {
     let link = Link::new();
     let heartbeat = Heartbeat::new(
         "default".parse().unwrap(),
@@ -327,7 +327,7 @@ fn a_renamed_heartbeat_is_received() {
     for name in ["DEFAULT3.JSO.filepart", "large", "other.json"] {
         assert!(link.host.path("inbox").join(name).exists(), "{name}");
     }
-    // A bundle and a heartbeat with one name, in any case, are both handled.
+    // A bundle and a heartbeat whose names differ only in case are both handled.
     link.publish();
     link.export().good();
     let [bundle] = &link.dropped(".tar")[..] else { panic!("{:?}", link.dropped("")) };

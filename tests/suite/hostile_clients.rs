@@ -469,7 +469,7 @@ fn a_thousand_idle_clients_do_not_block_others() {
     // out.
     let all = serve.get(&BLOB, "");
     assert!(all.status == 200 && all.body == *LAYER, "{}", all.head);
-    println!("{} KiB with a thousand", serve.peak());
+    println!("{} KiB with up to 1000 idle clients", serve.peak());
     serve.serves();
     // The server closes the connections of silent clients.
     for mut stream in idle.into_iter().chain(halves).chain(done) {
@@ -573,7 +573,7 @@ fn after_a_signal_the_server_finishes_running_pulls() {
     }
     assert!(serve.child.try_wait().unwrap().is_none(), "the server ended before the pull");
     assert!(received(pull).ends_with(&LAYER[LAYER.len() - (1 << 20)..]));
-    // An incomplete request does not delay the end up to the time limit for heads.
+    // An incomplete request does not delay the end of the server until the time limit for heads.
     let through = Instant::now();
     assert_eq!(ended(&mut serve.child).code(), Some(0));
     assert!(through.elapsed() < Duration::from_secs(20), "{}", serve.log());

@@ -101,8 +101,8 @@ impl Scene {
         Attacker { child, _out: out }
     }
 
-    /// Creates a link of this user: the attacker, or root, as if the attacker had moved an existing
-    /// link.
+    /// Creates a link that belongs to this user: the attacker or root. A link of root stands for an
+    /// existing link that the attacker has moved.
     fn link(&self, target: &str, name: &str, uid: u32) {
         symlink(self.at(target), self.at(name)).unwrap();
         lchown(self.at(name), Some(uid), Some(uid)).unwrap();

@@ -993,8 +993,8 @@ fn a_requested_image_is_pushed_below_its_source_host_or_to_a_chosen_place() {
         .fails_with(2, &["no --registry is for images"]);
 }
 
-/// Quay rejects a configuration with its own media type. Not only Trivy's databases have such types
-/// (deckhouse-cli, pull request 55).
+/// Quay rejects a configuration with a custom media type. Not only Trivy's databases have such
+/// types (deckhouse-cli, pull request 55).
 #[test]
 fn a_strict_registry_gets_images_in_a_form_that_it_accepts() {
     let host = Host::new();
@@ -1072,12 +1072,12 @@ fn a_foreign_tag_is_kept_unless_a_flag_replaces_it() {
     let log = std::fs::read_to_string(host.path("state/imports.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!(last["overrides"], serde_json::json!(["--replace-image-tags"]), "{log}");
-    // From then on, trivy-ferry has set the tag: a newer bundle replaces it without a flag.
+    // The tag now counts as set by trivy-ferry, so a newer bundle replaces it without a flag.
     let second = with_images(days(-2), "b", &[name]);
     bring(&host, &second, &place, &["--image", name]).good().prints("b:1   pushed");
     assert_eq!(registry.manifest(at), image_of("b"));
     assert_eq!(ledger(&host, &place)["overrides"].as_array().unwrap().len(), 1, "no flag was needed");
-    // Another client replaces the tag, even if it restores the earlier manifest.
+    // A tag that another client has set is kept, even if that client restored the earlier manifest.
     registry.name(at, image_of("a"));
     let third = with_images(days(-1), "c", &[name]);
     bring(&host, &third, &place, &["--image", name]).exits(5).warns("which trivy-ferry did not set");

@@ -52,7 +52,7 @@ fn in_pieces(bytes: &[u8]) -> Response {
     chunked(bytes.chunks(4000))
 }
 
-/// Returns a body with its full length that ends in the middle.
+/// Returns a response that announces the full length of its body and ends in the middle.
 fn half(bytes: &[u8]) -> Response {
     breaking(&bytes[..bytes.len() / 2], bytes.len())
 }
@@ -296,7 +296,7 @@ fn a_layer_other_than_the_requested_one_is_rejected() {
             host.nothing_signed();
         }
     }
-    // Redirects in the form of registries are followed.
+    // A redirect to storage, as registries send it, is followed.
     let server = artifact(Kind::TrivyDb, db(), |path, _| {
         let to = path.strip_prefix("/v2/r/blobs/")?;
         Some(header(status(307), "location", &format!("/storage/blobs/{to}")))
@@ -667,8 +667,8 @@ fn a_response_that_is_no_vex_repository_is_rejected() {
     }
 }
 
-/// Addresses that users copy from a browser are rejected before any request, with the right
-/// address.
+/// Addresses that users copy from a browser are rejected before any request, and the error names
+/// the right address.
 #[test]
 fn the_address_of_a_web_page_is_rejected_before_any_request() {
     let host = exporter();

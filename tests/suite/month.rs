@@ -270,7 +270,7 @@ fn targets(month: &mut Month, a: &Target, b: &Target) {
     month.targets = vec![new.clone(), a.flag(), b.flag()];
     b.off.store(true, Relaxed);
     month.night(Up::New, Diode::Works).1.fails();
-    // The registry has never worked and cannot be asked, so only this error is reported.
+    // The registry has never worked and cannot be checked, so only this error is reported.
     month.truth(&[(7, "every import has failed since")]).does_not_say("not here yet");
     month.night(Up::Still, Diode::Works).1.fails();
     month.truth(&[(7, "every import has failed since")]);

@@ -59,8 +59,8 @@ const JSON: [&str; 2] = ["--format", "json"];
 fn newer_data_is_pushed_to_a_registry_that_another_tool_filled() {
     let (minutes, built) = (SignedDuration::from_mins(30), hours(-48));
     for (dataset, tag) in [("trivy-db", "2"), ("trivy-java-db", "1")] {
-        // The manifest is 1 h newer than the content, from this moment, without a date, or older
-        // than the content.
+        // The manifest is 1 h newer than the content, created now, without a date, or older than
+        // the content.
         for made in [Some(built + minutes * 2), Some(hours(0)), None, Some(built - minutes)] {
             println!("{dataset} {made:?}");
             let part = |date| match dataset {

@@ -159,8 +159,8 @@ impl Stage {
         out.lines().map(str::to_owned).collect()
     }
 
-    /// Asserts that the output of the samples of a page whose commands begin with one of these
-    /// words matches the page.
+    /// Runs the samples of a page whose commands begin with one of these words, and asserts that
+    /// their output matches the page.
     fn shows(&self, page: &str, commands: &[&str]) {
         let mut count = 0;
         for sample in samples(page) {

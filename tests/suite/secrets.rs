@@ -69,7 +69,7 @@ fn waiting_export(host: &Host) -> (Running, TcpStream) {
     command.arg(format!("--db-repository={}/db:2", registry.local_addr().unwrap()));
     give(&host.path(""));
     let child = Running(by_nobody(&command).spawn().unwrap());
-    // The export asks the registry only after it has read its key.
+    // The export connects to the registry only after it has read its key.
     registry.set_nonblocking(true).unwrap();
     let connection = wait_for("a connection", || registry.accept().ok()).0;
     (child, connection)

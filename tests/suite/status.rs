@@ -270,7 +270,7 @@ fn status_checks_registries_only_on_request() {
     host.run(&[&to[..], &more].concat()).good();
     let pushed = registry.seen().len();
     host.status(&[]).exits(0).prints("not checked      whether it still has them: use --check-registries");
-    assert_eq!(registry.seen().len(), pushed, "the registry was not asked");
+    assert_eq!(registry.seen().len(), pushed, "the registry was not contacted");
     let ask = || host.status(&["--check-registries", "--plain-http"]);
     ask().good();
     let asked = registry.seen().split_off(pushed);
@@ -320,7 +320,7 @@ fn status_checks_registries_only_on_request() {
     }
     registry.forget_blobs();
     ask().exits(7).prints("MISSING").warns("trivy-db-2 does not match the imported data");
-    // If the registry cannot be asked, this is an error.
+    // If the registry cannot be checked, this is an error.
     drop(registry);
     ask().exits(7).warns("cannot be reached").prints("not checked");
 }

@@ -286,7 +286,7 @@ fn unused_targets_are_reported_and_retired_by_time_or_by_hand() {
     }
 }
 
-/// A retired target without the newest bundle is not an error. A target in use is.
+/// It is an error if a target in use lacks the newest bundle, but not if a retired target does.
 #[test]
 fn silence_is_judged_by_the_targets_in_use() {
     let mut site = Site::new();

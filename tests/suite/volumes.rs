@@ -254,7 +254,7 @@ fn damaged_volumes_are_named() {
         }
         fs::write(volume, good).unwrap();
     }
-    assert_eq!(host.installed("cache", "db"), None, "nothing of it was used");
+    assert_eq!(host.installed("cache", "db"), None, "none of its data was used");
     host.import(&host.path("out"), &[]).good();
 }
 
@@ -342,7 +342,7 @@ fn media_are_read_one_after_the_other() {
 fn an_export_continues_on_the_next_medium_if_one_is_full() {
     let host = host();
     let upstream = upstream(60, 5 * MIB);
-    // There are two media of 4 MiB, and the bundle is larger than one of them.
+    // There are two media of 4 MiB, and the bundle is larger than each of them.
     let run = |outputs: &[&str], after: &str| {
         let line = format!(
             "mount -t tmpfs -o size=4m tmpfs a && mount -t tmpfs -o size=4m tmpfs b && \"$@\" && {after}"
@@ -366,15 +366,15 @@ fn an_export_continues_on_the_next_medium_if_one_is_full() {
 }
 
 #[test]
-fn an_export_in_volumes_resumes_where_it_was() {
+fn an_export_in_volumes_resumes_where_it_stopped() {
     let host = host();
     // Until the export is killed, the registry stalls in the middle of the large layer, so that the
     // kill is never too late.
     let (stalling, answered) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU64::new(0)));
-    let (weather, count) = (stalling.clone(), answered.clone());
+    let (is_stalling, count) = (stalling.clone(), answered.clone());
     let small = Digest::of(b"{}").hex();
     let upstream = Upstream::new(move |_, path| {
-        if !weather.load(Relaxed) || !path.contains("/db/blobs/") || path.ends_with(&small) {
+        if !is_stalling.load(Relaxed) || !path.contains("/db/blobs/") || path.ends_with(&small) {
             return None;
         }
         // The start is one response. After it, the client reads one stream, or one range after the

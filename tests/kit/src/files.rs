@@ -119,7 +119,7 @@ impl Files {
         self.files.lock().unwrap().values().map(|bytes| bytes.len() as u64).sum()
     }
 
-    /// Returns the bytes of bodies that both hosts have sent.
+    /// Returns the number of bytes of bodies that both hosts have sent.
     #[must_use]
     pub fn sent(&self) -> u64 {
         self.counts.sent.load(Relaxed)

@@ -104,8 +104,8 @@ impl Host {
         command
     }
 
-    /// Returns trivy-ferry without arguments. It finds a `trivy`, whose version changes its results, only on a host
-    /// with tools.
+    /// Returns trivy-ferry without arguments. The version of the `trivy` that it finds changes its
+    /// results, so it finds one only on a host with tools.
     #[must_use]
     pub fn program(&self) -> Command {
         let mut command = self.command(&self.program);

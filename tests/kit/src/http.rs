@@ -25,7 +25,7 @@ pub const LARGEST_BODY: usize = 64 << 20;
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// GET, PUT and so on; it compares with `&str`.
+    /// The method, such as GET. It can be compared with a `&str`.
     pub method: Method,
     /// Path and query.
     pub target: String,

@@ -14,7 +14,7 @@ use crate::answers::{header, ok, status};
 use crate::http::{LARGEST_BODY, Seen, Serving, serve};
 use crate::sha256;
 
-/// Returns a response instead of the registry, before the request's body is read.
+/// Returns a response in place of the registry's, before the request's body is read.
 type Change = dyn Fn(&Seen) -> Option<Response> + Send + Sync;
 
 #[derive(Default)]

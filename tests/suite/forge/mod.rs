@@ -1,8 +1,8 @@
 //! Common code of the tests of bad input: a separate host for each test, and a forge that creates and signs good and
 //! bad bundles.
 //!
-//! The forge does not use the program's writer for tar files. So its bundles are accepted only if both follow the
-//! format, and it can break any rule of the format.
+//! The forge does not use the program's writer for tar files. So the program accepts the forge's
+//! bundles only if both follow the format. The forge can break any rule of the format.
 
 pub mod upstream;
 
@@ -205,7 +205,7 @@ pub fn run(mut command: Command) -> Run {
 pub struct Snapshot(pub BTreeMap<String, String>);
 
 /// Returns the bytes of a file, or `None` for a state of imports without accepted data. Omits the
-/// use and the failure of each target from such a state, because every run records them.
+/// use and the failure of each target from a state of imports, because every run records them.
 fn accepted(name: &str, bytes: Vec<u8>) -> Option<Vec<u8>> {
     if !name.starts_with("state/import-") {
         return Some(bytes);

@@ -130,8 +130,9 @@ fn a_key_is_trusted_by_its_fingerprint_until_it_is_removed() {
     user.ferry("trust list").exits(0).prints("monday.pub").prints(made["fingerprint"].as_str().unwrap());
     user.ferry(&verify).exits(0).prints("trusted: monday.pub");
 
-    // Trusted for other streams than the bundle's. Adding it again does not extend it to all streams. `trust require`
-    // does not accept more signatures than there are keys.
+    // The key is trusted only for streams other than the bundle's. Adding it again does not
+    // extend the trust to all streams. `trust require` does not accept more signatures than
+    // there are keys.
     let again = format!("trust add {public} --fingerprint {fingerprint} --name monday");
     user.ferry(&format!("{again} --stream weekly --stream lab"))
         .exits(0)

@@ -111,7 +111,7 @@ fn a_medium_that_was_pulled_changes_nothing() {
 }
 
 #[test]
-fn each_trivy_gets_its_major_of_the_checks() {
+fn each_version_of_trivy_gets_its_major_version_of_the_checks() {
     let (laptop, older, newer) = (bare(), bare(), bare());
     let (_, public) = laptop.keygen();
     laid_out(&laptop);
@@ -146,8 +146,8 @@ fn two_exports_in_one_second_are_two_bundles() {
     let (key, public) = laptop.keygen();
     let (medium, flags) = (laptop.dir("stick"), laid_out(&laptop));
     // Without a common state, as after a kill just before the first export wrote its state.
-    for memory in ["one", "two", "three"] {
-        let line = format!("export --key {key} --output {medium} {flags} --state-dir {memory}");
+    for state in ["one", "two", "three"] {
+        let line = format!("export --key {key} --output {medium} {flags} --state-dir {state}");
         laptop.ferry(&line).exits(0);
     }
     assert_eq!(files(&medium).len(), 3);

@@ -23,7 +23,7 @@ fn artifacts() -> [Artifact; 3] {
     [Artifact::db().created(BUILT), Artifact::java_db().created(BUILT), Artifact::checks("2").created(BUILT)]
 }
 
-/// Starts a registry with all three.
+/// Starts a registry with all three artifacts.
 fn upstream(tools: &str) -> Registry {
     let upstream = Registry::distribution(tools, None);
     artifacts().iter().for_each(|artifact| upstream.publish_as_it_is(artifact));
@@ -155,7 +155,7 @@ fn if_one_source_serves_bad_data_another_is_used() {
     let tools = tools();
     let (good, bad, registry) =
         (upstream(&tools), Registry::distribution(&tools, None), Registry::distribution(&tools, None));
-    // It is newer, and tried first.
+    // The bad data is newer, and its source is tried first.
     bad.publish_as_it_is(&bad_at_its_end());
     let mirror = format!(
         "mirror --registry {}/security --only trivy-db --plain-http --format json \
@@ -224,7 +224,7 @@ fn data_that_is_too_old_is_rejected() {
     let tools = tools();
     let (upstream, registry, dmz) = (upstream(&tools), Registry::distribution(&tools, None), bare());
     let mirror = format!("mirror --registry {}/security {}", registry.address, upstream.flags());
-    // Its date is years ahead.
+    // The date of the manifest is years ahead.
     upstream.publish_as_it_is(&Artifact::db().created("2099-01-01T00:00:00Z"));
     let run = dmz.ferry(&format!("{mirror} --max-age 1h --format json"));
     run.exits(5);

@@ -48,7 +48,7 @@ fn has(registry: &Registry, artifact: &Artifact) -> bool {
         format!("crane digest --insecure {}/full/{}:{}", registry.address, artifact.dataset, artifact.tag);
     let run = registry.publisher.sh(&line);
     if run.code != 0 {
-        // The tag is missing, and not the registry.
+        // The registry responds, and the tag is missing.
         run.warns("404");
         return false;
     }

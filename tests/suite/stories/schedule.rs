@@ -7,7 +7,7 @@ use test_kit::host::{Host, json_file, names};
 
 use crate::stories::bare;
 
-/// Returns the content of its output directory, sorted.
+/// Returns the names in a host's output directory, sorted.
 fn bundles(host: &Host) -> Vec<String> {
     names(host.at("out"))
 }

@@ -13,7 +13,7 @@ use test_kit::vex_hub;
 
 use crate::stories::equipped;
 
-/// Returns the line that import printed for a subcommand, from its JSON.
+/// Returns the line that `import` printed for a subcommand, from its JSON.
 #[track_caller]
 fn printed(import: &Run, subcommand: &str) -> String {
     let json = import.json();
@@ -59,7 +59,7 @@ fn finds_everything(importer: &Host, trivy: impl Fn(&str) -> String) {
     assert_eq!(
         scan("fs", &format!("--show-suppressed {project}/Gemfile.lock")),
         ["CVE-2099-0001", "suppressed CVE-2099-0002"],
-        "by trivy-db, and one of two settled by VEX"
+        "by trivy-db, and VEX suppresses one of the two"
     );
     assert_eq!(scan("rootfs", &project), ["CVE-2099-0003"], "a jar known by its SHA-1 alone");
     // Trivy's built-in checks would report other findings.
@@ -100,7 +100,8 @@ impl Trip {
         fs::copy(carried, &bundle).unwrap();
 
         importer.ferry(&format!("verify {bundle} --trust {public}")).exits(0).prints("content as signed");
-        // Not the working directory of the scans, where Trivy would read the trivy.yaml automatically.
+        // The directory of trivy.yaml is not the working directory of the scans, where Trivy would
+        // read the file automatically.
         let (cache, config) = (importer.at("cache"), importer.dir("config"));
         let import = format!("import {bundle} --trust {public} --cache-dir {cache} --format json");
         let import = importer.ferry(&format!("{import} --write-env settings.env --write-config {config}"));
@@ -121,7 +122,7 @@ impl Trip {
 fn the_trip_brings_all_four_datasets_into_the_cache() {
     let Trip { importer, cache, checks, import, .. } = Trip::new();
     assert_eq!(import.statuses(), all_four("installed"));
-    assert_eq!(import.target(0)["trivy_version"], "0.74", "the trivy on the PATH was asked");
+    assert_eq!(import.target(0)["trivy_version"], "0.74", "the version is that of the trivy on the PATH");
 
     let version =
         importer.offline(&format!("trivy version --format json --cache-dir {cache}")).exits(0).json();

@@ -213,7 +213,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_even_after_changes() {
             .filter(|line| line.contains("GET ") && line.contains(what) && line.contains(" 200 "))
             .count()
     };
-    assert_eq!(asked("vex-repository.json"), 1, "Trivy asks for it once: {log}");
+    assert_eq!(asked("vex-repository.json"), 1, "Trivy requests it once: {log}");
     assert_eq!(asked(ARCHIVE), 2, "{log}");
 }
 

@@ -339,7 +339,7 @@ fn unsigned_files_are_quarantined_together_and_do_not_fill_the_log() {
     assert!(lines.len() <= 24, "{} lines", lines.len());
     let told = |line: &serde_json::Value| line["why"].as_str().is_some_and(|why| why.contains("more files"));
     assert!(lines.iter().any(told), "{lines:?}");
-    // More unsigned files within the hour add no lines. A signed bundle that is rejected does.
+    // More unsigned files within the hour add no lines. A signed bundle that is rejected adds one.
     put_junk("b");
     let older = host.path("inbox/older.tar");
     fs::write(older, old.values().next().unwrap()).unwrap();

@@ -467,7 +467,7 @@ fn a_file_that_is_still_written_is_skipped() {
     let log = fs::File::create(host.path("log")).unwrap();
     command.args(args).args(["--interval", "50ms"]).stdout(Stdio::null()).stderr(log);
     let mut child = command.spawn().unwrap();
-    // The file is written slowly under its final name, with pauses longer than one look.
+    // The file is written slowly under its final name, with pauses longer than `--interval`.
     let mut file = fs::File::create(host.path("inbox").join(name)).unwrap();
     for chunk in bytes.chunks(bytes.len() / 6 + 1) {
         std::io::Write::write_all(&mut file, chunk).unwrap();
