@@ -142,15 +142,15 @@ impl Contents {
                 signed.files.len()
             ));
         }
-        let files = |count: u64| format_count(usize::try_from(count).unwrap_or(usize::MAX), "file");
+        let count = |number: u64, name| format_count(usize::try_from(number).unwrap_or(usize::MAX), name);
         match (&self.tree, &signed.tree) {
             (Some(found), Some(wanted)) if (found.files, found.size) != (wanted.files, wanted.size) => {
                 Some(format!(
-                    "it has {} with {} bytes instead of the signed {} with {} bytes",
-                    files(found.files),
-                    found.size,
-                    files(wanted.files),
-                    wanted.size
+                    "it has {} with {} instead of the signed {} with {}",
+                    count(found.files, "file"),
+                    count(found.size, "byte"),
+                    count(wanted.files, "file"),
+                    count(wanted.size, "byte")
                 ))
             }
             (found, wanted) if found != wanted => {
@@ -306,7 +306,7 @@ mod tests {
         for (found, word) in [
             (
                 repository(&[("index.json", b"x")], Some(DATE)),
-                "it has 1 files with 1 bytes instead of the signed 2 files with 2",
+                "it has 1 file with 1 byte instead of the signed 2 files with 2 bytes",
             ),
             (
                 repository(&[("index.json", b"x"), ("b", b"y")], Some(DATE)),

@@ -808,8 +808,7 @@ fn a_command_that_is_due_is_called_even_if_the_next_run_imports_nothing() {
     let call = format!("printf x >> {}", host.at("calls"));
     let (one, two) = (host.bundle("one.tar", &bundle(days(-3))), host.bundle("two.tar", &bundle(days(-2))));
     host.import(&one, &["--exec-after", "exit 1"]).exits(1).prints("installed");
-    // The medium is empty, or has no acceptable bundle. The command still runs for the earlier
-    // change.
+    // The medium is empty. The command still runs for the earlier change.
     fs::create_dir(host.path("empty")).unwrap();
     host.import(&host.path("empty"), &["--exec-after", &call]).fails_with(2, &["there is no bundle"]);
     assert_eq!(calls(), 1);

@@ -301,7 +301,7 @@ fn an_interruption_causes_little_additional_traffic() {
 }
 
 #[test]
-fn an_export_that_failed_resumes_where_it_was() {
+fn an_export_that_failed_resumes_where_it_stopped() {
     // The registry fails during its second response for the large layer, and works again for the
     // next export.
     const DEAD: u64 = 2;
@@ -355,7 +355,7 @@ fn kill_at(host: &Host, upstream: &Upstream, bytes: u64) {
 }
 
 #[test]
-fn an_export_that_was_killed_resumes_where_it_was() {
+fn an_export_that_was_killed_resumes_where_it_stopped() {
     // Until the export is killed, the registry stalls after 64 MB of the large layer, so that the
     // kill is never too late.
     let (stalling, answered) = (Arc::new(AtomicU64::new(1)), AtomicU64::new(0));

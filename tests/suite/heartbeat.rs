@@ -359,7 +359,7 @@ fn files_that_could_not_be_dropped_are_dropped_later() {
     let mut link = Link::new();
     link.publish();
     let export = link.export_command();
-    // The drop directory is full and then emptied, and no data is new in between.
+    // The drop directory is full and then enlarged, and no data is new in between.
     let line = "mount -t tmpfs -o size=32k tmpfs drop && ! \"$@\" >/dev/null && mount -o remount,size=64m drop && \
                 \"$@\" >second && ls drop >listed";
     let mut command = link.host.in_own_mounts(line);

@@ -1011,7 +1011,7 @@ fn exports_of_one_second_do_not_collide() {
     let host = exporter();
     let server = artifact(Kind::TrivyDb, db(), |_, _| None);
     let repository = repository(&server);
-    // Runs in sequence and in parallel get different times and numbers from the state.
+    // Parallel runs get different times and numbers from the state.
     let all: Vec<Run> = std::thread::scope(|scope| {
         let runs: Vec<_> = (0..4).map(|_| scope.spawn(|| host.export_db(&repository))).collect();
         runs.into_iter().map(|run| run.join().unwrap()).collect()

@@ -116,7 +116,7 @@ fn an_unpacked_bundle_is_an_oci_layout_with_upstreams_bytes() {
     let (laptop, auditor) = (equipped(&tools), equipped(&tools));
     laptop.keygen();
     let registry = Registry::distribution(&tools, None);
-    // All three forms in one layout.
+    // Both forms of manifests in one layout.
     let artifacts = [
         Artifact::db().in_form(Form::TypedConfig),
         Artifact::java_db(),

@@ -1,5 +1,5 @@
-//! A weekly USB stick: its other files, repeated imports, and imports by root into other users' caches. This needs no
-//! tool, and uses the real Trivy if it exists.
+//! A weekly USB stick: its other files, repeated imports, and imports by root into other users' caches. Some of
+//! these tests use the real Trivy.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};

@@ -144,7 +144,7 @@ impl Nginx {
     }
 }
 
-/// Makes a scanner's copies of VEX repositories a week old.
+/// Makes a scanner's copies of VEX repositories older than a week.
 fn age_vex(scanner: &Host) {
     let path = scanner.at(".cache/trivy/vex/repositories/vex-hub/cache.json");
     let mut metadata = json_file(&path);
