@@ -306,7 +306,7 @@ mod tests {
         for (found, word) in [
             (
                 repository(&[("index.json", b"x")], Some(DATE)),
-                "it has 1 files with 1 bytes instead of the signed 2 files with 2",
+                "it has 1 file with 1 bytes instead of the signed 2 files with 2",
             ),
             (
                 repository(&[("index.json", b"x"), ("b", b"y")], Some(DATE)),
