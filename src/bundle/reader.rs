@@ -25,7 +25,7 @@ use crate::trust::keyring::Keyring;
 use crate::trust::message::PayloadType;
 use crate::util::text::{Unverified, escape};
 
-/// A bundle whose signature was not checked yet.
+/// A bundle whose signature has not been verified yet.
 #[derive(Debug)]
 pub struct UnverifiedBundle {
     path: PathBuf,
@@ -134,8 +134,8 @@ impl UnverifiedBundle {
     /// Checks the signature, then the payload, then the length of the file and of its volumes beside it.
     ///
     /// # Errors
-    /// Every error of [`UnverifiedBundle::signed`], and [`BundleError::Volumes`] if a volume is missing or does
-    /// not have its signed length.
+    /// [`BundleError::Volumes`] if a volume is missing or has another length than was signed; an error
+    /// of [`UnverifiedBundle::signed`] if the signatures, payload or file length are rejected.
     pub fn verify(self, keyring: &Keyring) -> Result<VerifiedBundle, BundleError> {
         let signed = self.signed(keyring)?;
         let head = signed.path.clone();
@@ -601,7 +601,7 @@ mod tests {
         Ok(count)
     }
 
-    /// Does the same for a bundle in volumes. An empty volume is not written.
+    /// Writes a bundle in volumes and verifies it completely. An empty volume is not written.
     fn read_volumes(volumes: &[Vec<u8>]) -> Result<usize, BundleError> {
         let dir = crate::util::fs::tempdir().unwrap();
         let path = |number: usize| dir.path().join(format!("b.tar.{number:03}"));

@@ -42,8 +42,8 @@ impl UnverifiedBundle {
     /// Verifies the bundle like [`UnverifiedBundle::verify`], and keeps the signed bytes for a further signature.
     ///
     /// # Errors
-    /// Every error of [`UnverifiedBundle::verify`]: if no trusted key has signed the bundle, its payload cannot be
-    /// used, or volumes are missing.
+    /// If no key that is trusted for its stream has signed the bundle, its payload cannot be used, the
+    /// file or a volume has another length than was signed, or volumes are missing.
     pub fn signable(self, keyring: &Keyring) -> Result<Signable, BundleError> {
         let (signed, verified) = self.signed_and_payload(keyring)?;
         let head = signed.path().to_path_buf();
@@ -94,8 +94,9 @@ impl Signable {
         Ok(true)
     }
 
-    /// Opens the file again for writing. If something else has replaced it, such as a link or a FIFO, it
-    /// returns an error: it follows no link, waits for no FIFO, and writes nothing.
+    /// Opens the file again for writing. Returns an error if something else has replaced the
+    /// file, such as a link or a FIFO: this function follows no link, waits for no FIFO, and writes
+    /// nothing.
     fn open_for_writing(&self) -> io::Result<File> {
         let file = fs::open_to_write(self.bundle.path())?;
         let identity = |file: &File| file.metadata().map(|metadata| (metadata.dev(), metadata.ino()));

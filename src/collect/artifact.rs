@@ -41,7 +41,7 @@ pub(crate) struct CollectedDataset {
     pub(crate) held: BTreeMap<Digest, SpooledTempFile>,
     /// The date that the manifest announces. It is not trusted.
     pub(crate) announced: Option<Timestamp>,
-    /// The findings about the content; `None` until it was read.
+    /// The findings about the content; `None` until it is read.
     pub(crate) examination: Option<Examination>,
     /// Remarks for the operator.
     pub(crate) remarks: Vec<String>,
@@ -296,7 +296,7 @@ fn vex_manifest(repository: &VexRepository) -> Manifest {
     }
 }
 
-/// The contents of a dataset that was not read yet.
+/// The contents of a dataset that has not been read yet.
 pub(crate) fn empty() -> Contents {
     Contents { schema: None, updated_at: None, next_update: None, files: Vec::new(), tree: None }
 }

@@ -272,7 +272,7 @@ mod tests {
         find_directory(ArchiveFormat::TarGzip, Cursor::new(archive(paths)), subdir).map_err(|e| e.to_string())
     }
 
-    /// Archives of GitLab have the commit in the name of the directory, for which go-getter has `//*` (Trivy pull
+    /// Archives of GitLab have the commit in the name of the directory, for which go-getter accepts `//*` (Trivy pull
     /// request 7206, VEX repositories). Archives of GitHub have the branch, which naward-cs/custom-vex-repo and Trivy's
     /// page about self-hosting omit (Trivy pull request 7732).
     #[test]

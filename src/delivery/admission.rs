@@ -1,4 +1,4 @@
-//! Admission: decides which bundles a target accepts by the options, the ledger and the clock.
+//! Admission: uses the options, the ledger and the clock to decide which bundles a target accepts.
 
 use crate::bundle::VerifiedBundle;
 use crate::delivery::admitted::AdmittedBundle;

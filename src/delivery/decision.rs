@@ -30,8 +30,8 @@ pub(crate) struct DecisionInput<'d> {
     pub(crate) late: bool,
     /// The words for a dataset that is too old: `skipped`, `not pushed`.
     pub(crate) otherwise: &'static str,
-    /// Upstream's version of the target's data. It decides on checks, which have no date, if the ledger has no
-    /// floor for them or another program put them there.
+    /// Upstream's version of the target's data. Checks have no date and are compared by version if
+    /// the ledger has no floor for them or another program put them there.
     pub(crate) version: Option<String>,
     /// Whether the target has data that no known import of this host put there.
     pub(crate) foreign: bool,
@@ -89,7 +89,8 @@ pub(crate) fn decide(
         return skip(row, DeliveryStatus::Unchanged);
     }
     let remembered = state.floors.get(&dataset.reference()).copied();
-    // After a reset of the floors, the target's data may come from a stolen key and is no floor.
+    // After a reset of the floors, the target's data may be from a bundle that was signed with a
+    // stolen key. It does not count as a floor then.
     let is_floor = state.floors_reset.is_none();
     let (floor, by_version) = (floor.filter(|_| is_floor), is_floor && (remembered.is_none() || foreign));
     let believed = believable(floor, now);

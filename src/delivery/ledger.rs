@@ -162,8 +162,8 @@ impl Ledger {
         targets.filter_map(|(target, state)| Some((target.clone(), state.hook_due?))).collect()
     }
 
-    /// Records that the command ran for these targets. If another run changed a target since, the command is still
-    /// due for it.
+    /// Records that the command ran for these targets. If another run has changed a target since
+    /// then, the command is still due for it.
     ///
     /// # Errors
     /// If the state cannot be written.

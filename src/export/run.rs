@@ -593,7 +593,7 @@ fn unchanged(
     })
 }
 
-/// Whether a file is on another file system than the root directory, such as a medium.
+/// Whether a file is on another file system than the root directory, such as that of a medium.
 fn apart_from_root(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let device = |path: &Path| path.metadata().map(|metadata| metadata.dev()).ok();

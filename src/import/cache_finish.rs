@@ -104,7 +104,7 @@ fn scan_cache(
         }
     } else if java {
         report.advice.push(
-            "Images scanned before keep the results of the old trivy-java-db: import with --clear-scan-cache, or run `trivy clean --scan-cache`."
+            "Images scanned earlier keep the results of the old trivy-java-db: import with --clear-scan-cache, or run `trivy clean --scan-cache`."
                 .into(),
         );
     }

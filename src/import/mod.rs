@@ -219,7 +219,7 @@ fn call(options: &ImportOptions, progress: &dyn Progress) -> Result<Option<Strin
     hook(command, INSTALLED, true, &[])?;
     ledger()?.told(&due)?;
     drop(turn);
-    Ok(Some(format!("Done after the import: {command}")))
+    Ok(Some(format!("Ran after the import: {command}")))
 }
 
 /// Returns the report, or its only error if there is one target and nothing was installed.

@@ -92,7 +92,7 @@ impl ImportOptions {
     /// Validates the options.
     ///
     /// # Errors
-    /// If there is a web root without a URL, a URL without a web root, or a further tag without a registry.
+    /// If there is a web root without a URL, a URL without a web root, or an extra tag without a registry.
     pub(crate) fn check(&self) -> Result<(), Error> {
         if self.web_root.is_some() != self.web_url.is_some() {
             return Err(Error::usage(

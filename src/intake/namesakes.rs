@@ -1,9 +1,10 @@
 //! Chooses the genuine file among several that have the name of one volume.
 //!
-//! Anyone who can write to a medium or an inbox can add files with the name of a volume, in another directory or
-//! with other letter case, and with its length. Only reading a file completely shows whether it is genuine. A
-//! sparse file takes no space on the disk but hours to read. Therefore the module reads likely files first, reads
-//! few files per look, and remembers their digests.
+//! Anyone who can write to a medium or an inbox can add files with the name of a volume, in another
+//! directory or with other letter case, and with its length. Only reading a file completely shows
+//! whether it is genuine. A sparse file takes no space on the disk but may take hours to read.
+//! Therefore the module reads likely files first, reads few files per look, and remembers their
+//! digests.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

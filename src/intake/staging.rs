@@ -18,23 +18,24 @@ use crate::util::dir::{Dir, FileMode};
 use crate::util::text::escape;
 use crate::util::trusted::TrustedUsers;
 
-/// The name of the program's own directory in the one that the user names. Nothing outside it is overwritten or
-/// removed.
+/// The name of trivy-ferry's own directory in the directory that the user names. Nothing outside it
+/// is overwritten or removed.
 const OWN: &str = "trivy-ferry-staging";
 
 /// The staging directory.
 pub(crate) struct Staging {
-    /// The descriptor of the own directory. It stays valid if the directory is renamed.
+    /// The descriptor of trivy-ferry's own directory. It stays valid if the directory is renamed.
     dir: Dir,
     own: PathBuf,
 }
 
 impl Staging {
-    /// Opens the own directory in the named one, and creates it if it is missing.
+    /// Opens trivy-ferry's own directory in the named one, and creates it if it is missing.
     ///
     /// # Errors
-    /// [`Error::Trust`] if the directory or one of its parents is writable by others; [`Error::Usage`] if the own
-    /// directory is not private, or is one of the inputs; [`Error::Destination`] if it cannot be created.
+    /// [`Error::Trust`] if the named directory or one of its parents is writable by others;
+    /// [`Error::Usage`] if trivy-ferry's own directory is not private, or is one of the inputs;
+    /// [`Error::Destination`] if it cannot be created.
     pub(crate) fn open(directory: &Path, inputs: &[PathBuf]) -> Result<Self, Error> {
         let own = directory.join(OWN);
         let failed = |error: io::Error| failed(&own, &error);
@@ -66,7 +67,7 @@ impl Staging {
         Ok(Staging { dir, own })
     }
 
-    /// Returns the path of the own directory.
+    /// Returns the path of trivy-ferry's own directory.
     pub(crate) fn path(&self) -> &Path {
         &self.own
     }

@@ -1,4 +1,4 @@
-//! `forget`: retires a target for good.
+//! `forget`: retires a target until a run uses it again.
 //!
 //! Its floors stay in the state, so that a later import into the target is compared with the data
 //! that was accepted before.

@@ -102,7 +102,8 @@ pub fn status(options: &StatusOptions, progress: &dyn Progress) -> Result<Status
     Ok(status)
 }
 
-/// Returns an error if `--max-age` was given and no target is in use: an exporting host would look healthy.
+/// Returns an error if `--max-age` was given and no target is in use. Otherwise, an exporting host
+/// would look healthy.
 fn unjudged(status: &StatusReport, options: &StatusOptions) -> Option<Error> {
     let is_vain = options.max_age.is_some() && status.used().next().is_none();
     is_vain.then(|| {

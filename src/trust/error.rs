@@ -30,7 +30,7 @@ pub enum TrustError {
         why: String,
     },
     /// The file that requires a number of signers has no valid number.
-    #[error("{path} does not require a number of signers: {why}")]
+    #[error("{path} has no valid number of signers: {why}")]
     NotANumber {
         /// The file.
         path: PathBuf,

@@ -215,8 +215,8 @@ impl Dir {
         Ok(Dir { fd: fs::open(path, flags, Mode::empty())?, path: path.into() })
     }
 
-    /// Resolves all links of a path, also the last. Returns the directory that it leads to and the final name, which
-    /// need not exist. Calls `visit` for each directory.
+    /// Resolves all links of a path, including the last. Returns the directory that it leads to and the final name,
+    /// which need not exist. Calls `visit` for each directory.
     ///
     /// # Errors
     /// If a directory on the way cannot be opened, a link on the way must not be followed (see
@@ -534,7 +534,7 @@ impl Dir {
         }
         let top = self.open(name)?;
         let (mut lifted, mut before) = (0, None);
-        // Each round removes the directories that the round before has moved up, until there are none.
+        // Each round removes the directories that the previous round moved up, until there are none.
         while before != Some(lifted) {
             before = Some(lifted);
             for inner in top.list()? {

@@ -4,7 +4,7 @@
 //! A path is walked through file descriptors, and the checks are made on the descriptors that are used
 //! afterwards: of the directories on the way, then of the file itself. Links are followed, because Kubernetes
 //! Secrets and the CA files of RHEL are links, but only links of root or of this user, in directories that no
-//! other user can write. This module does not parse keys.
+//! other user can write to. This module does not parse keys.
 
 use std::fmt;
 use std::fs::File;
@@ -92,7 +92,8 @@ impl TrustedUsers {
         TrustedUsers { users: vec![0, euid()], groups: Vec::new() }
     }
 
-    /// Returns the users for commands that only read: root may also read files of their owner.
+    /// Returns the users for commands that only read: root and this owner if this process runs as
+    /// root, otherwise root and this user.
     pub fn of_owner(owner: Owner) -> Self {
         TrustedUsers { users: vec![0, if euid() == 0 { owner.uid } else { euid() }], groups: Vec::new() }
     }
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn links_of_this_user_are_followed_and_a_directory_that_others_write_is_not_passed() {
+    fn links_of_this_user_are_followed_and_a_directory_that_is_writable_by_others_is_not_passed() {
         let dir = crate::util::fs::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         // As Kubernetes mounts a Secret.

@@ -172,7 +172,8 @@ impl Watch<'_> {
             _ if self.options.once => {}
             count => {
                 let sets = format_count(count, "file set");
-                self.progress.info(&format!("cannot put back {sets} yet; retrying"));
+                let inbox = escape_line(&self.shown());
+                self.progress.info(&format!("cannot put back {sets} into {inbox} yet; retrying"));
             }
         }
         let mut there = match Inputs::read_with_digests(&self.inbox.directories(), &self.digests) {
@@ -313,7 +314,7 @@ impl Watch<'_> {
     }
 
     /// Sorts bundles by creation time, the oldest first, so that none counts as a rollback. Bundles without a trusted
-    /// signature come last, because their dates mean nothing and they may take long.
+    /// signature come last, because their dates mean nothing and they may take a long time.
     fn sort(&self, there: &Inputs, due: &mut [(String, Vec<PathBuf>)]) {
         if due.len() < 2 {
             return;
@@ -558,7 +559,7 @@ impl Watch<'_> {
     ) -> Result<(), Error> {
         let inbox = format!("{}/", self.inbox.place().display());
         let why = escape(&format!("such as: {}", example.to_string().replace(&inbox, "")));
-        let bundle = format!("{} files that are not bundles signed by a trusted key", files.len());
+        let bundle = format!("{} that no trusted key signed", format_count(files.len(), "file"));
         let category = Category::Verification;
         let reason = Reason {
             outcome: Disposition::Quarantined,

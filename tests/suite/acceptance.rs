@@ -785,7 +785,7 @@ fn the_command_after_an_import_runs_for_every_change_and_is_never_lost() {
     assert_eq!(host.installed("cache", "db"), date(days(-2)));
     host.import(&two, &[]).good();
     assert_eq!(calls(), 1);
-    host.import(&two, &["--exec-after", &call]).good().prints("unchanged").prints("Done after the import");
+    host.import(&two, &["--exec-after", &call]).good().prints("unchanged").prints("Ran after the import");
     assert_eq!(calls(), 2);
     // This command kills the run before the command ends.
     let three = host.bundle("three.tar", &bundle(days(-1)));

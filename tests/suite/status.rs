@@ -269,7 +269,7 @@ fn status_checks_registries_only_on_request() {
     let more = ["--state-dir", "state", "--trust", "keys/exporter.pub"];
     host.run(&[&to[..], &more].concat()).good();
     let pushed = registry.seen().len();
-    host.status(&[]).exits(0).prints("not checked      whether it still has them: use --check-registries");
+    host.status(&[]).exits(0).prints("not checked      the data in the registry: use --check-registries");
     assert_eq!(registry.seen().len(), pushed, "the registry was not contacted");
     let ask = || host.status(&["--check-registries", "--plain-http"]);
     ask().good();

@@ -99,8 +99,8 @@ impl fmt::Display for ExportReport {
         if let Some(directory) = self.dropped.first().and_then(|path| path.parent()) {
             writeln!(
                 f,
-                "Copied {} files into {}",
-                self.dropped.len(),
+                "Copied {} into {}",
+                format_count(self.dropped.len(), "file"),
                 escape_line(&directory.display().to_string())
             )?;
         }

@@ -90,7 +90,7 @@ impl StatusReport {
         let is_registry = matches!(target.target, TargetId::Registry(_));
         if is_registry && target.datasets.iter().any(is_unasked) {
             let why = if self.asked { "it did not answer" } else { "use --check-registries" };
-            writeln!(f, "  not checked      whether it still has them: {why}")?;
+            writeln!(f, "  not checked      the data in the registry: {why}")?;
         }
         if !target.missing.is_empty() {
             let bundles = format_count(target.missing.len(), "bundle");

@@ -14,7 +14,7 @@ use crate::status::floors::{self, OpenFloors};
 use crate::status::forget::ForgottenTarget;
 use crate::trust::key::KeyId;
 use crate::trust::keyring::{self, Keyring, TrustedKey};
-use crate::util::text::{escape, escape_line};
+use crate::util::text::{escape, escape_line, format_count};
 
 pub(crate) fn run(command: &TrustCommand) -> Result<CommandOutcome, Error> {
     match command {
@@ -82,8 +82,8 @@ impl fmt::Display for TrustReport {
         if self.action == "required" {
             return writeln!(
                 f,
-                "From now on, a bundle needs signatures of {} trusted keys.",
-                self.min_signers
+                "From now on, at least {} must sign each bundle.",
+                format_count(self.min_signers as usize, "trusted key")
             );
         }
         if self.keys.is_empty() {

@@ -156,8 +156,8 @@ impl Destination {
     /// state has no record of a bundle of a second exporter, or of an export that was killed after it
     /// renamed its files.
     pub(crate) fn free_timestamp(&self, created: Timestamp) -> Result<Timestamp, Error> {
-        /// The number of dates that are tried, more than consecutive runs need. Later names on a
-        /// medium are an attack.
+        /// The number of dates that are tried, more than consecutive runs need. If all of them are
+        /// taken, it is an attack.
         const MAX: i64 = 60;
         let moments =
             (0..MAX).filter_map(|seconds| created.checked_add(SignedDuration::from_secs(seconds)).ok());

@@ -135,7 +135,7 @@ fn choose(
         .into_iter()
         .map(|(reference, candidate)| PushChoice::new(reference, candidate))
         .collect();
-    // If one repository gets several versions, the further tags name the highest.
+    // If one repository gets several versions, the extra tags name the highest.
     for index in 0..chosen.len() {
         let version = |choice: &PushChoice| choice.dataset.tag.parse::<u64>().unwrap_or(0);
         let mine = &chosen[index];

@@ -1,6 +1,6 @@
 //! Pushes the chosen datasets: streams the blobs that a registry lacks from the bundle, then sets the tags.
 //!
-//! Decides nothing: the datasets and their references are chosen before.
+//! Decides nothing: the datasets and their references are already chosen.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -31,7 +31,7 @@ pub(crate) struct PushChoice {
     pub(crate) bundle: usize,
     pub(crate) dataset: Dataset,
     pub(crate) reference: Repository,
-    /// The further tags.
+    /// The extra tags.
     pub(crate) tags: Vec<String>,
     /// The manifest that the tags will name: upstream's, or the one of `--compat`.
     pub(crate) manifest: Vec<u8>,

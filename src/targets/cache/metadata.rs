@@ -21,7 +21,7 @@ pub enum Metadata {
         manifest_digest: Digest,
         /// The major version of the checks, from the manifest's version annotation.
         major: u32,
-        /// Upstream's version, if the manifest gives one.
+        /// Upstream's version, if the manifest has one.
         version: Option<String>,
         /// The time of the import.
         downloaded_at: Timestamp,

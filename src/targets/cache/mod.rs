@@ -217,7 +217,7 @@ impl<'p> Cache<'p> {
         Stage::new(&self.root, slot, place, metadata, owner)
     }
 
-    /// Puts staged datasets in place one by one: seals and syncs each, then switches it while it holds the scan lock. An
+    /// Puts staged datasets in place one by one: seals and syncs each, then switches it while holding the scan lock. An
     /// error of one dataset does not affect the others.
     ///
     /// # Errors

@@ -21,7 +21,7 @@
 //! | per file   | the list of files exists                    | mixed       | complete, finish         |
 //! | per file   | no list of files                            | new or old  | finish or undo           |
 //!
-//! *Finish* keeps or removes the old generation and removes the entry of the journal. Its steps can be repeated.
+//! *Finish* keeps or removes the old generation and removes the entry from the journal. Its steps can be repeated.
 
 use std::collections::BTreeSet;
 use std::io;

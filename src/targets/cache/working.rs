@@ -128,7 +128,7 @@ pub(crate) fn deepest(root: &Dir, slot: &Slot) -> Result<(Dir, bool), TargetErro
 }
 
 /// Returns whether the slot must be staged inside itself, because it is on another mount than the working directory of
-/// the cache, and a directory on the file system of the slot.
+/// the cache. Also returns a directory on the file system of the slot.
 pub(crate) fn stands_apart(root: &Dir, work: &Dir, slot: &Slot) -> Result<(bool, Dir), TargetError> {
     let (dir, exists) = deepest(root, slot)?;
     let mount = dir.mount().at("determine the mount", dir.path())?;

@@ -22,6 +22,6 @@ pub(super) struct Session {
     pub(super) least: u64,
     /// Whether an earlier attempt began it.
     pub(super) resumed: bool,
-    /// Whether its last request was rejected and the login was renewed since.
+    /// Whether its last request was rejected and the login was then renewed.
     pub(super) renewed: bool,
 }

@@ -123,7 +123,7 @@ impl Place {
     fn warnings(&self) -> Vec<String> {
         let text = |untrusted: &WritableByOthers| {
             format!(
-                "{untrusted} is above the state directory and writable by others, who could remove the record of earlier imports"
+                "{untrusted} is above the state directory and writable by others, who could remove the record of earlier imports; make it owned and writable only by root or yourself"
             )
         };
         self.warnings.iter().map(text).collect()
@@ -138,7 +138,7 @@ impl Place {
         let mut bytes = Vec::new();
         file.take(MAX_STATE).read_to_end(&mut bytes).map_err(self.failed(&name))?;
         let bad = |why: String| TrustError::State { path: path.clone(), why };
-        // The version first: a newer format may have a form that does not parse here.
+        // The version is parsed first: a newer format may have a form that does not parse here.
         let head: Head = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
         if head.format > FORMAT {
             return Err(TrustError::NewerState { path, format: head.format, known: FORMAT });

@@ -42,7 +42,7 @@ fn no_name_leads_out_of_a_directory() {
 }
 
 #[test]
-fn a_link_in_a_directory_that_others_write_is_not_followed() {
+fn a_link_in_a_directory_that_is_writable_by_others_is_not_followed() {
     let top = tempfile::tempdir().unwrap();
     std::fs::create_dir(top.path().join("elsewhere")).unwrap();
     std::fs::create_dir(top.path().join("shared")).unwrap();
