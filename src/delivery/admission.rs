@@ -12,7 +12,7 @@ use crate::trust::Rejection;
 use crate::trust::acceptance::{Admission, admit, present, record};
 use crate::trust::state::TargetState;
 
-/// Decides on every bundle for one target. Adds rejected bundles to the report.
+/// Decides on every bundle for one target, and adds the bundles to the report.
 pub(crate) fn admit_all(
     bundles: &[VerifiedBundle],
     state: &TargetState,

@@ -194,8 +194,8 @@ fn stream<R: Receiver>(
     unpacked.map_err(|error| not_as_signed(&path, dataset, &error.to_string()))
 }
 
-/// Reads to the end, even if the other thread has stopped reading, because only the end shows whether the digest
-/// is the signed one.
+/// Reads to the end, even if the reader on the other thread has stopped, because only the end shows whether the
+/// digest is the signed one.
 fn feed(
     mut member: MemberReader<'_>,
     writer: PipeWriter,

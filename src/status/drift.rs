@@ -241,7 +241,7 @@ pub(crate) fn in_registry(
     ))
 }
 
-/// Returns the further tags that an import set for a dataset, if the registry has lost them or they
+/// Returns the extra tags that an import set for a dataset, if the registry has lost them or they
 /// name other data.
 ///
 /// # Errors

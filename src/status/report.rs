@@ -194,7 +194,7 @@ pub struct ItemStatus {
     pub manifest_date: bool,
     /// Whether it is still in place.
     pub state: DriftState,
-    /// The further tags that an import set in a registry, and that no longer name it.
+    /// The extra tags that an import set in a registry, and that no longer name it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lost_tags: Vec<String>,
     /// When it expires.

@@ -385,7 +385,7 @@ impl Read for BlobBody {
     }
 }
 
-/// Pushes a manifest under the tag of the reference and then under further tags.
+/// Pushes a manifest under the tag of the reference and then under extra tags.
 ///
 /// # Errors
 /// [`TargetError::Remote`] if the registry cannot be reached or rejects the manifest;

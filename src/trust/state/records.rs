@@ -95,7 +95,7 @@ pub struct Origin {
     /// The reference of an image at the target; `None` for a dataset, or if an older program wrote this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// The further tags of a dataset in a registry.
+    /// The extra tags of a dataset in a registry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     /// The source from which its exporter fetched it.

@@ -245,7 +245,7 @@ fn settings_stay_complete_if_a_bundle_has_less_data_or_a_target_fails() {
         .exits(7)
         .warns("no settings were written, because web:/nonexistent");
     assert_eq!(text(importer.at("settings.env")), whole);
-    // A further tag is not a restored dataset.
+    // An extra tag is not a restored dataset.
     let tagged = import(&less, &root, "--extra-tag latest --format json");
     tagged.exits(0);
     assert_eq!(tagged.statuses(), ["trivy-checks pushed", "trivy-db pushed"]);
