@@ -502,7 +502,7 @@ fn root_in_a_cache_of_another_user() {
     assert_eq!(owner(".trivy-ferry"), (0, 0));
     drop(cache);
 
-    // An owner can be given by number. The ownership is repaired if the data is the same.
+    // An owner can be given by number. The ownership is repaired even if the data is the same.
     let owned = CacheOptions { owner: Some(Owner { uid: 77, gid: 78 }), ..options(&dir) };
     let mut cache = Cache::open(owned, &Silent).unwrap();
     let same = content("trivy-db", 1);

@@ -637,7 +637,7 @@ fn a_registry_with_a_false_success_status_does_not_affect_other_places() {
     let host = Host::new();
     let inbox = host.path("inbox");
     for age in [2, 1] {
-        // The layer is so large that the response arrives before all of it was sent.
+        // The layer is so large that the response arrives before all of it has been sent.
         let layer: Vec<u8> =
             (0..8u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 ^ age as u8).collect();
         let contents = Part::java_db(days(-age)).dataset.contents;
@@ -993,8 +993,8 @@ fn a_requested_image_is_pushed_below_its_source_host_or_to_a_chosen_place() {
         .fails_with(2, &["no --registry is for images"]);
 }
 
-/// Quay rejects a configuration with a custom media type. Not only Trivy's databases have such
-/// types (deckhouse-cli, pull request 55).
+/// Quay rejects a configuration with a custom media type. Images other than Trivy's databases have
+/// such types, too (deckhouse-cli, pull request 55).
 #[test]
 fn a_strict_registry_gets_images_in_a_form_that_it_accepts() {
     let host = Host::new();

@@ -994,7 +994,8 @@ fn no_file_is_overwritten_and_no_directory_is_created() {
     }
     export("/dev/full").fails_with(2, &["/dev/full"]);
     assert_eq!(host.written().len(), 2, "{:?}", host.written());
-    // A bundle can have any name, and then the rules for names of the stream do not apply.
+    // With a file name in `--output`, a bundle can have any name, and the rules for names of the
+    // stream do not apply.
     export(&host.at("out/new.tar")).good();
     assert_eq!(host.written().len(), 3);
     // Leftover files of a killed export are removed, but files of others are not.
