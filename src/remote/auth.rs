@@ -136,13 +136,13 @@ pub(super) fn may_ask(service: &Url, registry: &Url) -> Result<(), &'static str>
         "https" => Ok(()),
         "http" if service.origin() == registry.origin() => Ok(()),
         "http" if registry.scheme() != "http" => Err("it uses plain HTTP while the registry uses HTTPS"),
-        "http" => Err("it is another host or port, over plain HTTP"),
+        "http" => Err("it uses plain HTTP on another host or port"),
         _ => Err("it is not an HTTP address"),
     }
 }
 
-/// The scope of a requested token: the registry's own if it allows only pulling from one repository, else a
-/// default with this meaning.
+/// The scope of a requested token: the registry's own if it allows only pulling from one repository,
+/// else the standard scope for pulling from `repository`.
 pub(crate) fn scope(offered: Option<String>, repository: &str) -> String {
     let pull_only = |scope: &String| {
         scope.starts_with("repository:") && scope.ends_with(":pull") && !scope.contains([' ', ','])

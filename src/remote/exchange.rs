@@ -153,7 +153,7 @@ impl Request {
     }
 }
 
-/// An answer whose body was not read yet.
+/// An answer whose body has not been read yet.
 pub(crate) struct Answer {
     pub subject: String,
     /// The host that the request was sent to.

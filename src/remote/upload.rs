@@ -165,8 +165,8 @@ async fn reached(until: Option<Deadline>) -> Deadline {
     deadline
 }
 
-/// Ends when no byte was sent for too long, and returns that time. Waiting for the writer does not count: the
-/// source, or another registry that receives the same bytes, may be slow.
+/// Ends when no byte has been sent for too long, and returns that time. Waiting for the writer does not
+/// count: the source, or another registry that receives the same bytes, may be slow.
 async fn stalled(consumed: &Consumed, length: u64, timeouts: Timeouts) -> Duration {
     let look_every =
         (timeouts.stall.min(timeouts.store) / 8).clamp(Duration::from_millis(1), Duration::from_secs(5));

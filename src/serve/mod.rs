@@ -33,7 +33,7 @@ use crate::serve::selecting::ServeSelection;
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir, waits_for};
 use crate::util::clock;
-use crate::util::text::{escape, format_second};
+use crate::util::text::{escape, format_count, format_second};
 
 /// A server that provides the datasets and images of bundles as a registry, and VEX repositories
 /// as files.
@@ -173,8 +173,10 @@ fn report_events(events: Receiver<ServerEvent>, lost: &AtomicU64, progress: &dyn
         }
         match lost.swap(0, Ordering::Relaxed) {
             0 => {}
-            lost => progress
-                .info(&format!("{now} - {lost} lines of this log were lost: they are read too slowly")),
+            lost => {
+                let lines = format_count(usize::try_from(lost).unwrap_or(usize::MAX), "line");
+                progress.info(&format!("{now} - this log lacks {lines}: its reader is too slow"));
+            }
         }
     }
 }

@@ -132,8 +132,17 @@ impl Gathered<'_> {
                     .filter_map(|entry| entry.platform.as_ref())
                     .map(Platform::to_string)
                     .collect();
-                let why = escape(&format!("it has nothing for {wanted}, only for {}", has.join(", ")));
-                let hint = "Give one of these with --platform, or no --platform for all of them.";
+                let (why, hint) = match has.as_slice() {
+                    [] => (
+                        format!("it has nothing for {wanted}: its index names no platforms"),
+                        "Omit --platform to carry everything in the index.",
+                    ),
+                    has => (
+                        format!("it has nothing for {wanted}, only for {}", has.join(", ")),
+                        "Give one of these with --platform, or no --platform for all of them.",
+                    ),
+                };
+                let why = escape(&why);
                 Err(SourceError::Image { subject: self.source.to_string(), why, hint })
             }
         }
@@ -244,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_below_a_name_is_found_once_and_children_come_first() {
+    fn everything_below_a_name_is_listed_once_with_children_first() {
         let layout = Layout::new();
         let (one, two) = (layout.manifest("one", 3), layout.manifest("two", 3));
         let inner = layout.index(&[one.clone(), two.clone()]);

@@ -40,7 +40,7 @@ pub(super) struct Transfer<'n> {
     digest: Digest,
     size: u64,
     subject: String,
-    /// The first byte that was not returned yet.
+    /// The first byte that has not been returned yet.
     at: u64,
     /// The ranges that are being fetched, in the order of the bytes; the first holds the byte at `at`.
     parts: VecDeque<Part>,

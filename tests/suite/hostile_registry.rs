@@ -255,7 +255,7 @@ fn each_rejection_has_a_hint() {
         (is_upload, 403, "status 403", "may push"),
         (is_upload, 404, "status 404", "Create the project"),
         (is_upload, 429, "limits the rate of requests", "Wait"),
-        (is_upload, 500, "status 500", "could not store it"),
+        (is_upload, 500, "status 500", "could not store the data"),
         (is_upload, 502, "status 502", "run the command again later"),
         (is_blob, 413, "status 413", "client_max_body_size"),
         (is_blob, 507, "status 507", "check its disk"),

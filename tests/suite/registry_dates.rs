@@ -265,7 +265,7 @@ fn a_tag_can_have_the_day_of_the_data() {
 
 /// The manifest of a copy by another tool has another date.
 #[test]
-fn a_mirror_dates_tags_by_the_content() {
+fn a_mirror_takes_the_date_of_a_tag_from_the_content() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     let upstream = Upstream::new(|_, _| None);
     let built = days(-3);

@@ -304,7 +304,7 @@ fn status_checks_registries_only_on_request() {
         .exits(0)
         .prints("trivy-db        pushed");
     ask().good();
-    // The additional tags, which scanners may use, are checked as well.
+    // The extra tags, which scanners may use, are checked as well.
     host.run(&[&to[..], &["--extra-tag", "latest,2-{date}"], &more].concat()).good();
     ask().good();
     for tag in ["p/trivy-db:latest".to_owned(), format!("p/trivy-db:2-{}", &days(-2).to_string()[..10])] {

@@ -93,7 +93,8 @@ enum Kind {
     },
 }
 
-const CGI: &str = "REQUEST_METHOD is set, so HTTP_PROXY could come from a client of a web server";
+/// The reason for which a proxy for plain HTTP is not used.
+pub(crate) const CGI: &str = "REQUEST_METHOD is set, so HTTP_PROXY could come from a client of a web server";
 
 impl Proxies {
     /// Returns the proxies of this process, which are read once.

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_files_get_the_right_address_as_advice() {
+    fn the_hint_for_a_page_or_a_file_names_the_right_address() {
         use crate::hint::Hint;
         let github = "https://github.com/o/r ";
         for (text, advice) in [

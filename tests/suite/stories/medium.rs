@@ -95,7 +95,7 @@ fn weekly(importer: Host, clean: impl Fn(&str)) {
 }
 
 #[test]
-fn a_medium_that_was_pulled_changes_nothing() {
+fn a_medium_that_was_unplugged_too_early_changes_nothing() {
     let (laptop, importer) = (bare(), bare());
     let (_, public) = laptop.keygen();
     let medium = laptop.dir("stick");

@@ -143,7 +143,7 @@ fn the_pipeline_for_gitlab_fills_a_registry() {
 
 #[test]
 #[ignore = "tools"]
-fn githubs_linter_finds_nothing_wrong_with_the_workflow() {
+fn actionlint_finds_nothing_wrong_with_the_workflow() {
     let tools = tools();
     let host = equipped(&tools);
     let run = host.sh(&format!("actionlint -pyflakes= {}", path("github/mirror.yml")));

@@ -118,7 +118,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// The user `ferry` with the password `carried`.
+    /// Starts nginx with the user `ferry` and the password `carried`.
     fn start(host: &Host, root: &str) -> Nginx {
         let places = host.dir("nginx");
         fs::write(format!("{places}/users"), "ferry:{PLAIN}carried\n").unwrap();
