@@ -1,5 +1,5 @@
-//! The complete trip through the public API alone: a key, an export, its import into two targets of which one fails,
-//! and bundles that are rejected. Everything is read from typed reports and errors.
+//! The complete trip through the public API alone: a key, an export, its import into two targets of
+//! which one fails, and bundles that are rejected. Everything is read from typed reports and errors.
 //!
 //! This test uses only items that the root of `trivy_ferry` exports.
 

@@ -379,8 +379,8 @@ fn a_bundle_newer_than_the_last_heartbeat_counts_as_received_and_failures_are_re
     assert!(!here(&site));
 }
 
-/// A bundle of another stream, because of a wrong medium or a missing `--stream`, creates no target,
-/// neither for imports nor for `serve`.
+/// A bundle of another stream, because of a wrong medium or a missing `--stream`, creates no
+/// target, neither for imports nor for `serve`.
 #[test]
 fn bundles_of_another_stream_create_no_target() {
     let lab = ["--stream", "lab"];

@@ -86,7 +86,8 @@ fn listed(flags: &[&str]) -> Vec<String> {
     listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
-/// Fails a test that needs root if another user runs it. Such tests are marked `#[ignore = "tools"]` as well.
+/// Fails a test that needs root if another user runs it. Such tests are marked
+/// `#[ignore = "tools"]` as well.
 ///
 /// # Panics
 /// If the tests do not run as root, or the test is not marked.
