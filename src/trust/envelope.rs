@@ -44,7 +44,7 @@ impl Verified {
         &self.signers
     }
 
-    /// Signs the payload, and returns its envelope with that signature behind those that `stored` lists.
+    /// Signs the payload, and returns its envelope with that signature after those that `stored` lists.
     /// The signed bytes are those of `self`, never those of `stored`. `None` if the key has signed it already.
     ///
     /// # Errors
