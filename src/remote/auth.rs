@@ -46,7 +46,7 @@ impl Raw {
     }
 }
 
-/// Parses a WWW-Authenticate header (RFC 9110, 11.6.1): one or more challenges, each with a scheme and its
+/// Parses a `WWW-Authenticate` header (RFC 9110, 11.6.1): one or more challenges, each with a scheme and its
 /// parameters, all separated by commas.
 fn parse(header: &str) -> Vec<Raw> {
     let mut challenges: Vec<Raw> = Vec::new();
@@ -110,7 +110,7 @@ pub(crate) fn realm(text: &str, registry: &Url) -> Result<Url, RemoteError> {
 }
 
 /// Returns an address that a registry names, corrected to HTTPS if it is the registry's own and the request
-/// used HTTPS. Behind a proxy that terminates TLS without setting X-Forwarded-Proto, a registry
+/// used HTTPS. Behind a proxy that terminates TLS without setting `X-Forwarded-Proto`, a registry
 /// cannot detect HTTPS and names addresses with the wrong scheme.
 pub(crate) fn behind_tls(named: Url, asked: &Url) -> Url {
     let is_own = named.scheme() == "http"

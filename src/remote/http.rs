@@ -122,7 +122,7 @@ impl Http {
             }
             ref empty => {
                 let builder = self.client(&request, &route)?.request(request.method.clone(), url.clone());
-                // An empty body still sets Content-Length.
+                // An empty body still sets `Content-Length`.
                 let builder = if empty.is_some() { builder.body(Bytes::new()) } else { builder };
                 let sending = builder.headers(headers).send();
                 Box::pin(async move { Ok(sending.await?) })

@@ -221,7 +221,7 @@ mod tests {
             assert_eq!(state(), (2, false));
             assert_eq!(stalled(&consumed, 4, timeouts).await, soon, "now the server reads nothing more");
             let timeouts = Timeouts { store: soon, ..Timeouts::default() };
-            assert_eq!(stalled(&consumed, 2, timeouts).await, soon, "or does not store these bytes");
+            assert_eq!(stalled(&consumed, 2, timeouts).await, soon, "the server does not store the bytes");
         });
     }
 

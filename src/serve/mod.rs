@@ -309,7 +309,7 @@ fn advise(options: &ServeOptions, context: &DeliveryContext, url: &str, report: 
             .push("If your own CA issued the certificate, set SSL_CERT_FILE for the scanners.".into());
     } else if !options.listen.ip().is_loopback() {
         report.advice.push(
-            "Plain HTTP does not protect data from changes on the network: --tls-cert and --tls-key do."
+            "Plain HTTP does not protect data from changes on the network: use --tls-cert and --tls-key."
                 .into(),
         );
     }

@@ -53,7 +53,8 @@ struct Gathered<'n> {
     max_blob: u64,
     below: Vec<ImageManifest>,
     blobs: Vec<Descriptor>,
-    /// Manifests are tracked apart from blobs: a registry needs both if the same bytes are used as either.
+    /// Manifests are tracked apart from blobs: a registry needs the same bytes twice if they
+    /// are used as a manifest and as a blob.
     seen: HashSet<Digest>,
     seen_blobs: HashSet<Digest>,
     bytes: usize,
@@ -266,8 +267,8 @@ mod tests {
         assert_eq!(image.top.digest.to_string(), top["digest"].as_str().unwrap());
     }
 
-    /// A proxy repository may not fetch attestations (sonatype/nexus-public issue 1070), and images of one
-    /// platform are indexes because of attestations (scylladb/vector-store pull request 552).
+    /// Some proxy repositories do not fetch attestations (sonatype/nexus-public issue 1070), and images of
+    /// one platform are indexes because of attestations (scylladb/vector-store pull request 552).
     #[test]
     fn the_hint_for_a_child_that_cannot_be_fetched_names_the_platform_flag() {
         let layout = Layout::new();

@@ -55,7 +55,7 @@ impl RetryLimits {
     }
 }
 
-/// The limits of a run that has begun. The beginning is the same for all servers, and so is the deadline.
+/// The limits of a run that has begun. All servers share its beginning and its deadline.
 #[derive(Debug, Clone, Copy)]
 pub struct RunLimits {
     limits: RetryLimits,

@@ -70,9 +70,9 @@ fn embedded(address: IpAddr) -> IpAddr {
     v4.map_or(address, IpAddr::V4)
 }
 
-/// Whether an interface of this host has an address. The kernel binds a socket only to such addresses, unless
-/// `net.ipv4.ip_nonlocal_bind` is on; then the address is local if it is also the source address of
-/// packets to it. No packet is sent. Listing the interfaces would need `unsafe` or parsing /proc, which
+/// Whether an interface of this host has this address. The kernel binds a socket only to such addresses,
+/// unless `net.ipv4.ip_nonlocal_bind` is on; then the address is local if it is also the source address of
+/// packets to it. No packet is sent. Listing the interfaces would need `unsafe` or parsing `/proc`, which
 /// is not always available.
 fn is_interface(address: IpAddr) -> bool {
     let bound = UdpSocket::bind(SocketAddr::new(address, 0)).is_ok();

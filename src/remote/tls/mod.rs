@@ -99,7 +99,7 @@ pub(crate) fn certificates(path: &Path) -> Result<CaFile, RemoteError> {
     Ok(CaFile { roots, warnings })
 }
 
-/// The certificates in SSL_CERT_FILE with the format of OpenSSL's trust store, which rustls-native-certs
+/// The certificates in `SSL_CERT_FILE` with the format of OpenSSL's trust store, which rustls-native-certs
 /// skips.
 fn of_system_in_openssl_form() -> Vec<CertificateDer<'static>> {
     let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
