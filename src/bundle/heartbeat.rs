@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_bit_and_no_other_length_passes() {
+    fn no_flipped_bit_changes_a_heartbeat_and_other_lengths_are_rejected() {
         let key = SigningKey::generate().unwrap();
         let good = heartbeat().signed(&key).unwrap();
         for at in 0..good.len() {

@@ -58,7 +58,7 @@ pub struct PlannedImage {
     pub manifests: Vec<Vec<u8>>,
 }
 
-/// The parts of a bundle that are fixed before it is written.
+/// The data of a bundle that is fixed before the bundle is written.
 #[derive(Debug, Clone)]
 pub struct BundlePlan {
     payload: Payload,

@@ -15,7 +15,7 @@ use reqwest::{Method, Response, Url};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// The User-Agent of this program.
+/// The `User-Agent` of this program.
 pub(crate) const AGENT: &str = concat!("trivy-ferry/", env!("CARGO_PKG_VERSION"));
 
 /// The time limit for a connection, including TLS.

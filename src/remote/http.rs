@@ -255,7 +255,7 @@ impl Http {
             return String::new();
         };
         let detail = first.detail.as_str().unwrap_or_default().to_owned();
-        // distribution uses "UNKNOWN, unknown error" for all errors without a code, and explains them in the
+        // distribution uses `UNKNOWN, unknown error` for all errors without a code, and explains them in the
         // detail.
         let parts = match first.code.as_str() {
             "UNKNOWN" if !detail.is_empty() => vec![detail],

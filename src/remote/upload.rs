@@ -1,6 +1,6 @@
 //! A request body that is written while it is sent.
 //!
-//! The caller writes to an `io::Write`; the network thread sends. At most a few MiB are buffered.
+//! The caller writes to an `io::Write`; the network thread sends. At most 4 MiB wait to be sent.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -273,7 +273,8 @@ impl Inbox {
         Dir::top(&self.path).and_then(|other| same(&other)).is_ok_and(|same| !same)
     }
 
-    /// Returns all directories with pending files: the inbox and the `beside-` directories.
+    /// Returns all directories with files that are not handled yet: the inbox and the `beside-`
+    /// directories.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let beside =
             (1..=MAX_BESIDE).map(|number| self.beside(number)).filter(|directory| directory.is_dir());

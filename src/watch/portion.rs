@@ -31,7 +31,8 @@ pub(crate) struct Sorted {
     pub(crate) portion: Portion,
     /// Whether a trusted key signed one of its heads.
     pub(crate) trusted: bool,
-    /// The missing part of the bundle by its signed manifest. `None` if only some of the files are handled.
+    /// The missing files of the bundle by its signed manifest. `None` if only some of the files are
+    /// handled.
     pub(crate) lacks: Option<BundleError>,
     /// The reason why the handled files are not signed by a trusted key, which waiting cannot
     /// change.

@@ -177,7 +177,7 @@ fn status_says_which_state_it_reads_and_by_which_clock() {
     assert_eq!(json["state_dir"], host.at("state"));
 }
 
-/// If a run uses another state directory than usual, the output says so, because each of two states
+/// The output says so if a run uses another state directory than usual, because each of two states
 /// lacks the records of the other.
 #[test]
 fn another_state_directory_is_named() {

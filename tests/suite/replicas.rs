@@ -68,7 +68,7 @@ fn one_import_fills_several_caches() {
 }
 
 /// The adapter has supported VEX since 0.34.2 (goharbor/harbor-scanner-trivy, pkg/etc/config.go and
-/// pkg/trivy/wrapper.go: SCANNER_TRIVY_VEX_SOURCE; it passes its environment to Trivy).
+/// pkg/trivy/wrapper.go: `SCANNER_TRIVY_VEX_SOURCE`; it passes its environment to Trivy).
 #[test]
 fn harbors_adapter_gets_vex_and_its_configuration() {
     let (host, import) = host();

@@ -64,7 +64,7 @@ fn status_shows_the_age_of_all_data_and_missing_data() {
         .warns("trivy-db-2 does not match the imported data")
         .warns("Import the last bundle again");
     fs::rename(host.path("cache/away"), host.path("cache/db")).unwrap();
-    assert!(host.snapshot() == before, "status changes nothing");
+    assert!(host.snapshot() == before, "`status` changes nothing");
     // The file is empty, as after a full disk.
     let good = fs::read(host.path("cache/db/trivy.db")).unwrap();
     fs::write(host.path("cache/db/trivy.db"), "").unwrap();

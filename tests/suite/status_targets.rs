@@ -286,7 +286,8 @@ fn unused_targets_are_reported_and_retired_by_time_or_by_hand() {
     }
 }
 
-/// It is an error if a target in use lacks the newest bundle, but not if a retired target does.
+/// `status` reports an error if a target in use lacks the newest bundle, but not if a retired
+/// target does.
 #[test]
 fn only_targets_in_use_must_have_the_newest_bundle() {
     let mut site = Site::new();

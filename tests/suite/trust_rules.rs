@@ -173,8 +173,8 @@ fn every_written_bundle_adds_a_line_to_the_log() {
     assert!(text(sender.path("state/exports.jsonl")).starts_with(&before), "earlier lines do not change");
 }
 
-/// As root, `trust remove` changes the keys of the whole host, so the test calls the next step
-/// directly.
+/// `trust remove` changes the keys of the whole host if root runs it, so the test calls the next
+/// step directly.
 #[test]
 fn floors_can_be_reset_after_a_key_was_stolen() {
     let host = Host::new();

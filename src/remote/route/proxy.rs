@@ -310,7 +310,7 @@ fn contains(network: IpAddr, length: u8, address: IpAddr) -> bool {
     }
 }
 
-/// Splits `HOST:PORT` or `[HOST]:PORT`; no other form has a port (Go's net.SplitHostPort).
+/// Splits `HOST:PORT` or `[HOST]:PORT`; no other form has a port (Go's `net.SplitHostPort`).
 fn split_port(entry: &str) -> Option<(&str, &str)> {
     let (before, port) = entry.rsplit_once(':')?;
     let host = match before.strip_prefix('[') {

@@ -74,7 +74,7 @@ pub(crate) struct CaFile {
 }
 
 /// Reads a PEM file of CA certificates, including the format of OpenSSL's trust store. Unusable certificates,
-/// which the bundles of organizations may contain, are skipped.
+/// which the CA files of organizations may contain, are skipped.
 ///
 /// # Errors
 /// [`RemoteError::CaFile`] if the file cannot be read, or if it holds no usable certificate.
@@ -147,7 +147,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// All schemes: the signature does not matter if the certificate does not.
+/// All schemes, because [`Unchecked`] verifies no signature.
 const SCHEMES: [SignatureScheme; 13] = [
     SignatureScheme::RSA_PKCS1_SHA1,
     SignatureScheme::ECDSA_SHA1_Legacy,

@@ -145,8 +145,8 @@ fn blob(site: &Site, repository: &Repository, digest: &str, request: &Parts) -> 
     answer
 }
 
-/// Returns a file. Files have no entity tags, because Trivy before v0.73 loses its VEX documents when it gets "304
-/// Not Modified" (Trivy issue 10958).
+/// Returns a file. Files have no entity tags, because Trivy before v0.73 loses its VEX documents when it gets
+/// `304 Not Modified` (Trivy issue 10958).
 fn file(site: &Site, path: &str, request: &Parts, base: &str) -> Answer {
     let missing = || plain(StatusCode::NOT_FOUND, "Nothing at this path.\n");
     match site.file_at(path) {

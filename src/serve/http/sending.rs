@@ -168,6 +168,6 @@ impl Drop for Sending {
     }
 }
 
-/// The maximum number of blobs that are sent at once, each with one or two chunks in memory.
+/// The maximum number of blobs that are sent at once, each with 1 or 2 chunks in memory.
 /// Further ones wait.
 pub(crate) const BODIES: usize = 100;

@@ -52,7 +52,7 @@ pub fn tools() -> String {
     tools
 }
 
-/// Returns the decisions of Go's libraries for the cases of a table. See tests/tools/rules.
+/// Returns the decisions of Go's libraries for the cases of a table. See `tests/tools/rules`.
 ///
 /// # Panics
 /// If the tools are missing, the test is not marked, or the decisions do not match the cases of the table.

@@ -1,5 +1,5 @@
-//! A weekly USB stick: its other files, repeated imports, and imports by root into other users' caches. Some of
-//! these tests use the real Trivy.
+//! A weekly medium: its other files, repeated imports, and imports by root into other users'
+//! caches. Some of these tests use the real Trivy.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};

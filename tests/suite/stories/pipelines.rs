@@ -1,4 +1,4 @@
-//! Runs the scripts of the pipelines in contrib against real registries.
+//! Runs the scripts of the pipelines in `contrib` against real registries.
 
 use std::fs;
 
@@ -110,7 +110,7 @@ fn fills_the_registry(recipe: &str, users: &str, url: &str, sha256: &str, more: 
     };
     // A program with another digest is not run.
     run(&"0".repeat(64), "3650d").exits(1).warns("computed checksum did NOT match");
-    // The sample data is months old, and the recipe has a --max-age.
+    // The sample data is months old, and the recipe has a `--max-age`.
     run(&digest.hex(), "3d").exits(5).warns("--max-age allows 3 d");
     run(&digest.hex(), "3650d").exits(0).prints("pushed");
     run(&digest.hex(), "3650d").exits(0).prints("unchanged");

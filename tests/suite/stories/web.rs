@@ -70,7 +70,7 @@ fn a_web_root_has_all_files_that_trivy_requests() {
     assert_eq!(location(), wanted);
     assert_ne!(read(format!("{root}/{ARCHIVE}")), archive);
     assert_eq!(read(format!("{root}/{by_digest}")), archive, "the previous archive is kept");
-    // An older version is installed only with --allow-rollback.
+    // An older version is installed only with `--allow-rollback`.
     let older = import(&first, "");
     older.exits(0).prints("--allow-rollback");
     assert_eq!(older.statuses(), ["vex-hub older"]);
