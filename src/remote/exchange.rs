@@ -111,7 +111,7 @@ impl Request {
         Request { payload, ..Request::new(Method::POST, subject, url) }
     }
 
-    /// The redirects to follow. Requests that change data or hold a secret are not redirected.
+    /// The redirects to follow. Requests that change data or have a secret in their body are not redirected.
     pub(super) fn redirects(&self) -> Redirects {
         match self.method {
             Method::GET | Method::HEAD if self.is_token => Redirects::TokenServices,

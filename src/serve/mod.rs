@@ -52,8 +52,8 @@ impl BundleServer {
     /// and responds once it [runs](BundleServer::run) or is [started](BundleServer::start).
     ///
     /// # Errors
-    /// If no key is trusted, there is nothing to serve, or it cannot listen on the address. The report has the other
-    /// errors.
+    /// If an option or a file that it names cannot be used, no key is trusted, no input can be read, there is nothing to
+    /// serve, or it cannot listen on the address. The report has the errors of single bundles, datasets and images.
     pub fn open(
         options: &ServeOptions,
         progress: &dyn Progress,

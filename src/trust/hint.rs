@@ -125,7 +125,7 @@ fn hint_of_time(rejection: &Rejection) -> Option<String> {
                 "Send its files from the exporter's output directory again, the head volume last.".into()
             }
             Rejection::Silent { stream, .. } => format!(
-                "Check that the diode or the gateway works, and that the exporter runs with --heartbeat; if nothing sends this stream any more, retire its targets with `trivy-ferry forget TARGET --stream {}`.",
+                "Check that the diode or the gateway works, and that the exporter runs with --heartbeat; if nothing sends this stream anymore, retire its targets with `trivy-ferry forget TARGET --stream {}`.",
                 escape(stream)
             ),
             _ => return None,

@@ -91,7 +91,7 @@ pub struct LogEntry {
     /// The reason for the rejection or failure, or the rebuilt files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Whether the line is about a heartbeat; the file name does not matter.
+    /// Whether the line is about a heartbeat, whatever the name of its file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub heartbeat: bool,
     /// The version of the program that wrote the line.

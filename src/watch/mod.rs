@@ -85,7 +85,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Creates a watcher with these options. They are checked when it runs.
+    /// Creates a watcher with these options. They are validated when it runs.
     #[must_use]
     pub fn new(options: WatchOptions) -> Self {
         Watcher { options }

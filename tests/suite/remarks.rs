@@ -59,7 +59,7 @@ fn errors_name_their_target() {
     assert_eq!(run.err.matches("before the last one accepted").count(), 1, "{run}");
     // A problem of one of two targets names the target. The rejections are more severe and decide
     // the exit code.
-    status(&host, &["--max-age", "1h"]).exits(7).warns(&format!("registry:{}: trivy-db is of", places[0]));
+    status(&host, &["--max-age", "1h"]).exits(7).warns(&format!("registry:{}: trivy-db of", places[0]));
 }
 
 #[test]

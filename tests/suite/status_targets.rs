@@ -444,7 +444,7 @@ fn a_target_of_a_stream_without_bundles_is_named_with_the_command_that_retires_i
     site.status(&[]).exits(7).warns("nothing of stream \"lab\" was imported into it yet").warns(&forget);
     site.status(&["--max-silence", "1h"])
         .exits(7)
-        .warns("If nothing sends this stream any more")
+        .warns("if nothing sends this stream anymore")
         .warns("trivy-ferry forget TARGET --stream lab");
     let words: Vec<&str> = forget.split(' ').skip(1).collect();
     site.host.run(&[&words[..], &["--state-dir", "state"]].concat()).good();

@@ -259,7 +259,7 @@ fn a_command_can_sign_with_a_key_that_trivy_ferry_cannot_read() {
     let bundles = || files(exporter.at("out")).iter().filter(|name| name.ends_with(".tar")).count();
     assert_eq!(bundles(), 1);
     // The output is used only if it is a signature of the named key.
-    export(&openssl, &exporter.at("other.pub")).exits(2).warns("no signature of the key");
+    export(&openssl, &exporter.at("other.pub")).exits(2).warns("is not a signature of the key");
     export("false", &public).exits(2).warns("`false` did not sign: it ended with exit code 1");
     export("echo rubbish", &public).exits(2).warns("printed 8 bytes");
     assert_eq!(bundles(), 1);

@@ -66,7 +66,7 @@ fn finds_everything(importer: &Host, trivy: impl Fn(&str) -> String) {
     assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by the carried checks");
 }
 
-/// A host that has imported the bundle of a laptop. No server of the connected side is running any more.
+/// A host that has imported the bundle of a laptop. No server of the connected side is running anymore.
 struct Trip {
     importer: Host,
     bundle: String,
@@ -149,7 +149,7 @@ fn the_printed_lines_find_everything_eight_days_later() {
     assert_eq!(findings(&scan), ["CVE-2099-0003"]);
 }
 
-/// The scans run as in a systemd unit or a pipeline: without flags, and only with these variables.
+/// The scans run as in a systemd unit or a pipeline: with the written variables or the written configuration only.
 #[test]
 #[ignore = "tools"]
 fn the_written_settings_find_everything_eight_days_later() {

@@ -169,7 +169,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_even_after_changes() {
             registry.address, nginx.url
         ))
     };
-    import(&first).exits(0).prints("vex-hub").prints("over http:// anybody");
+    import(&first).exits(0).prints("vex-hub").prints("over http:// an attacker");
 
     let scanner = equipped(&tools);
     let vex = scanner.dir(".trivy/vex");
