@@ -25,10 +25,7 @@ impl Hint for RemoteError {
             RemoteError::Setup { .. } => {
                 "Check the limits for threads and open files, then run the command again.".into()
             }
-            RemoteError::Proxy { why, .. } if why == CGI => "Unset REQUEST_METHOD, unless a web server runs this command.".into(),
-            RemoteError::Proxy { variable, .. } => format!(
-                "Set {variable} to the address of a proxy, http://HOST:PORT or socks5h://HOST:PORT, or list hosts that need no proxy in NO_PROXY."
-            ),
+            RemoteError::Proxy { variable, why } => of_proxy(variable, why),
             RemoteError::Unreachable { host, why, proxy, .. } => of_unreachable(host, why, proxy.as_deref()),
             RemoteError::Certificate { why, .. } => of_certificate(why),
             RemoteError::ClientCertificateWanted { host, .. } => format!(
@@ -75,6 +72,15 @@ impl Hint for RemoteError {
             RemoteError::Lost { .. } | RemoteError::Stalled { .. } => NETWORK.into(),
         }
     }
+}
+
+fn of_proxy(variable: &str, why: &str) -> String {
+    if why == CGI {
+        return "Unset REQUEST_METHOD, unless a web server runs this command.".into();
+    }
+    format!(
+        "Set {variable} to the address of a proxy, http://HOST:PORT or socks5h://HOST:PORT, or list hosts that need no proxy in NO_PROXY."
+    )
 }
 
 fn of_long_pause(most: Duration) -> String {
