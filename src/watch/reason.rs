@@ -133,7 +133,8 @@ struct EarlierReason {
 }
 
 /// Returns whether a `reason.json` says that a bundle of this name was damaged or incomplete, so that later files may
-/// complete it. Without a name, any bundle matches, and so do files that are not bundles but may be volumes.
+/// complete it. Without a name, any bundle matches, and files that are not bundles but may be
+/// volumes match too.
 pub(crate) fn may_be_completed(reason: &Path, bundle: Option<&str>) -> bool {
     /// The maximum size in bytes, larger than any report.
     const MAX: u64 = 16 << 20;
