@@ -50,7 +50,7 @@ pub struct MirrorReport {
     /// Errors that concern every place: sources that failed.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
-    /// The bytes that a dry run would have fetched.
+    /// The number of bytes that a run would fetch; only after a dry run.
     #[serde(skip)]
     pub would_fetch: u64,
 }
