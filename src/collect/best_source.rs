@@ -30,7 +30,7 @@ const FRESH: SignedDuration = SignedDuration::from_hours(24);
 /// The number of rejected layers at which a run fails.
 const MAX_REJECTED: usize = 16;
 
-/// The pause before registries that disagree are queried again.
+/// The pause before a retry if too few registries agree.
 const QUORUM_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A rejected layer.

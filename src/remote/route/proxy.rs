@@ -77,7 +77,7 @@ pub(crate) struct Exception {
     /// The text of the entry.
     text: String,
     kind: Kind,
-    /// `None` for any port.
+    /// Its port; `None` for any port.
     port: Option<String>,
 }
 

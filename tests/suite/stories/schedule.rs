@@ -47,7 +47,8 @@ fn old_bundles_are_removed_and_the_last_of_every_dataset_is_kept() {
     let export = |more: &str| {
         host.ferry(&format!("export --key {key} --output out {flags} --format json {more}")).exits(0).json()
     };
-    // trivy-java-db once, and then only the other datasets. Files of others are never removed.
+    // The first bundle has trivy-java-db, and the next 3 of its stream lack it. Files of others are
+    // never removed.
     export("");
     let java = bundles(&host);
     fs::write(host.at("out/notes.txt"), "mine").unwrap();
