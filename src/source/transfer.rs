@@ -271,7 +271,7 @@ impl<'n> Transfer<'n> {
         self.asked = self.at;
     }
 
-    /// Requests the next bytes when no request is running.
+    /// Requests the next bytes. Called only if no request is running.
     fn open(&mut self) -> Result<(), SourceError> {
         let length = match self.pace {
             Pace::Unknown { .. } => PROBE,
