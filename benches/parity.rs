@@ -13,7 +13,7 @@ const VOLUME: u64 = 64 << 20;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
-    let path = PathBuf::from(args.next().ok_or("name a file")?);
+    let path = PathBuf::from(args.next().ok_or("usage: parity FILE [PERCENT]")?);
     let percent = args.next().as_deref().unwrap_or("10%").parse()?;
     let file = File::open(&path)?;
     let length = file.metadata()?.len();

@@ -1,5 +1,5 @@
-//! The whole trip through the public API alone: a key, an export, its import into two targets of which one fails, and
-//! bundles that are rejected. Everything is read from typed reports and errors.
+//! The complete trip through the public API alone: a key, an export, its import into two targets of
+//! which one fails, and bundles that are rejected. Everything is read from typed reports and errors.
 //!
 //! This test uses only items that the root of `trivy_ferry` exports.
 
@@ -266,7 +266,8 @@ fn a_server_answers_until_it_is_dropped() {
     assert!(TcpStream::connect(address).is_err(), "the port is free again");
 }
 
-/// If two repositories have statements about one product, Trivy uses the first repository of its configuration.
+/// Trivy uses the first repository of its configuration if two repositories have statements about
+/// one product.
 #[test]
 fn the_order_of_vex_repositories_does_not_depend_on_earlier_imports() {
     let trip = Trip::new();

@@ -113,7 +113,8 @@ impl Heartbeat {
     /// Signs it and returns the bytes of its file.
     ///
     /// # Errors
-    /// [`TrustError::Signer`] if the signer is a command and fails.
+    /// [`TrustError::Signing`] or [`TrustError::Signer`] if it cannot be signed; [`TrustError::WrongSignature`] if the
+    /// signature is invalid.
     pub fn signed(&self, signer: &dyn Signer) -> Result<Vec<u8>, TrustError> {
         let payload = serde_json::to_vec(self).unwrap_or_default();
         let envelope = Envelope::signed(HEARTBEAT_TYPE, payload, signer)?;
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_bit_and_no_other_length_passes() {
+    fn no_flipped_bit_changes_a_heartbeat_and_a_shorter_or_too_long_one_is_rejected() {
         let key = SigningKey::generate().unwrap();
         let good = heartbeat().signed(&key).unwrap();
         for at in 0..good.len() {

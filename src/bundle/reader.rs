@@ -676,13 +676,13 @@ mod tests {
     proptest! {
         #![proptest_config(crate::util::seed::cases(400))]
         #[test]
-        fn no_flipped_bit_passes(at in any::<prop::sample::Index>(), bit in 0u8..8) {
+        fn no_flipped_bit_changes_an_accepted_bundle(at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let good = writer::bundle();
             let mut bad = good.clone();
             let at = at.index(bad.len());
             bad[at] ^= 1 << bit;
-            // Unsigned bytes of the envelope, such as the key identifier, may change. A bundle that passes
-            // must have the same payload and members.
+            // Unsigned bytes of the envelope, such as the key identifier, may change. A bundle that is
+            // accepted must have the same payload and members.
             let identity = |bytes: &[u8]| Envelope::parse(&bytes[512..][..capacity(bytes)]).map(|e| Digest::of(e.payload()));
             if read(&bad).is_ok() {
                 prop_assert!(at < 512 + capacity(&good), "byte {} of {}", at, good.len());

@@ -1,8 +1,8 @@
 //! The writer: turns a plan into a signed bundle in one pass. It fetches nothing; the caller passes the bytes.
 //!
-//! The descriptors of the registries give names, sizes and digests before the first byte is written. Only the
-//! content of the large layers is unknown until then. The manifest is written last, into the space that was
-//! reserved for it at the beginning.
+//! Names, sizes and digests are known from the descriptors of the registries before the first byte is
+//! written. Only the content of the large layers is unknown until then. The manifest is written last,
+//! into the space that was reserved for it at the beginning.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -58,7 +58,7 @@ pub struct PlannedImage {
     pub manifests: Vec<Vec<u8>>,
 }
 
-/// The parts of a bundle that are fixed before it is written.
+/// The data of a bundle that is fixed before the bundle is written.
 #[derive(Debug, Clone)]
 pub struct BundlePlan {
     payload: Payload,

@@ -18,13 +18,13 @@ pub struct CommandOutcome {
     pub warnings: Vec<String>,
     /// The errors that did not end the run, such as one damaged bundle of several.
     pub errors: Vec<Error>,
-    /// Work that continues after the outcome was printed.
+    /// Work that continues after the outcome is printed.
     pub then: Option<Continuation>,
 }
 
 type Work = dyn FnOnce(&dyn Progress) -> Result<(), Error>;
 
-/// Work that continues after the outcome was printed, such as a server.
+/// Work that continues after the outcome is printed, such as a server.
 pub struct Continuation(pub(crate) Box<Work>);
 
 impl Continuation {

@@ -212,7 +212,7 @@ impl Progress for Lines {
 }
 
 impl Line {
-    /// Adds bytes to the count. Returns the total if the next progress line is due.
+    /// Adds bytes to the count. Returns the new count if the next progress line is due.
     fn is_due(&self, bytes: u64) -> Option<u64> {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let mut said = self.said.try_lock().ok().filter(|said| said.elapsed() >= EVERY)?;

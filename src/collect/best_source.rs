@@ -247,9 +247,9 @@ impl<'a> BestSource<'a> {
             if !left.is_zero() {
                 let pause = self.network.within_deadline(left.min(QUORUM_RETRY_INTERVAL));
                 self.progress.info(&format!(
-                    "{most} of {} required registries have the same {}; retrying in {} s",
-                    quorum.wanted,
+                    "the same {} is in {most} of {} required registries; retrying in {} s",
                     wanted.name,
+                    quorum.wanted,
                     pause.as_secs()
                 ));
                 std::thread::sleep(pause);

@@ -4,8 +4,8 @@ use crate::collect::registry_mirror::RegistryMirror;
 use crate::dataset::Selection;
 use crate::dataset::catalogue::TrivyVersion;
 
-/// The datasets of Trivy to fetch, and their sources. An empty list of repositories means those built into
-/// Trivy. If a list has several, they are tried in order until one has data of the
+/// The datasets of Trivy to fetch, and their sources. An empty list of repositories means those that
+/// upstream publishes. If a list has several, they are tried in order until one has data of the
 /// last 24 hours. If none has, the newest data is used.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]

@@ -137,7 +137,7 @@ pub(crate) fn wanted(
             wanted.push(WantedDataset::Vex { name, source: VexSource::parse(source)? });
         }
     }
-    // --skip may name VEX Hub even if it is not selected; any other unknown name is a typo.
+    // `--skip` may name VEX Hub even if it is not selected; any other unknown name is a typo.
     let hub = Name::vex("default").ok();
     let unknown =
         |name: &&Name| name.kind() == Kind::Vex && !names.contains(name) && hub.as_ref() != Some(name);

@@ -144,10 +144,10 @@ pub struct TrivyVersion {
 /// A string that is not a supported Trivy version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidVersion {
-    /// Not of the form `0.74` or `0.74.0`.
+    /// A string that is not of the form `0.74` or `0.74.0`.
     #[error("not a Trivy version: write it as 0.74 or 0.74.0")]
     Syntax,
-    /// Older than the artifacts that trivy-ferry carries.
+    /// A version older than the artifacts that trivy-ferry carries.
     #[error("the check repositories of Trivy before 0.56 are no longer published: use Trivy 0.56 or later")]
     TooOld,
 }

@@ -134,7 +134,7 @@ pub fn find_directory(
     archive: impl Read + Seek + Send,
     subdir: &str,
 ) -> Result<FoundDirectory, UnpackError> {
-    /// The limit of directories that are collected. More than one is an error anyway.
+    /// The limit of directories that are collected: enough to detect that there are several.
     const MOST: usize = 3;
     let depth = subdir.split('/').count();
     let (mut matching, mut indexes) = (BTreeSet::new(), BTreeSet::new());

@@ -186,7 +186,7 @@ impl<R: Read + Seek> ZipArchive<R> {
 
     /// Returns the offset of the bytes of an entry. The header before them must match the directory.
     fn body(&mut self, entry: &ZipEntry) -> Result<u64, UnpackError> {
-        // Encrypted, patched, or with a masked header.
+        // The flags of an encrypted file, of patched data, and of a masked header.
         if entry.flags & 0x2021 != 0 {
             return Err(broken("a file is encrypted"));
         }
@@ -392,7 +392,7 @@ fn entry(header: &[u8], name: &[u8], extra: &[u8]) -> Result<ZipEntry, UnpackErr
         wide = rest;
         Ok(u64_at(first, 0))
     };
-    // The order of the values in the extra field.
+    // The extra field holds the values in this order.
     let size = value(u32_at(header, 24))?;
     let packed = value(u32_at(header, 20))?;
     let local = value(u32_at(header, 42))?;

@@ -86,7 +86,7 @@ impl FromStr for ImagePattern {
 fn canonical(name: &str) -> Result<String, String> {
     if !name.contains('*') {
         if !name.is_empty() && !name.contains('/') {
-            return Err(format!("for an official image of Docker Hub, write library/{name}"));
+            return Err(format!("an official image of Docker Hub is written as library/{name}"));
         }
         let name = Repository::parse(name, TAG).map_err(|error| match error {
             RemoteError::Address { why, .. } => why,
@@ -151,7 +151,9 @@ impl FromStr for WantedImage {
         };
         let pattern: ImagePattern = pattern.parse()?;
         if !pattern.is_exact() {
-            return Err(InvalidPattern("a place is for one image, but * matches many".into()));
+            return Err(InvalidPattern(
+                "a place is for one image, but * matches many; name the image without *".into(),
+            ));
         }
         Ok(WantedImage { pattern, place: Some(place.parse()?) })
     }
@@ -201,7 +203,7 @@ impl FromStr for ChosenPlace {
             return Err(wrong("a registry has no scheme such as https://"));
         }
         if text.contains('@') {
-            return Err(wrong("the place of an image has no digest"));
+            return Err(wrong("the place of an image must not have a digest"));
         }
         let (host, path) = text.split_once('/').ok_or_else(|| wrong("the place names no repository"))?;
         let (name, tag) = match path.rsplit_once(':') {
@@ -244,7 +246,7 @@ pub(crate) fn unmatched<'p>(
         }
         let hint = match held.join(", ") {
             names if names.is_empty() => "Export the image with --image: the bundles hold no images.".into(),
-            names => format!("The bundles hold {names}."),
+            names => format!("Export the image with --image, or request one of these: {names}."),
         };
         errors.push(Error::usage(what, hint));
     }
@@ -314,7 +316,7 @@ mod tests {
     #[test]
     fn an_invalid_pattern_is_rejected_with_a_reason() {
         for (text, why) in [
-            ("trivy", "write library/trivy"),
+            ("trivy", "is written as library/trivy"),
             ("", "no repository after the host"),
             ("https://ghcr.io/a/b", "no scheme"),
             ("ghcr.io/a/b:", "tag"),
@@ -324,7 +326,7 @@ mod tests {
             ("ghcr.io/a/*=r.example/x:1", "* matches many"),
             ("ghcr.io/a/b=r.example", "names no repository"),
             ("ghcr.io/a/b=https://r.example/x", "no scheme"),
-            ("ghcr.io/a/b=r.example/x@sha256:1", "no digest"),
+            ("ghcr.io/a/b=r.example/x@sha256:1", "must not have a digest"),
             ("ghcr.io/a/b=r.example/UPPER:1", "not a usable address"),
         ] {
             let error = text.parse::<WantedImage>().unwrap_err().to_string();

@@ -47,7 +47,7 @@ pub struct AcceptanceOptions {
 }
 
 impl AcceptanceOptions {
-    /// Accepts bundles of a stream by the default rules.
+    /// Creates options that accept bundles of a stream by the default rules.
     #[must_use]
     pub fn new(stream: Stream) -> Self {
         AcceptanceOptions {

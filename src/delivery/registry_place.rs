@@ -102,7 +102,7 @@ impl FromStr for RegistryPlace {
                     return Err(wrong("it holds a login; use `docker login` instead"));
                 }
                 if prefix.contains([':', '@']) {
-                    return Err(wrong("a prefix has no tag"));
+                    return Err(wrong("a prefix must not have a tag"));
                 }
                 if prefix.chars().any(|c| c.is_ascii_uppercase()) {
                     return Err(wrong("the names of repositories are in lower case"));
@@ -113,7 +113,8 @@ impl FromStr for RegistryPlace {
                 let dataset: Name = dataset.parse().map_err(|e| wrong(&format!("{e}")))?;
                 if dataset.kind() == Kind::Vex {
                     return Err(InvalidPlace(
-                        "VEX repositories are not pushed: Trivy fetches them over HTTP".into(),
+                        "VEX repositories are not pushed, because Trivy fetches them over HTTP; write them for a web server with `import --web-root`"
+                            .into(),
                     ));
                 }
                 let (host, path) = rest.split_once('/').ok_or_else(|| wrong("it names no repository"))?;
@@ -200,7 +201,7 @@ mod tests {
             ("h ost/x", "its host is not valid"),
             ("user:secret@host/x", "it holds a login"),
             ("host/UPPER", "lower case"),
-            ("host/security/trivy-db:2", "has no tag"),
+            ("host/security/trivy-db:2", "must not have a tag"),
             ("trivy-db=host", "names no repository"),
             ("vex-hub=host/x", "over HTTP"),
             ("trivy=host/x", "not a valid dataset name"),

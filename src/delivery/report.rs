@@ -47,10 +47,11 @@ pub enum DeliveryStatus {
     Failed,
     /// The target has newer data.
     Older,
-    /// It is older than `--max-age` allows, or older than accepted data that is missing now.
+    /// It is older than `--max-age` allows, or older than accepted data that is missing now. For an image: another
+    /// program set its tag, or another item has its reference.
     #[serde(rename = "refused")]
     Rejected,
-    /// The layout has no place for it.
+    /// The target has no place for it.
     NoPlace,
     /// The Trivy of this host needs another tag of it.
     NotWanted,

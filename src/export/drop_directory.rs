@@ -35,8 +35,8 @@ impl DropDirectory<'_> {
         }
     }
 
-    /// Copies the newest `count` bundles of a stream that are dated no later than `last` from some
-    /// directories, the oldest first. Keeps files that were not taken yet. Returns the paths of the copies.
+    /// Copies bundles of a stream from some directories, the oldest first: the newest `count` that are
+    /// dated no later than `last`. Keeps files that were not taken yet. Returns the paths of the copies.
     ///
     /// # Errors
     /// If a directory cannot be read, or if a copy cannot be written. The originals stay.

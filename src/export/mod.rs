@@ -32,7 +32,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Creates an exporter with these options. They are checked when it runs.
+    /// Creates an exporter with these options. They are validated when it runs.
     #[must_use]
     pub fn new(options: ExportOptions) -> Self {
         Exporter { options }
@@ -55,7 +55,7 @@ impl Exporter {
     }
 
     /// Does the same as [`Exporter::run`] with a key that is not open yet. `open` is called after the options
-    /// are checked and before any source is contacted.
+    /// are validated and before any source is contacted.
     ///
     /// # Errors
     /// If `open` fails, or if no bundle was written, as in [`Exporter::run`].

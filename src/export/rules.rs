@@ -157,7 +157,7 @@ pub(crate) fn examine(
 /// Returns the losses since the last bundle, as warnings (from 1/10) and as reasons to reject the
 /// dataset (from 1/3).
 fn shrunk(found: &Examination, last: Option<&DatasetSize>) -> (Vec<String>, Vec<String>) {
-    /// Below this size, a single document makes too much of a difference.
+    /// The size in bytes below which a single document makes too much of a difference.
     const FEW: u64 = 64 << 10;
     let Some(last) = last else { return Default::default() };
     let bytes = (last.bytes >= FEW).then_some((found.bytes, last.bytes, "bytes"));

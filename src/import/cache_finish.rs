@@ -167,8 +167,9 @@ fn vex_is_in_place(cache: &View, host: &HostContext) -> Result<bool, Error> {
 /// `SCANNER_TRIVY_CACHE_DIR`).
 const HARBOR_CACHE: &str = "/home/scanner/.cache/trivy";
 
-/// Returns the advice for VEX with Harbor's adapter. It passes its environment to Trivy since harbor-scanner-trivy
-/// v0.34.2 (pkg/etc/config.go, pkg/trivy/wrapper.go); `harbor.yml` and Harbor's chart have no key for VEX.
+/// Returns the advice for VEX with Harbor's adapter. The adapter passes its environment to Trivy from
+/// harbor-scanner-trivy v0.34.2 on (pkg/etc/config.go, pkg/trivy/wrapper.go); `harbor.yml` and
+/// Harbor's chart have no key for VEX.
 fn harbor_vex(options: &ImportOptions) -> String {
     let home = match &options.data_home {
         Some(home) => format!("the path of {} in the adapter's container", home.display()),

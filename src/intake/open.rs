@@ -234,7 +234,8 @@ pub(crate) fn open(
     opener.finish(inputs)
 }
 
-/// The state while bundles are opened. Its size is limited, even if anyone adds many or large unsigned files.
+/// The state while bundles are opened. Its size is limited, even if the inputs hold many or large unsigned
+/// files.
 struct BundleOpener<'k> {
     there: Rc<Inputs>,
     keyring: &'k Keyring,

@@ -138,7 +138,7 @@ impl Search<'_> {
     }
 }
 
-/// Whether a name resembles that of a volume: it ends in three digits, or contains `.tar`.
+/// Whether a name resembles that of a volume: it ends in 3 digits, or contains `.tar`.
 fn is_like_volume(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     // ISO 9660 appends a version number.

@@ -56,7 +56,7 @@ pub fn sign(
             path: bundle.into(),
             what: format!("the signature could not be added: {error}"),
             hint:
-                "Check that the medium is connected and writable, and run `trivy-ferry verify`. If the bundle is intact, sign it again; otherwise, copy it again first."
+                "Check that the medium is connected and writable, and run `trivy-ferry verify`: if the bundle is intact, sign it again; otherwise, copy it again first."
                     .into(),
         },
     })?;

@@ -120,7 +120,7 @@ impl Staging {
         copy.replace(name, Durability::Synced).map_err(failed)
     }
 
-    /// Removes the imported bundles, and the files of older ones, which are not needed any more.
+    /// Removes the imported bundles, and the files of older ones, which are not needed anymore.
     ///
     /// # Errors
     /// [`Error::Unexpected`] if the directory cannot be read; [`Error::Destination`] if a file cannot be

@@ -40,7 +40,7 @@ pub struct RehearsalReport {
     pub bundle_size: u64,
     /// The reason why the damaged copy was rejected.
     pub refused: String,
-    /// The number of members of the intact bundle that were checked.
+    /// The number of members of the intact bundle that were verified.
     pub members: usize,
     /// The duration of the import in seconds.
     pub imported_seconds: f64,

@@ -46,7 +46,7 @@ impl Raw {
     }
 }
 
-/// Parses a WWW-Authenticate header (RFC 9110, 11.6.1): one or more challenges, each with a scheme and its
+/// Parses a `WWW-Authenticate` header (RFC 9110, 11.6.1): one or more challenges, each with a scheme and its
 /// parameters, all separated by commas.
 fn parse(header: &str) -> Vec<Raw> {
     let mut challenges: Vec<Raw> = Vec::new();
@@ -110,7 +110,7 @@ pub(crate) fn realm(text: &str, registry: &Url) -> Result<Url, RemoteError> {
 }
 
 /// Returns an address that a registry names, corrected to HTTPS if it is the registry's own and the request
-/// used HTTPS. Behind a proxy that terminates TLS without setting X-Forwarded-Proto, a registry
+/// used HTTPS. Behind a proxy that terminates TLS without setting `X-Forwarded-Proto`, a registry
 /// cannot detect HTTPS and names addresses with the wrong scheme.
 pub(crate) fn behind_tls(named: Url, asked: &Url) -> Url {
     let is_own = named.scheme() == "http"
@@ -136,13 +136,13 @@ pub(super) fn may_ask(service: &Url, registry: &Url) -> Result<(), &'static str>
         "https" => Ok(()),
         "http" if service.origin() == registry.origin() => Ok(()),
         "http" if registry.scheme() != "http" => Err("it uses plain HTTP while the registry uses HTTPS"),
-        "http" => Err("it is another host or port, over plain HTTP"),
+        "http" => Err("it uses plain HTTP on another host or port"),
         _ => Err("it is not an HTTP address"),
     }
 }
 
-/// The scope of a requested token: the registry's own if it allows only pulling from one repository, else a
-/// default with this meaning.
+/// The scope of a requested token: the registry's own if it allows only pulling from one repository,
+/// else the standard scope for pulling from `repository`.
 pub(crate) fn scope(offered: Option<String>, repository: &str) -> String {
     let pull_only = |scope: &String| {
         scope.starts_with("repository:") && scope.ends_with(":pull") && !scope.contains([' ', ','])

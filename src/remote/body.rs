@@ -44,7 +44,6 @@ pub(crate) struct Body {
     host: String,
     got: u64,
     ended: bool,
-    /// The deadline.
     until: Option<Deadline>,
     /// Keeps the thread of the task alive.
     _runtime: Runtime,

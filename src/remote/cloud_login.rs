@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clouds_are_known_by_their_hosts() {
+    fn the_registries_of_clouds_are_detected_by_their_hosts() {
         for (host, user) in [
             ("123456789012.dkr.ecr.eu-central-1.amazonaws.com", Some("AWS")),
             ("123456789012.dkr.ecr-fips.us-east-1.amazonaws.com", Some("AWS")),

@@ -132,7 +132,7 @@ pub enum RemoteError {
         retry_after: Option<Duration>,
     },
     /// Any other error status.
-    #[error("{host} answered {subject} with status {status}{}{}", also(said), wait(*retry_after))]
+    #[error("{host} answered the request for {subject} with status {status}{}{}", also(said), wait(*retry_after))]
     Status {
         /// The kind of service.
         service: Service,
@@ -180,7 +180,7 @@ pub enum RemoteError {
         what: &'static str,
     },
     /// The answer is a web page instead of data.
-    #[error("{host} answered {subject} with an HTML page")]
+    #[error("{host} answered the request for {subject} with an HTML page")]
     Html {
         /// The requested item.
         subject: String,

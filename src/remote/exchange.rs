@@ -15,7 +15,7 @@ use reqwest::{Method, Response, Url};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// The User-Agent of this program.
+/// The `User-Agent` of this program.
 pub(crate) const AGENT: &str = concat!("trivy-ferry/", env!("CARGO_PKG_VERSION"));
 
 /// The time limit for a connection, including TLS.
@@ -111,7 +111,7 @@ impl Request {
         Request { payload, ..Request::new(Method::POST, subject, url) }
     }
 
-    /// The redirects to follow. Requests that change data or hold a secret are not redirected.
+    /// The redirects to follow. Requests that change data or have a secret in their body are not redirected.
     pub(super) fn redirects(&self) -> Redirects {
         match self.method {
             Method::GET | Method::HEAD if self.is_token => Redirects::TokenServices,
@@ -153,7 +153,7 @@ impl Request {
     }
 }
 
-/// An answer whose body was not read yet.
+/// An answer whose body has not been read yet.
 pub(crate) struct Answer {
     pub subject: String,
     /// The host that the request was sent to.

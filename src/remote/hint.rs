@@ -6,6 +6,7 @@ use crate::hint::Hint;
 use crate::remote::PAUSE;
 use crate::remote::cloud_login;
 use crate::remote::error::{PROXY_LOGIN, ProxyUse, RemoteError, SPEAKS_TLS, Service, Unreachable};
+use crate::remote::route::proxy::CGI;
 
 const MORE_TIME: &str = "Run the command again to resume, or give it more time with --deadline.";
 const NETWORK: &str = "Check the network and run the command again.";
@@ -24,9 +25,7 @@ impl Hint for RemoteError {
             RemoteError::Setup { .. } => {
                 "Check the limits for threads and open files, then run the command again.".into()
             }
-            RemoteError::Proxy { variable, .. } => format!(
-                "Set {variable} to the address of a proxy, http://HOST:PORT or socks5h://HOST:PORT, or list hosts that need no proxy in NO_PROXY."
-            ),
+            RemoteError::Proxy { variable, why } => of_proxy(variable, why),
             RemoteError::Unreachable { host, why, proxy, .. } => of_unreachable(host, why, proxy.as_deref()),
             RemoteError::Certificate { why, .. } => of_certificate(why),
             RemoteError::ClientCertificateWanted { host, .. } => format!(
@@ -73,6 +72,15 @@ impl Hint for RemoteError {
             RemoteError::Lost { .. } | RemoteError::Stalled { .. } => NETWORK.into(),
         }
     }
+}
+
+fn of_proxy(variable: &str, why: &str) -> String {
+    if why == CGI {
+        return "Unset REQUEST_METHOD, unless a web server runs this command.".into();
+    }
+    format!(
+        "Set {variable} to the address of a proxy, http://HOST:PORT or socks5h://HOST:PORT, or list hosts that need no proxy in NO_PROXY."
+    )
 }
 
 fn of_long_pause(most: Duration) -> String {
@@ -207,9 +215,9 @@ fn of_status(host: &str, service: Service, status: u16, said: &str) -> String {
         (Service::Target, 413) => format!(
             "A proxy in front of {host} rejects even small requests: raise its limit (nginx: client_max_body_size 0)."
         ),
-        (Service::Target, 500 | 507) => {
-            format!("{host} could not store it: check its disk and its log, then run the command again.")
-        }
+        (Service::Target, 500 | 507) => format!(
+            "{host} could not store the data: check its disk and its log, then run the command again."
+        ),
         (Service::Target, 501..) => format!(
             "{host}, or a proxy in front of it, is failing: run the command again later. It skips existing data."
         ),

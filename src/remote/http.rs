@@ -62,7 +62,6 @@ pub(crate) struct Http {
     proxy_hosts: Arc<BTreeSet<String>>,
     /// The hosts that were contacted, including those behind redirects.
     asked: Asked,
-    /// The deadline.
     pub(crate) until: Option<Deadline>,
 }
 
@@ -94,7 +93,7 @@ impl Http {
         }
     }
 
-    /// The hosts that were contacted so far.
+    /// The hosts that have been contacted so far.
     pub(crate) fn hosts(&self) -> BTreeSet<String> {
         lock(&self.asked).clone()
     }
@@ -123,7 +122,7 @@ impl Http {
             }
             ref empty => {
                 let builder = self.client(&request, &route)?.request(request.method.clone(), url.clone());
-                // An empty body still sets Content-Length.
+                // An empty body still sets `Content-Length`.
                 let builder = if empty.is_some() { builder.body(Bytes::new()) } else { builder };
                 let sending = builder.headers(headers).send();
                 Box::pin(async move { Ok(sending.await?) })
@@ -246,7 +245,7 @@ impl Http {
         }
         let login = answer.login.clone();
         let bytes = self.bytes(answer, MAX_SAID).unwrap_or_default();
-        // Go's server and nginx have different messages for this.
+        // Go's server and nginx have different messages for plain HTTP on a port for HTTPS.
         let text = String::from_utf8_lossy(&bytes).to_lowercase();
         if text.contains("http request") && text.contains("https") {
             return SPEAKS_TLS.into();
@@ -256,7 +255,7 @@ impl Http {
             return String::new();
         };
         let detail = first.detail.as_str().unwrap_or_default().to_owned();
-        // distribution uses "UNKNOWN, unknown error" for all errors without a code, and explains them in the
+        // distribution uses `UNKNOWN, unknown error` for all errors without a code, and explains them in the
         // detail.
         let parts = match first.code.as_str() {
             "UNKNOWN" if !detail.is_empty() => vec![detail],
@@ -387,7 +386,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_login_that_is_echoed_is_not_repeated() {
+    fn a_login_in_the_message_of_a_server_is_removed() {
         let basic = HeaderValue::from_static("Basic dTpzM2NyM3Q=");
         let said = "bad Basic dTpzM2NyM3Q= with s3cr3t".to_owned();
         assert_eq!(without_secrets(said, Some(&basic)), "bad Basic … with …");

@@ -50,7 +50,7 @@ pub struct RemoteOptions {
     pub insecure: bool,
     /// Uses plain HTTP for registries, never HTTPS.
     pub plain_http: bool,
-    /// A PEM file of additional CA certificates, beside those of the system (or of SSL_CERT_FILE).
+    /// A PEM file of additional CA certificates, beside those of the system (or of `SSL_CERT_FILE`).
     pub ca_cert: Option<PathBuf>,
     /// A PEM file with a client certificate, and its key if `client_key` names no other file.
     pub client_cert: Option<PathBuf>,
@@ -106,7 +106,7 @@ impl Remote {
         self.registries.get(&self.http, repository, path, subject, accept)
     }
 
-    /// Returns the Authorization header for a web server that the user named.
+    /// Returns the `Authorization` header for a web server that the user named.
     pub(crate) fn web_login(&self, url: &Url) -> Option<HeaderValue> {
         let netrc = self.netrc.get_or_init(|| {
             let (netrc, warning) = login::netrc(|name| std::env::var_os(name));

@@ -46,7 +46,7 @@ pub(crate) struct Registries {
     login: Option<(String, String)>,
     /// The scheme of each host: `https` or `http`.
     schemes: Mutex<HashMap<String, &'static str>>,
-    /// The Authorization header for each host, repository and access.
+    /// The `Authorization` header for each host, repository and access.
     logins: Mutex<HashMap<(String, String, Access), HeaderValue>>,
     warnings: Mutex<Vec<String>>,
 }

@@ -1,6 +1,6 @@
 //! A request body that is written while it is sent.
 //!
-//! The caller writes to an `io::Write`; the network thread sends. At most a few MiB are buffered.
+//! The caller writes to an `io::Write`; the network thread sends. At most 4 MiB wait to be sent.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -165,8 +165,8 @@ async fn reached(until: Option<Deadline>) -> Deadline {
     deadline
 }
 
-/// Ends when no byte was sent for too long, and returns that time. Waiting for the writer does not count: the
-/// source, or another registry that receives the same bytes, may be slow.
+/// Ends when no byte has been sent for too long, and returns that time. Waiting for the writer does not
+/// count: the source, or another registry that receives the same bytes, may be slow.
 async fn stalled(consumed: &Consumed, length: u64, timeouts: Timeouts) -> Duration {
     let look_every =
         (timeouts.stall.min(timeouts.store) / 8).clamp(Duration::from_millis(1), Duration::from_secs(5));
@@ -221,7 +221,7 @@ mod tests {
             assert_eq!(state(), (2, false));
             assert_eq!(stalled(&consumed, 4, timeouts).await, soon, "now the server reads nothing more");
             let timeouts = Timeouts { store: soon, ..Timeouts::default() };
-            assert_eq!(stalled(&consumed, 2, timeouts).await, soon, "or does not store these bytes");
+            assert_eq!(stalled(&consumed, 2, timeouts).await, soon, "the server does not store the bytes");
         });
     }
 

@@ -11,7 +11,7 @@ pub(crate) const MAX_ANSWER: u64 = 16 << 10;
 
 /// Returns the version that the `trivy` on the PATH reports, or `None` if there is no such program.
 pub(crate) fn trivy_on_path() -> Option<String> {
-    /// The time limit. Trivy needs less than a second.
+    /// The time limit. Trivy needs less than 1 s.
     const TIME_LIMIT: Duration = Duration::from_secs(10);
     // With a cache directory that does not exist, Trivy reads no databases. In `/`, it does not
     // read the trivy.yaml of a medium that is the working directory.

@@ -295,7 +295,7 @@ fn shell(argument: &str) -> String {
     format!("'{}'", argument.replace('\'', "'\\''"))
 }
 
-/// Whether a shell and every reader of environment files accepts a byte without quotes.
+/// Whether a shell and every reader of environment files accept a byte without quotes.
 fn plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"/._-+:@,%=".contains(&byte)
 }

@@ -33,7 +33,7 @@ use crate::serve::selecting::ServeSelection;
 use crate::trust::keyring::Keyring;
 use crate::trust::state::{Side, StateDir, waits_for};
 use crate::util::clock;
-use crate::util::text::{escape, format_second};
+use crate::util::text::{escape, format_count, format_second};
 
 /// A server that provides the datasets and images of bundles as a registry, and VEX repositories
 /// as files.
@@ -52,8 +52,8 @@ impl BundleServer {
     /// and responds once it [runs](BundleServer::run) or is [started](BundleServer::start).
     ///
     /// # Errors
-    /// If no key is trusted, there is nothing to serve, or it cannot listen on the address. The report has the other
-    /// errors.
+    /// If an option or a file that it names cannot be used, no key is trusted, no input can be read, there is nothing to
+    /// serve, or it cannot listen on the address. The report has the errors of single bundles, datasets and images.
     pub fn open(
         options: &ServeOptions,
         progress: &dyn Progress,
@@ -173,8 +173,10 @@ fn report_events(events: Receiver<ServerEvent>, lost: &AtomicU64, progress: &dyn
         }
         match lost.swap(0, Ordering::Relaxed) {
             0 => {}
-            lost => progress
-                .info(&format!("{now} - {lost} lines of this log were lost: they are read too slowly")),
+            lost => {
+                let lines = format_count(usize::try_from(lost).unwrap_or(usize::MAX), "line");
+                progress.info(&format!("{now} - this log lacks {lines}: its reader is too slow"));
+            }
         }
     }
 }
@@ -307,7 +309,7 @@ fn advise(options: &ServeOptions, context: &DeliveryContext, url: &str, report: 
             .push("If your own CA issued the certificate, set SSL_CERT_FILE for the scanners.".into());
     } else if !options.listen.ip().is_loopback() {
         report.advice.push(
-            "Plain HTTP does not protect data from changes on the network: --tls-cert and --tls-key do."
+            "Plain HTTP does not protect data from changes on the network: use --tls-cert and --tls-key."
                 .into(),
         );
     }

@@ -33,7 +33,8 @@ pub struct ServeOptions {
     pub selection: Selection,
     /// The bundles to accept.
     pub acceptance: AcceptanceOptions,
-    /// The version of Trivy that scans; `None` for the version of the `trivy` on the PATH, else the newest known one.
+    /// The version of Trivy that scans; `None` for the version of the `trivy` in `PATH`, else the
+    /// newest known one.
     pub trivy_version: Option<TrivyVersion>,
     /// The files for scanner settings.
     pub settings: SettingsOptions,

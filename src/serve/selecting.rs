@@ -68,7 +68,7 @@ impl ServeSelection<'_> {
     }
 
     /// Returns the newest version of each requested image among the admitted bundles, with the index of its bundle.
-    /// A version that is older than one that was served before is rejected.
+    /// A version that is older than one that was served before is rejected, unless an override allows it.
     pub(crate) fn images(
         &self,
         admitted: &mut [Option<Admission>],

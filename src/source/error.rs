@@ -81,7 +81,7 @@ pub enum SourceError {
         found: Digest,
     },
     /// Too few registries have the same data.
-    #[error("{agree} of the {wanted} registries that --quorum requires have the same {dataset}: {named}")]
+    #[error("the same {dataset} is in {agree} of the {wanted} registries that --quorum requires: {named}")]
     Quorum {
         /// The dataset.
         dataset: String,

@@ -53,7 +53,8 @@ struct Gathered<'n> {
     max_blob: u64,
     below: Vec<ImageManifest>,
     blobs: Vec<Descriptor>,
-    /// Manifests are tracked apart from blobs: a registry needs both if the same bytes are used as either.
+    /// Manifests are tracked apart from blobs: a registry needs the same bytes twice if they
+    /// are used as a manifest and as a blob.
     seen: HashSet<Digest>,
     seen_blobs: HashSet<Digest>,
     bytes: usize,
@@ -132,8 +133,17 @@ impl Gathered<'_> {
                     .filter_map(|entry| entry.platform.as_ref())
                     .map(Platform::to_string)
                     .collect();
-                let why = escape(&format!("it has nothing for {wanted}, only for {}", has.join(", ")));
-                let hint = "Give one of these with --platform, or no --platform for all of them.";
+                let (why, hint) = match has.as_slice() {
+                    [] => (
+                        format!("it has nothing for {wanted}: its index names no platforms"),
+                        "Omit --platform to carry everything in the index.",
+                    ),
+                    has => (
+                        format!("it has nothing for {wanted}, only for {}", has.join(", ")),
+                        "Give one of these with --platform, or no --platform for all of them.",
+                    ),
+                };
+                let why = escape(&why);
                 Err(SourceError::Image { subject: self.source.to_string(), why, hint })
             }
         }
@@ -244,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_below_a_name_is_found_once_and_children_come_first() {
+    fn everything_below_a_name_is_listed_once_with_children_first() {
         let layout = Layout::new();
         let (one, two) = (layout.manifest("one", 3), layout.manifest("two", 3));
         let inner = layout.index(&[one.clone(), two.clone()]);
@@ -257,8 +267,8 @@ mod tests {
         assert_eq!(image.top.digest.to_string(), top["digest"].as_str().unwrap());
     }
 
-    /// A proxy repository may not fetch attestations (sonatype/nexus-public issue 1070), and images of one
-    /// platform are indexes because of attestations (scylladb/vector-store pull request 552).
+    /// Some proxy repositories do not fetch attestations (sonatype/nexus-public issue 1070), and images of
+    /// one platform are indexes because of attestations (scylladb/vector-store pull request 552).
     #[test]
     fn the_hint_for_a_child_that_cannot_be_fetched_names_the_platform_flag() {
         let layout = Layout::new();

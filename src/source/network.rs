@@ -173,7 +173,7 @@ impl<'p> Network<'p> {
         Ok(self.retry_policy.check()?)
     }
 
-    /// The hosts that were contacted so far, including those behind redirects.
+    /// The hosts that have been contacted so far, including those behind redirects.
     pub fn hosts(&self) -> BTreeSet<String> {
         self.remote.http.hosts()
     }

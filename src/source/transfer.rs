@@ -1,4 +1,4 @@
-//! Fetches a blob from a registry: in parallel ranges if one stream is slower than this host, and resumed if
+//! Fetches a blob from a registry: in parallel ranges if one stream is slower than this host, and resumes if
 //! the connection fails.
 //!
 //! Delivers the bytes in order. Requests no byte twice, unless a server does not support ranges. Does not
@@ -40,7 +40,7 @@ pub(super) struct Transfer<'n> {
     digest: Digest,
     size: u64,
     subject: String,
-    /// The first byte that was not returned yet.
+    /// The first byte that has not been returned yet.
     at: u64,
     /// The ranges that are being fetched, in the order of the bytes; the first holds the byte at `at`.
     parts: VecDeque<Part>,
@@ -107,8 +107,8 @@ struct Part {
     /// The next byte to receive.
     at: u64,
     end: u64,
-    /// Whether it was requested in advance from the place that answered an earlier range. If that
-    /// place rejects it, the registry may still serve it.
+    /// Whether it was requested in advance from the address of an earlier range. If the server at that
+    /// address rejects it, the registry may still serve it.
     ahead: bool,
 }
 

@@ -61,7 +61,7 @@ pub struct TargetStatus {
     pub missing: Vec<u64>,
     /// The number of bundles that were admitted with an override.
     pub overrides: usize,
-    /// The last of them.
+    /// The last override.
     pub last_override: Option<Override>,
     /// The datasets, with their dates.
     pub datasets: Vec<ItemStatus>,
@@ -205,7 +205,7 @@ pub struct ItemStatus {
     pub version: Option<String>,
     /// The trusted keys that signed its bundle, by their names on this host.
     pub signers: Vec<String>,
-    /// Those of them that are no longer trusted, if that is known.
+    /// The signers that are no longer trusted, if that is known.
     pub no_longer_trusted: Vec<String>,
     /// Its record in the state.
     #[serde(skip)]

@@ -101,7 +101,7 @@ mod tests {
         let a = "registry:a";
         // Two jobs, one of which may have stopped: not certain enough.
         assert_eq!(retired(state(day, &[], 3), state(later, &[], 9), a), (false, true));
-        // A minute later, as every night.
+        // Two jobs that run 1 minute apart every night.
         assert_eq!(retired(state(day, &[], 3), state("2026-11-20T02:01:00Z", &[], 3), a), (false, false));
         // One job, which omits it now.
         assert_eq!(retired(state(day, &["registry:b"], 3), state(later, &[], 9), a), (true, true));

@@ -239,7 +239,7 @@ impl WebRoot {
         file.replace(to, Durability::Synced)
     }
 
-    /// Removes the files of trivy-ferry that are not needed any more: archives under their digests, temporary files, and
+    /// Removes the files of trivy-ferry that are not needed anymore: archives under their digests, temporary files, and
     /// the archive that the previous manifest pointed to. Other files stay.
     fn tidy(
         &self,

@@ -226,7 +226,7 @@ pub fn record(
     datasets: impl IntoIterator<Item = (String, Option<Timestamp>)>,
     system: Timestamp,
 ) {
-    /// The limit of identities, which lasts for years of weekly bundles. The floors cover older identities.
+    /// The limit of identities, enough for 4 years of weekly bundles. The floors cover older identities.
     const MAX: usize = 256;
     let rollback = admission.by_override(ROLLBACK);
     let future = admission.by_override(FUTURE);

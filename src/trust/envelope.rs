@@ -44,12 +44,12 @@ impl Verified {
         &self.signers
     }
 
-    /// Signs the payload, and returns its envelope with that signature behind those that `stored` lists.
+    /// Signs the payload, and returns its envelope with that signature after those that `stored` lists.
     /// The signed bytes are those of `self`, never those of `stored`. `None` if the key has signed it already.
     ///
     /// # Errors
     /// [`CountersignError::Changed`] if `stored` holds another payload or type;
-    /// [`CountersignError::Signer`] if the signer is a command and fails.
+    /// [`CountersignError::Signer`] if the signer fails, or its key does not verify the signature.
     pub fn countersigned(
         &self,
         stored: &Envelope,
@@ -137,7 +137,8 @@ impl Envelope {
     /// Signs a payload that this program made.
     ///
     /// # Errors
-    /// [`TrustError::Signer`] if the signer is a command and fails.
+    /// The error of [`Signer::sign`] if the signer fails; [`TrustError::WrongSignature`] if its key
+    /// does not verify the signature.
     pub fn signed(
         payload_type: PayloadType,
         payload: Vec<u8>,

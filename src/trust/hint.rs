@@ -103,7 +103,7 @@ fn hint_of_time(rejection: &Rejection) -> Option<String> {
                     .into()
             }
             Rejection::ClockBehind { own: true, .. } => {
-                "This host's clock was set back: correct it (`timedatectl`) or, if it is right now, import the last bundle again or wait for the next bundle or heartbeat; until then, ages are counted from the later time."
+                "This host's clock was set back: correct it (`timedatectl`) or, if it is now right, import the last bundle again or wait for the next bundle or heartbeat; until then, ages are counted from the later time."
                     .into()
             }
             Rejection::ClockBehind { own: false, .. } => {
@@ -114,7 +114,7 @@ fn hint_of_time(rejection: &Rejection) -> Option<String> {
                 "Check this host's clock, which looks slow (`timedatectl`); if it is right, the source serves a wrong date: use another source, or skip the dataset with --skip {dataset}."
             ),
             Rejection::LastExportAhead { .. } => {
-                "Correct this host's clock or, if it is right now and was fast before, export once with --allow-earlier-date: importers that accepted the later bundle then need --allow-rollback once."
+                "Correct this host's clock or, if it is now right and was fast before, export once with --allow-earlier-date: importers that accepted the later bundle then need --allow-rollback once."
                     .into()
             }
             Rejection::NotHere { stream, not_in, .. } if !not_in.is_empty() => format!(
@@ -125,7 +125,7 @@ fn hint_of_time(rejection: &Rejection) -> Option<String> {
                 "Send its files from the exporter's output directory again, the head volume last.".into()
             }
             Rejection::Silent { stream, .. } => format!(
-                "Check that the diode or the gateway works, and that the exporter runs with --heartbeat; if nothing sends this stream any more, retire its targets with `trivy-ferry forget TARGET --stream {}`.",
+                "Check that the diode or the gateway works, and that the exporter runs with --heartbeat; if nothing sends this stream anymore, retire its targets with `trivy-ferry forget TARGET --stream {}`.",
                 escape(stream)
             ),
             _ => return None,

@@ -78,8 +78,9 @@ impl Keyring {
     ///
     /// # Errors
     /// [`TrustError::NotAKey`] if a file is not a public key; [`TrustError::Writable`] if the file or a directory above
-    /// it is writable by others; [`TrustError::File`] if it cannot be read; [`TrustError::NoTrustedKeys`] if there is
-    /// no key.
+    /// it is writable by others; [`TrustError::File`] if it cannot be read;
+    /// [`TrustError::NotANumber`] if the minimum number of signers of a directory is invalid;
+    /// [`TrustError::NoTrustedKeys`] if there is no key.
     pub fn load(files: &[PathBuf]) -> Result<Self, TrustError> {
         let looked_in = directories();
         let keyring =
@@ -159,7 +160,8 @@ impl Keyring {
     ///
     /// # Errors
     /// [`TrustError::NotAKey`] if a file is not a public key; [`TrustError::Writable`] if the file or a directory above
-    /// it is writable by others; [`TrustError::File`] if it cannot be read.
+    /// it is writable by others; [`TrustError::File`] if it cannot be read;
+    /// [`TrustError::NotANumber`] if the minimum number of signers of a directory is invalid.
     pub fn from_directories(directories: &[PathBuf]) -> Result<Self, TrustError> {
         let (mut files, mut min_signers) = (Vec::new(), 0);
         for directory in directories {

@@ -24,7 +24,7 @@ const LATEST: u64 = 1 << 20;
 /// forged files cannot fill the disk. Lines about signed bundles are always added.
 const MAX_UNSIGNED: u64 = 16 << 20;
 /// The text of the last such line.
-const ENOUGH: &str = "this log has 16 MiB: rejections of files that no trusted key signed are no longer written here; move it away";
+const ENOUGH: &str = "this log has reached 16 MiB: rejections of files that no trusted key signed are no longer written here; move it away";
 /// The longest text of a line, in characters: a forged file can contain long names.
 const MAX_TEXT: usize = 2000;
 
@@ -91,7 +91,7 @@ pub struct LogEntry {
     /// The reason for the rejection or failure, or the rebuilt files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Whether the line is about a heartbeat; the file name does not matter.
+    /// Whether the line is about a heartbeat, whatever the name of its file.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub heartbeat: bool,
     /// The version of the program that wrote the line.
@@ -175,7 +175,7 @@ impl Log {
     }
 
     /// Appends lines and syncs. Several runs may append at the same time, because each writes its lines with one call.
-    /// Once the log is too long, lines about files that no trusted key signed are skipped; the last of them says so.
+    /// Once the log is too long, lines about files that no trusted key signed are skipped, and a final line says so.
     ///
     /// # Errors
     /// [`TrustError::File`] if the log is not a regular file, or cannot be written or synced.

@@ -1,4 +1,4 @@
-//! Durations on the command line: `500ms`, `36h`, `1h30m`, `3d`, and lists of them by dataset.
+//! Durations on the command line: `500ms`, `36h`, `1h30m`, `3d`.
 
 use std::fmt;
 use std::num::IntErrorKind;

@@ -34,7 +34,7 @@ pub(crate) struct Dir {
     path: PathBuf,
 }
 
-/// Returns the effective user.
+/// Returns the effective user ID.
 pub(crate) fn euid() -> u32 {
     rustix::process::geteuid().as_raw()
 }

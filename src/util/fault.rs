@@ -9,8 +9,8 @@
 //! - `TRIVY_FERRY_TEST_STEPS=FILE`: the process appends a line for each step to this file, such as
 //!   `17 rename "db"`, so that a test can count the steps of a run.
 //! - `TRIVY_FERRY_TEST_REFUSE=WHAT:NAME:NUMBERS`: steps of this kind with this name fail one after the other with
-//!   these system error numbers, such as `rename:a.tar:0,16,13`. Number 0 lets a step succeed, and so do all steps
-//!   after the last number.
+//!   these system error numbers, such as `rename:a.tar:0,16,13`. A step with the number 0 succeeds, and so do
+//!   all steps after the last number.
 
 #[cfg(test)]
 use std::cell::{Cell, RefCell};

@@ -1,4 +1,5 @@
-//! For tests only: the number and the seed of the random cases of a property. `test_kit` provides both.
+//! The number and the seed of the random cases of a property, for tests only. `test_kit` provides
+//! both.
 
 use proptest::test_runner::{Config, RngSeed};
 

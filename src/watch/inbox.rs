@@ -47,7 +47,7 @@ fn directory_of(outcome: Disposition) -> &'static str {
     }
 }
 
-/// The watched directory. Holds a lock on it: no other run can watch it until this is dropped.
+/// The inbox. Holds a lock on it: no other run can watch it until this is dropped.
 pub(crate) struct Inbox {
     /// The path as the user gave it, for messages.
     path: PathBuf,
@@ -273,7 +273,8 @@ impl Inbox {
         Dir::top(&self.path).and_then(|other| same(&other)).is_ok_and(|same| !same)
     }
 
-    /// Returns all directories with pending files: the inbox and the `beside-` directories.
+    /// Returns all directories with files that are not handled yet: the inbox and the `beside-`
+    /// directories.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
         let beside =
             (1..=MAX_BESIDE).map(|number| self.beside(number)).filter(|directory| directory.is_dir());
@@ -383,7 +384,7 @@ impl Inbox {
             let to_name = to.join(name);
             let take = || fs::rename(file, &to_name, Durability::Unsynced);
             let claimed = made.and_then(|()| self.patiently(take));
-            // Another user may have replaced the file by a directory in the meantime.
+            // Another user may have replaced the file with a directory in the meantime.
             if claimed.is_ok() && to_name.symlink_metadata().is_ok_and(|it| it.is_dir()) {
                 let back = self.patiently(|| rename_new(&to_name, file, Durability::Unsynced));
                 back.map_err(|error| self.failed(file, error))?;
@@ -559,9 +560,9 @@ fn is_held(error: &io::Error) -> bool {
 fn failed(path: &Path, error: io::Error) -> Error {
     let hint = match is_held(&error) {
         true => {
-            "trivy-ferry retries, because another program may have the file open; check that this user may write and rename in the watched directory."
+            "trivy-ferry retries, because another program may have the file open; check that this user may write and rename in the inbox."
         }
-        false => "Check that this user may write and rename in the watched directory.",
+        false => "Check that this user may write and rename in the inbox.",
     };
     Error::Destination { path: path.into(), what: error.to_string(), hint: hint.into() }
 }

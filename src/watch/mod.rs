@@ -64,7 +64,7 @@ struct Watch<'w> {
     done: ImportedBundles,
     /// The limit on files without a trusted signature, because anyone may send any number of them.
     unsigned: UnsignedQuota,
-    /// The files without a trusted signature of this round that are beyond the limit.
+    /// The files of this round that have no trusted signature and are beyond the limit.
     junk: Vec<Junk>,
     /// The digests of files that were read to find volumes.
     digests: Digests,
@@ -85,7 +85,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Creates a watcher with these options. They are checked when it runs.
+    /// Creates a watcher with these options. They are validated when it runs.
     #[must_use]
     pub fn new(options: WatchOptions) -> Self {
         Watcher { options }
@@ -666,7 +666,7 @@ impl Watch<'_> {
         Ok(())
     }
 
-    /// Runs the operator's command. A failure of it does not change the outcome.
+    /// Runs the operator's command. Its failure does not change the outcome.
     fn hook(&mut self, key: &str, result: &str, reason: &Path) {
         let Some(command) = &self.options.exec_outcome else { return };
         let environment = [

@@ -31,7 +31,8 @@ pub(crate) struct Sorted {
     pub(crate) portion: Portion,
     /// Whether a trusted key signed one of its heads.
     pub(crate) trusted: bool,
-    /// The missing part of the bundle by its signed manifest. `None` if only some of the files are handled.
+    /// The missing files of the bundle by its signed manifest. `None` if only some of the files are
+    /// handled.
     pub(crate) lacks: Option<BundleError>,
     /// The reason why the handled files are not signed by a trusted key, which waiting cannot
     /// change.
@@ -102,7 +103,7 @@ pub(crate) fn first(there: &Inputs, key: &str) -> PathBuf {
 /// The properties of files that show a change: path, length, modification time and inode.
 pub(crate) type Look = Vec<(PathBuf, u64, i64, i64, u64)>;
 
-/// Returns the properties of files, sorted, because the order of a directory's entries may change without a change of
+/// Returns the properties of files, sorted, because the order of a directory's entries may change without a change to
 /// the files. tmpfs changes it when a file is put back.
 pub(crate) fn look(files: &[PathBuf]) -> Look {
     let look = |path: &PathBuf| {

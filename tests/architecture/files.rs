@@ -311,7 +311,7 @@ fn violations(files: &BTreeMap<String, String>, list: &[Listed]) -> Vec<String> 
         }
     }
     let not_needed = |(file, what): &(&str, &str)| {
-        format!("src/{file} does not mention `{what}` any more: remove it from the list")
+        format!("src/{file} does not mention `{what}` anymore: remove it from the list")
     };
     violations.extend(unused.iter().map(not_needed));
     violations
@@ -413,7 +413,7 @@ mod of_this_test {
             check(&[("a.rs", "fn f() { std::fs::read(p); std::fs::copy(p, q); }")]),
             [
                 "src/a.rs:1: `std::fs::copy`; use util::fs or util::dir instead",
-                "src/a.rs does not mention `std::fs::write` any more: remove it from the list"
+                "src/a.rs does not mention `std::fs::write` anymore: remove it from the list"
             ]
         );
         assert_eq!(check(&[]).len(), 2, "a file that is gone");

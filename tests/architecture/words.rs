@@ -50,7 +50,7 @@ fn joined(text: &str) -> String {
 }
 
 #[test]
-fn riddles_do_not_come_back() {
+fn listed_phrases_are_not_used() {
     let mut found = Vec::new();
     for file in texts() {
         let text = joined(&fs::read_to_string(&file).unwrap());

@@ -341,7 +341,7 @@ fn without_state_the_version_of_the_installed_checks_is_the_floor() {
     fs::remove_dir_all(host.path("state")).unwrap();
     host.import(&old, &["--allow-rollback"]).good();
     assert_eq!(installed(&host), "2.9.0");
-    // With the state, the dates of the bundles decide again.
+    // With the state, the dates of the bundles are compared again, and not the versions.
     host.import(&host.bundle("newer.tar", &checks(days(-1), "2.8.9")), &[]).good();
     assert_eq!(installed(&host), "2.8.9");
 }
@@ -1065,7 +1065,7 @@ fn a_vex_entry_is_removed_with_its_bundle_or_its_key() {
     let (out, without) = import(&host, "hub.tar", &with_vex(days(-4), None));
     assert!(without.starts_with(mine) && !without.contains("corp"), "{without}");
     assert!(out.contains("corp") && out.contains("was removed"), "{out}");
-    // A stolen key is replaced. The next import of any bundle removes its entries.
+    // A stolen key is replaced. The next import of any bundle removes the entries of that key.
     import(&host, "two.tar", &with_vex(days(-3), Some(source)));
     assert!(entries().contains(&added));
     let next = Host::new();

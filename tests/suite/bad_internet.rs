@@ -363,8 +363,8 @@ fn an_export_that_was_killed_resumes_where_it_stopped() {
     let small = Digest::of(b"{}").hex();
     let upstream = Upstream::new(move |_, path| {
         let large = path.contains("/db/blobs/") && !path.ends_with(&small);
-        // The start is one response. After it, the client reads one stream, or one range after the
-        // other.
+        // The client first reads the start in one response. Then it reads one stream, or one range
+        // after the other.
         match answered.fetch_add(u64::from(large), Relaxed) {
             _ if !large || weather.load(Relaxed) == 0 => None,
             0 | 2..=29 => None,
@@ -749,7 +749,8 @@ fn a_mirror_is_tried_first_and_does_not_count_for_a_quorum() {
     assert!(out.err.contains("skipped 127.0.0.1:1/cache/db:1"), "{out:#?}");
 }
 
-/// The generation of data that was published 1 h ago: the minutes since 3 days ago.
+/// The generation of data that was published 1 h ago. A generation is the number of minutes between
+/// 3 days ago and the publication.
 const FRESH: u64 = 3 * 24 * 60 - 60;
 
 /// Returns a function that returns this fault for all requests for large layers of trivy-db.

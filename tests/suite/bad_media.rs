@@ -114,7 +114,7 @@ fn a_medium_that_fails_or_is_pulled_at_any_read_leaves_the_old_data() {
                 break;
             }
             // The error names the file, and the hint names the next step.
-            ran.fails_with(4, &["stick/b.tar could not be read", "Copy the file again"]);
+            ran.fails_with(4, &["stick/b.tar could not be read", "Copy it again"]);
             assert!(host.snapshot() == before, "read {when} failed, and something changed");
             fault += 1;
             assert!(fault < 500, "the import never succeeds");

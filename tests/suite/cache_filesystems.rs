@@ -257,7 +257,7 @@ fn insufficient_space_is_detected_before_the_first_byte() {
     let error = cache.preflight(&[(db.clone(), 1 << 40, 2), (java, 1 << 60, 2)]).unwrap_err();
     assert!(matches!(error, TargetError::Space { .. }));
     assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
-    assert!(error.hint().ends_with("or use --skip trivy-java-db."), "{}", error.hint());
+    assert!(error.hint().ends_with("or use --skip trivy-java-db; nothing was changed."), "{}", error.hint());
     // The space of an earlier generation can be freed.
     drop(cache);
     let mut cache = open(dir.path()).unwrap();
@@ -265,7 +265,7 @@ fn insufficient_space_is_detected_before_the_first_byte() {
         import(&mut cache, "trivy-db", &content("trivy-db", generation)).unwrap();
     }
     let error = cache.preflight(&[(db.clone(), 1 << 60, 2)]).unwrap_err();
-    assert!(error.hint().ends_with("or use --keep-previous 0."), "{}", error.hint());
+    assert!(error.hint().ends_with("or use --keep-previous 0; nothing was changed."), "{}", error.hint());
     // Some file systems have no limit on inodes.
     if let Err(error) = cache.preflight(&[(db, 0, 1 << 33)]) {
         assert!(matches!(error, TargetError::Inodes { .. } | TargetError::Space { .. }), "{error}");
@@ -502,7 +502,7 @@ fn root_in_a_cache_of_another_user() {
     assert_eq!(owner(".trivy-ferry"), (0, 0));
     drop(cache);
 
-    // An owner can be given by number. The ownership is repaired if the data is the same.
+    // An owner can be given by number. The ownership is repaired even if the data is the same.
     let owned = CacheOptions { owner: Some(Owner { uid: 77, gid: 78 }), ..options(&dir) };
     let mut cache = Cache::open(owned, &Silent).unwrap();
     let same = content("trivy-db", 1);

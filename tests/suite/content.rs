@@ -110,7 +110,7 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
         &[
             ("pkg/a.json", "csaf", CSAF),
             ("./pkg//b.json", "openvex", OPENVEX),
-            // Trivy reads them with Go's encoding/json, which ignores the case of keys.
+            // Trivy reads documents with Go's `encoding/json`, which ignores the case of keys.
             ("pkg/c.json", "", r#"{"@Context":"https://openvex.dev/ns/v0.2.0","Statements":[]}"#),
             ("pkg/d.json", "csaf", r#"{"Document":{"CSAF_Version":"2.0"}}"#),
         ],

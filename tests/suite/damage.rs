@@ -420,7 +420,7 @@ const OF_DATASETS: &[Lie] = &[
     (
         "a dataset of tomorrow",
         |p| p["datasets"][0]["contents"]["updated_at"] = json!(hours(2)),
-        "dated after the bundle",
+        "dated more than 24 hours after the bundle",
     ),
     (
         "16 EiB of content",
@@ -527,7 +527,7 @@ fn checksums_that_do_not_match_the_members_are_rejected() {
         &before,
         &host.file("sums.tar", sums.signed(&host.key)),
         4,
-        &["SHA256SUMS does not list"],
+        &["SHA256SUMS does not match"],
     );
     then_all_is_well(&host);
 }

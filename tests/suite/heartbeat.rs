@@ -139,7 +139,7 @@ fn a_heartbeat_shows_a_working_link_without_new_data_and_a_lost_bundle() {
     {
         assert!(metrics.contains(name), "{metrics}");
     }
-    // Nothing arrives any more.
+    // Nothing arrives anymore.
     link.host.wait(2 * 3600);
     link.status(&["--max-silence", "1h"])
         .exits(5)

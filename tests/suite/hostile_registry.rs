@@ -255,7 +255,7 @@ fn each_rejection_has_a_hint() {
         (is_upload, 403, "status 403", "may push"),
         (is_upload, 404, "status 404", "Create the project"),
         (is_upload, 429, "limits the rate of requests", "Wait"),
-        (is_upload, 500, "status 500", "could not store it"),
+        (is_upload, 500, "status 500", "could not store the data"),
         (is_upload, 502, "status 502", "run the command again later"),
         (is_blob, 413, "status 413", "client_max_body_size"),
         (is_blob, 507, "status 507", "check its disk"),
@@ -637,7 +637,7 @@ fn a_registry_with_a_false_success_status_does_not_affect_other_places() {
     let host = Host::new();
     let inbox = host.path("inbox");
     for age in [2, 1] {
-        // The layer is so large that the response arrives before all of it was sent.
+        // The layer is so large that the response arrives before all of it has been sent.
         let layer: Vec<u8> =
             (0..8u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8 ^ age as u8).collect();
         let contents = Part::java_db(days(-age)).dataset.contents;
@@ -993,8 +993,8 @@ fn a_requested_image_is_pushed_below_its_source_host_or_to_a_chosen_place() {
         .fails_with(2, &["no --registry is for images"]);
 }
 
-/// Quay rejects a configuration with a custom media type. Not only Trivy's databases have such
-/// types (deckhouse-cli, pull request 55).
+/// Quay rejects a configuration with a custom media type. Images other than Trivy's databases have
+/// such types, too (deckhouse-cli, pull request 55).
 #[test]
 fn a_strict_registry_gets_images_in_a_form_that_it_accepts() {
     let host = Host::new();

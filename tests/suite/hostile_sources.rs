@@ -436,7 +436,7 @@ fn a_java_database_that_trivy_could_not_use_is_never_signed() {
             (
                 "a cut database",
                 database("trivy-java.db", &sqlite[..sqlite.len() - 512], &metadata(1)).pack(),
-                "is truncated",
+                "is damaged",
             ),
             ("another database", database("trivy-java.db", &bolt, &metadata(1)).pack(), "not a SQLite"),
         ],
@@ -759,9 +759,9 @@ fn a_remote_source_cannot_redirect_to_an_address_of_this_host() {
                 forge::run(command)
             };
             let vex = ["--only", "vex-hub", "--vex", "default=http://vex.example/hub"];
-            export(&vex).harmless().fails_with(3, &["vex.example leads", what]);
+            export(&vex).harmless().fails_with(3, &["vex.example directs the request", what]);
             let db = ["--only", "trivy-db", "--db-repository", "r.example/x:2", "--plain-http"];
-            export(&db).harmless().fails_with(3, &["r.example leads", what]);
+            export(&db).harmless().fails_with(3, &["r.example directs the request", what]);
             host.nothing_signed();
         }
     }
@@ -994,7 +994,8 @@ fn no_file_is_overwritten_and_no_directory_is_created() {
     }
     export("/dev/full").fails_with(2, &["/dev/full"]);
     assert_eq!(host.written().len(), 2, "{:?}", host.written());
-    // A bundle can have any name, and then the rules for names of the stream do not apply.
+    // With a file name in `--output`, a bundle can have any name, and the rules for names of the
+    // stream do not apply.
     export(&host.at("out/new.tar")).good();
     assert_eq!(host.written().len(), 3);
     // Leftover files of a killed export are removed, but files of others are not.

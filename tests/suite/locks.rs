@@ -1,6 +1,6 @@
 //! File systems whose locks differ from those of a local disk. NFSv4 grants an exclusive lock only
-//! on a file that is open for writing (flock(2); pull request 18068 of astral-sh/uv found it on a
-//! real mount), and some servers have no locks at all.
+//! on a file that is open for writing (flock(2); pull request 18068 of astral-sh/uv reports it for
+//! a real mount), and some servers have no locks at all.
 //!
 //! No such file system is mounted here: strace injects the errors of such a file system.
 

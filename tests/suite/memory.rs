@@ -3,7 +3,7 @@
 //! The values come from the kernel's own accounting (`ru_maxrss`, as `wait4` reports it for an
 //! ended process), so no peak is missed between two measurements. Rust's standard library does not
 //! offer it and the crate has no `unsafe`, so the tests run each command under GNU `time` (Debian's
-//! package `time`), which tests/run installs. GNU `time` is small, and a process starts with the
+//! package `time`), which `tests/run` installs. GNU `time` is small, and a process starts with the
 //! peak of its parent process: a measurement in the test process itself would include the test's
 //! own memory.
 //!

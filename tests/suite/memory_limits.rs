@@ -1,5 +1,5 @@
-//! The peak of the program's memory under hostile archives, bundles and clients, together with data of a
-//! realistic size: 64 MiB for each command, by the kernel's own accounting.
+//! The peak memory of each command under hostile archives, bundles and clients, together with data
+//! of a realistic size: at most 64 MiB, by the kernel's own accounting.
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read, Write};

@@ -16,8 +16,8 @@ use trivy_ferry::digest::Digest;
 use crate::forge::upstream::Upstream;
 use crate::forge::{Archive, Host, manifest_of};
 
-/// Returns the vex-repository.json in the form of ActiveState/advisories: a location is the text of
-/// a Python object.
+/// Returns the `vex-repository.json` in the form of ActiveState/advisories: a location is the text
+/// of a Python object.
 fn unreadable() -> Vec<u8> {
     let location = "RepositoryLocation(url='https://advisories.example/vex.tar.gz')";
     let version = json!({"spec_version": "0.1", "locations": [location], "update_interval": "24h"});
@@ -43,7 +43,7 @@ fn status(host: &Host, more: &[&str]) -> Run {
     host.run(&[&["status", "--state-dir", "state"], more].concat())
 }
 
-/// A broken hub beside good ones: ActiveState/advisories (its vex-repository.json),
+/// A broken hub beside good ones: ActiveState/advisories (its `vex-repository.json`),
 /// kubewarden/sbomscanner issue 46 (several hubs in use).
 #[test]
 fn a_bundle_is_written_without_the_data_of_a_failing_source_and_both_sides_report_it() {
@@ -201,7 +201,7 @@ fn datasets_can_be_required() {
     host.export(&upstream, &["--require", "all"]).exits(3);
     host.export(&upstream, &["--require", "vex-corp"]).exits(2).warns("--require names vex-corp");
     host.export(&upstream, &["--require", "trivy-db", "--skip", "trivy-db"]).exits(2);
-    // An unknown name in --accept is an error as well, because it may be misspelled.
+    // An unknown name in `--accept` is an error as well, because it may be misspelled.
     for (name, more) in [
         ("vex-corp", &[][..]),
         ("trivy-db", &["--skip", "trivy-db"]),
@@ -263,8 +263,8 @@ fn the_command_at_the_end_and_the_heartbeat_report_missing_datasets() {
     assert_eq!(names(&json["imports"][0]["bundle"]["missing_items"]), ["vex-hub"]);
 }
 
-/// If the source of a repository fails, a scanner that has its documents keeps using them.
-/// Otherwise, the findings that they suppress would reappear.
+/// A scanner that has the documents of a repository keeps using them if the repository's source
+/// fails. Otherwise, the findings that they suppress would reappear.
 #[test]
 fn a_repository_that_is_missing_once_stays_in_use() {
     let host = exporter();

@@ -222,7 +222,7 @@ fn status_is_correct_on_every_day_of_a_month() {
     month.night(Up::Fails, Diode::Works);
     month.truth(good).prints("the export failed");
     month.night(Up::Fails, Diode::Works);
-    month.truth(&[(5, "cache: trivy-db is of"), (5, "/p: trivy-db is of")]);
+    month.truth(&[(5, "cache: trivy-db of"), (5, "/p: trivy-db of")]);
     month.night(Up::New, Diode::Works);
     month.truth(good);
     losses(&mut month);
@@ -263,7 +263,7 @@ fn targets(month: &mut Month, a: &Target, b: &Target) {
     month.truth(good).does_not_say("retired");
     // The data of the old cache is checked until the cache counts as retired.
     month.night(Up::New, Diode::Works).1.good();
-    month.truth(&[(5, "/cache: trivy-db is of")]).does_not_say("retired");
+    month.truth(&[(5, "/cache: trivy-db of")]).does_not_say("retired");
     month.night(Up::New, Diode::Works).1.good();
     month.truth(good).prints("retired");
     fs::remove_dir_all(month.site.path("cache")).unwrap();

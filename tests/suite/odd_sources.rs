@@ -108,7 +108,7 @@ fn an_attestation_that_a_proxy_repository_cannot_fetch_names_the_platform_flag()
     export_image(&host, &upstream, &whole, &[]).good();
 }
 
-/// Returns a trivy-java.db that SQLite has created, with this number of tables and indexes beside
+/// Returns a `trivy-java.db` that SQLite has created, with this number of tables and indexes beside
 /// those of Trivy.
 fn java_db(page_size: u32, others: usize, leave_out: &str) -> Vec<u8> {
     let script = r#"
@@ -140,8 +140,8 @@ with tempfile.TemporaryDirectory() as d:
     output.stdout
 }
 
-/// The schema of a trivy-java.db may be larger than its first page (SQLite, "Database File Format":
-/// the schema table is a b-tree like any other).
+/// The schema of a `trivy-java.db` may be larger than its first page (SQLite, "Database File
+/// Format": the schema table is a b-tree like any other).
 #[test]
 #[ignore = "tools"]
 fn a_java_database_whose_schema_has_several_pages_is_exported() {

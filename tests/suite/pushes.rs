@@ -73,8 +73,8 @@ fn failing(
     })
 }
 
-/// The statuses 504 of a slow registry (GoogleContainerTools/jib, issue 1409), and 502, 503 and 429
-/// during a push (ocx-sh/ocx, issue 276; bazel-contrib/rules_img, pull request 762;
+/// The status 504 of a slow registry (GoogleContainerTools/jib, issue 1409), and the statuses 502,
+/// 503 and 429 during a push (ocx-sh/ocx, issue 276; bazel-contrib/rules_img, pull request 762;
 /// docker/build-push-action, issue 251).
 #[test]
 fn every_request_of_a_push_is_retried() {

@@ -1,5 +1,5 @@
-//! Which data is newer: the dates of contents are compared, regardless of who pushed them and of
-//! the dates of the manifests.
+//! The dates of contents decide which data is newer, regardless of who pushed it and of the dates
+//! of the manifests.
 
 use jiff::{SignedDuration, Timestamp};
 use test_kit::answers::status;
@@ -146,7 +146,7 @@ fn the_dates_of_one_dataset_are_comparable() {
     assert_eq!(reads(&registry), 0);
 }
 
-/// For data of another tool, `status` shows the date of the manifest. After an import has read the
+/// `status` shows the date of the manifest for data of another tool. After an import has read the
 /// data, `status` shows the date of the data.
 #[test]
 fn status_says_which_date_it_shows() {
@@ -265,7 +265,7 @@ fn a_tag_can_have_the_day_of_the_data() {
 
 /// The manifest of a copy by another tool has another date.
 #[test]
-fn a_mirror_dates_tags_by_the_content() {
+fn a_mirror_takes_the_date_of_a_tag_from_the_content() {
     let (host, registry) = (Host::new(), Registry::new(|_| None));
     let upstream = Upstream::new(|_, _| None);
     let built = days(-3);

@@ -59,7 +59,7 @@ fn errors_name_their_target() {
     assert_eq!(run.err.matches("before the last one accepted").count(), 1, "{run}");
     // A problem of one of two targets names the target. The rejections are more severe and decide
     // the exit code.
-    status(&host, &["--max-age", "1h"]).exits(7).warns(&format!("registry:{}: trivy-db is of", places[0]));
+    status(&host, &["--max-age", "1h"]).exits(7).warns(&format!("registry:{}: trivy-db of", places[0]));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn status_says_which_state_it_reads_and_by_which_clock() {
     assert_eq!(json["state_dir"], host.at("state"));
 }
 
-/// If a run uses another state directory than usual, the output says so, because each of two states
+/// The output says so if a run uses another state directory than usual, because each of two states
 /// lacks the records of the other.
 #[test]
 fn another_state_directory_is_named() {

@@ -68,9 +68,9 @@ fn one_import_fills_several_caches() {
 }
 
 /// The adapter has supported VEX since 0.34.2 (goharbor/harbor-scanner-trivy, pkg/etc/config.go and
-/// pkg/trivy/wrapper.go: SCANNER_TRIVY_VEX_SOURCE; it passes its environment to Trivy).
+/// pkg/trivy/wrapper.go: `SCANNER_TRIVY_VEX_SOURCE`; it passes its environment to Trivy).
 #[test]
-fn harbors_adapter_gets_vex_with_the_configuration_that_finds_it() {
+fn harbors_adapter_gets_vex_and_its_configuration() {
     let (host, import) = host();
     let import = import.replace(&format!(" --data-home {}", host.at("home")), "");
     let ran = run(&host, &format!("{import} --cache-dir adapter --layout harbor"));
@@ -200,7 +200,7 @@ fn a_mirror_and_a_watch_report_the_state_after_an_interrupt() {
 /// A run that waits for another run says so at once. An interrupted run reports which data is in
 /// use.
 #[test]
-fn waiting_and_interrupted_runs_report_it() {
+fn waiting_and_interrupted_runs_report_their_state() {
     let (host, import) = host();
     host.dir("state");
     fs::set_permissions(host.path("state"), std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();

@@ -1,8 +1,8 @@
-//! The samples in README.md and docs: each command is run, and its output must match the page.
+//! The samples in `README.md` and `docs`: each command is run, and its output must match the page.
 //! Dates, sizes, digests, versions and widths may differ, but not the words and their order. A line
 //! `…` represents any number of lines.
 //!
-//! `TRIVY_FERRY_MAKE_SESSION=1 cargo test --test suite samples` recreates docs/session.svg, a
+//! `TRIVY_FERRY_MAKE_SESSION=1 cargo test --test suite samples` recreates `docs/session.svg`, a
 //! picture of the terminal during a trip.
 
 use std::fs;

@@ -84,9 +84,10 @@ fn no_core_dump_holds_a_key() {
     let proc = format!("/proc/{}", child.0.id());
     let limits = fs::read_to_string(format!("{proc}/limits")).unwrap();
     let limit = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
-    // A limit of 1, not of 0, prevents a core dump to a program in kernel.core_pattern.
+    // A limit of 1, not of 0, prevents a core dump to a program in `kernel.core_pattern`.
     assert_eq!(limit.split_whitespace().next(), Some("1"), "{limits}");
-    // In /proc, a process that is not dumpable belongs to root, so its user cannot read its memory.
+    // In `/proc`, a process that is not dumpable belongs to root, so its user cannot read its
+    // memory.
     assert_eq!(fs::metadata(format!("{proc}/mem")).unwrap().uid(), 0);
     for file in ["mem", "environ", "maps"] {
         let read = Command::new("head")

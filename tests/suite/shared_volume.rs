@@ -1,8 +1,8 @@
 //! A volume that several users of one group use in turn, as in OpenShift: each container runs with
-//! another user number, group 0, and the volume's group as a supplementary group. For that,
+//! another user ID, group 0, and the volume's group as a supplementary group. For that,
 //! Kubernetes sets the setgid bit and group write permission on the volume's directories
-//! (`fsGroup`). Seen with Trivy's data in kyverno/policy-reporter 1069, aquasecurity/trivy 5595 and
-//! aquasecurity/harbor-scanner-trivy 135.
+//! (`fsGroup`). Examples with Trivy's data are kyverno/policy-reporter 1069,
+//! aquasecurity/trivy 5595 and aquasecurity/harbor-scanner-trivy 135.
 //!
 //! The tests need root to run as these users.
 

@@ -1,6 +1,6 @@
 //! The network of a site: the program uses logins, proxies and certificates in the same way as
-//! other tools on the host. The tables in tests/rules have the rules, and these tests apply them in
-//! complete runs.
+//! other tools on the host. The tables in `tests/rules` have the rules, and these tests apply them
+//! in complete runs.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -78,7 +78,7 @@ fn each_repository_gets_its_login_of_podman_or_docker() {
     push(&host, &bundle, &places, &missing, &[]).exits(7).warns("REGISTRY_AUTH_FILE names");
 }
 
-/// The meaning of NO_PROXY, and the messages about it (request/request issue 2194,
+/// The meaning of `NO_PROXY`, and the messages about it (request/request issue 2194,
 /// seanmonstar/reqwest issues 2579 and 2873).
 #[test]
 fn messages_about_a_proxy_are_true() {
@@ -206,8 +206,8 @@ fn everything_goes_through_socks_and_no_name_is_looked_up_here() {
     assert!(said.contains("Check the proxy in HTTPS_PROXY"), "{said}");
 }
 
-/// Logins for VEX repositories: Trivy reads them from repository.yaml and ~/.netrc (trivy v0.74.0,
-/// pkg/downloader/download.go; requested in kubewarden/sbomscanner PR 326).
+/// Logins for VEX repositories: Trivy reads them from `repository.yaml` and `~/.netrc` (trivy
+/// v0.74.0, pkg/downloader/download.go; requested in kubewarden/sbomscanner PR 326).
 #[test]
 fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
     let elsewhere = Server::new(|_| ok(forge::vex_archive("x", days(-1))));
@@ -284,7 +284,7 @@ fn own_certificate(key: &rcgen::KeyPair, is_ca: bool) -> (Arc<rustls::ServerConf
 
 /// Servers with their own CA (confidential-containers/guest-components PR 1569), and keys of a
 /// company's CA (kanidm/kanidm issue 4002, rustls issue 2054). The rules for chains are in
-/// tests/rules/certificates.json.
+/// `tests/rules/certificates.json`.
 #[test]
 fn a_registry_with_a_self_signed_certificate_is_trusted_if_the_certificate_is_given() {
     let (host, bundle) = importer();

@@ -24,7 +24,7 @@ fn imported() -> (Host, String) {
     (host, path.display().to_string())
 }
 
-/// Runs an import with the further arguments.
+/// Runs an import with more arguments.
 fn import(host: &Host, bundle: &str, more: &[&str]) -> Run {
     let more: Vec<String> = more.iter().map(|arg| arg.replace("TOP", &host.at(""))).collect();
     let more: Vec<&str> = more.iter().map(String::as_str).collect();
@@ -32,7 +32,7 @@ fn import(host: &Host, bundle: &str, more: &[&str]) -> Run {
 }
 
 #[test]
-fn settings_and_metrics_are_written_to_regular_files_alone() {
+fn settings_and_metrics_are_written_only_to_regular_files() {
     let (host, bundle) = imported();
     for (name, flags) in [
         ("pipes/trivy.yaml", ["--write-config", "TOP/pipes"]),

@@ -64,7 +64,7 @@ fn status_shows_the_age_of_all_data_and_missing_data() {
         .warns("trivy-db-2 does not match the imported data")
         .warns("Import the last bundle again");
     fs::rename(host.path("cache/away"), host.path("cache/db")).unwrap();
-    assert!(host.snapshot() == before, "status changes nothing");
+    assert!(host.snapshot() == before, "`status` changes nothing");
     // The file is empty, as after a full disk.
     let good = fs::read(host.path("cache/db/trivy.db")).unwrap();
     fs::write(host.path("cache/db/trivy.db"), "").unwrap();
@@ -117,7 +117,7 @@ fn two_streams_into_one_cache_cause_no_warning() {
     let said = |run: &Run, words: &str| run.err.matches(words).count();
     // Old data in one place is reported once.
     let old = host.status(&["--max-age", "trivy-db=1d"]);
-    assert_eq!(said(&old, "trivy-db is of"), 1, "{old}");
+    assert_eq!(said(&old, "trivy-db of"), 1, "{old}");
     // Missing data in one place is reported once, with the stream that imported it last.
     fs::remove_dir_all(host.path("cache/db")).unwrap();
     let gone = host.status(&[]);
@@ -150,7 +150,7 @@ fn the_data_of_a_retired_stream_counts_as_accepted() {
     let row = java();
     assert_eq!((&row["state"], &row["signers"][0]), (&"in-place".into(), &"exporter.pub".into()), "{row}");
     // The data is still checked, and so is data that replaced it.
-    host.status(&["--max-age", "trivy-java-db=1d"]).exits(5).warns("trivy-java-db is of");
+    host.status(&["--max-age", "trivy-java-db=1d"]).exits(5).warns("trivy-java-db of");
     let metadata = host.path("cache/java-db/metadata.json");
     let text = fs::read_to_string(&metadata).unwrap();
     fs::write(&metadata, text.replace(&days(-2).to_string()[..10], &days(-1).to_string()[..10])).unwrap();
@@ -304,7 +304,7 @@ fn status_checks_registries_only_on_request() {
         .exits(0)
         .prints("trivy-db        pushed");
     ask().good();
-    // The additional tags, which scanners may use, are checked as well.
+    // The extra tags, which scanners may use, are checked as well.
     host.run(&[&to[..], &["--extra-tag", "latest,2-{date}"], &more].concat()).good();
     ask().good();
     for tag in ["p/trivy-db:latest".to_owned(), format!("p/trivy-db:2-{}", &days(-2).to_string()[..10])] {

@@ -286,9 +286,10 @@ fn unused_targets_are_reported_and_retired_by_time_or_by_hand() {
     }
 }
 
-/// It is an error if a target in use lacks the newest bundle, but not if a retired target does.
+/// `status` reports an error if a target in use lacks the newest bundle, but not if a retired
+/// target does.
 #[test]
-fn silence_is_judged_by_the_targets_in_use() {
+fn only_targets_in_use_must_have_the_newest_bundle() {
     let mut site = Site::new();
     site.comes();
     site.import(&["--cache-dir", "old", "--registry", DEAD]).fails();
@@ -380,7 +381,7 @@ fn a_bundle_newer_than_the_last_heartbeat_counts_as_received_and_failures_are_re
 }
 
 /// A bundle of another stream, because of a wrong medium or a missing `--stream`, creates no
-/// target, for imports and for `serve`.
+/// target, neither for imports nor for `serve`.
 #[test]
 fn bundles_of_another_stream_create_no_target() {
     let lab = ["--stream", "lab"];
@@ -443,7 +444,7 @@ fn a_target_of_a_stream_without_bundles_is_named_with_the_command_that_retires_i
     site.status(&[]).exits(7).warns("nothing of stream \"lab\" was imported into it yet").warns(&forget);
     site.status(&["--max-silence", "1h"])
         .exits(7)
-        .warns("If nothing sends this stream any more")
+        .warns("if nothing sends this stream anymore")
         .warns("trivy-ferry forget TARGET --stream lab");
     let words: Vec<&str> = forget.split(' ').skip(1).collect();
     site.host.run(&[&words[..], &["--state-dir", "state"]].concat()).good();
@@ -597,7 +598,7 @@ fn a_rejected_heartbeat_is_reported_until_another_is_received() {
     line["event"] = "refused".into();
     line["at"] = hours(-2).to_string().into();
     line["bundle"] = name.into();
-    line["why"] = "its date lies ahead".into();
+    line["why"] = "its date is in the future".into();
     line.as_object_mut().unwrap().remove("identity");
     let mut text = fs::read_to_string(&log).unwrap();
     text.push_str(&format!("{line}\n"));
@@ -608,11 +609,11 @@ fn a_rejected_heartbeat_is_reported_until_another_is_received() {
             serde_json::json!({ "created": received, "received": received, "export": "unchanged" });
         fs::write(site.host.path("state/import-default.json"), state.to_string()).unwrap();
     };
-    site.status(&[]).prints("its date lies ahead");
+    site.status(&[]).prints("its date is in the future");
     hear(hours(-3).to_string());
-    site.status(&[]).prints("its date lies ahead");
+    site.status(&[]).prints("its date is in the future");
     hear(hours(-1).to_string());
-    site.status(&[]).good().does_not_say("its date lies ahead");
+    site.status(&[]).good().does_not_say("its date is in the future");
 }
 
 #[test]

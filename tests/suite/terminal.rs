@@ -127,7 +127,7 @@ fn a_wrong_passphrase_can_be_typed_again() {
         ended(&mut terminal.program)
     };
     assert!(sign(&[b"wrong\n", b"rihgt\n", b"right\n"]).success());
-    assert_eq!(sign(&[b"wrong\n", b"wrong\n", b"wrong\n"]).code(), Some(2), "three times are enough");
+    assert_eq!(sign(&[b"wrong\n", b"wrong\n", b"wrong\n"]).code(), Some(2), "only 3 attempts are allowed");
     // An interrupt at the second prompt ends the program.
     assert_eq!(sign(&[b"wrong\n", b"\x03"]).signal(), Some(Signal::INT.as_raw()));
 }

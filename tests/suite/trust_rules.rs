@@ -1,5 +1,5 @@
 //! Rules of trust: several required signatures, keys for some streams only, the log of exports, and
-//! the reset of floors after a stolen key.
+//! the reset of floors after a key was stolen.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -136,7 +136,7 @@ fn a_heartbeat_counts_only_for_the_streams_of_its_key() {
 }
 
 #[test]
-fn every_export_adds_a_line() {
+fn every_written_bundle_adds_a_line_to_the_log() {
     let sender = Host::new();
     sender.write_key();
     let upstream = Upstream::new(|_, _| None);
@@ -173,15 +173,15 @@ fn every_export_adds_a_line() {
     assert!(text(sender.path("state/exports.jsonl")).starts_with(&before), "earlier lines do not change");
 }
 
-/// As root, `trust remove` changes the keys of the whole host, so the test calls the next step
-/// directly.
+/// `trust remove` changes the keys of the whole host if root runs it, so the test calls the next
+/// step directly.
 #[test]
 fn floors_can_be_reset_after_a_key_was_stolen() {
     let host = Host::new();
     let thief = SigningKey::generate().unwrap();
     let true_bundle = |age: i64| Bundle::of(hours(age), &Part::all(days(-2)));
     host.import(&host.bundle("b.tar", &true_bundle(-30)), &[]).good();
-    // The bundle and its data are dated as far ahead as is accepted.
+    // The dates of the bundle and its data are 20 h ahead, which is still accepted.
     host.trust("stolen", &thief.public());
     let forged = Bundle::of(hours(20), &Part::all(hours(20)));
     host.import(&host.file("b.tar", forged.signed(&thief)), &["--trust", "keys/stolen.pub"]).good();

@@ -435,7 +435,7 @@ fn an_export_in_volumes_resumes_where_it_stopped() {
 fn an_export_that_was_killed_while_it_renamed_its_files_leaves_no_incomplete_bundle() {
     let host = host();
     let volumes = host.split(60);
-    // The state before the last rename: the head is still pending, and has its plan.
+    // The state before the last rename: the head is still pending.
     let head = volumes[0].with_file_name(format!("{}.partial", name(&volumes[0])));
     fs::rename(&volumes[0], &head).unwrap();
     host.verify(&host.path("out"), &[])

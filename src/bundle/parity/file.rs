@@ -34,7 +34,7 @@ struct Description {
     shard: u64,
     /// The number of parity shards in all parity files.
     parity: u64,
-    /// The number of the first parity shard in this file, and their count.
+    /// The number of the first parity shard in this file, and the number of parity shards in it.
     first: u64,
     count: u64,
     /// The checksums of all shards, 8 hex digits each, those of the parity shards last.

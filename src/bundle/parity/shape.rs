@@ -12,7 +12,7 @@ const BLOCK: u64 = 4096;
 const MAX_SHARDS: u64 = 4096;
 /// The memory that encoding and rebuilding may use, in bytes.
 const MEMORY: usize = 12 << 20;
-/// The part of it that the codec processes at once, in bytes.
+/// The part of [`MEMORY`] that the codec processes at once, in bytes.
 const CACHE: usize = 1 << 20;
 /// The length of the header of a parity file without file lengths and checksums, in bytes.
 const HEADER: u64 = 512;

@@ -27,7 +27,7 @@ pub struct KeygenArgs {
 /// `trust`
 #[derive(Debug, Subcommand)]
 pub enum TrustCommand {
-    /// Trust an exporter's public key, after you compared its fingerprint.
+    /// Trust an exporter's public key, after you compare its fingerprint.
     ///
     /// Compare it over another channel, such as the telephone.
     Add {

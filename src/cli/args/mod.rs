@@ -132,7 +132,7 @@ pub enum Command {
     Export(ExportArgs),
     /// Add a signature to a bundle that a trusted key has signed.
     ///
-    /// For a two-person rule, or during a key rotation. Every byte is verified first; nothing else of the bundle
+    /// For a two-person rule, or during a key rotation. Every byte is verified first; nothing else in the bundle
     /// changes.
     Sign(SignArgs),
     /// Verify a bundle as import does, and change nothing.

@@ -15,7 +15,7 @@ pub(crate) fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<CommandO
         let signer = prompt::signer(&args.signing)?;
         if let Some(path) = args.signing.key.as_ref().filter(|path| readable_by_others(path)) {
             progress.info(&format!(
-                "warning: {} is readable by others, who could sign as you: run chmod 600",
+                "warning: {} is readable by others, who could sign as you: run `chmod 600` on it",
                 path.display()
             ));
         }

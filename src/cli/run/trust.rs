@@ -256,7 +256,7 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
         warnings.push(format!("every bundle is rejected from now on: {few}. {}", few.hint()));
     }
     if reset_floors && floors.is_none() {
-        warnings.push("no floors were reset, because this user has no state here; give its directory with `trust reset-floors --state-dir`".into());
+        warnings.push("no floors were reset, because this user has no state here; name the state directory with `trust reset-floors --state-dir`".into());
     }
     let floors_reset = match (floors, found.first()) {
         (Some(floors), Some(key)) => floors.reset(&floors::because_of(key.key.id()))?,

@@ -33,14 +33,14 @@ enum State {
     Key(bool),
     Colon,
     AfterValue,
-    /// Inside a string, which may be a key.
+    /// A string that is being read. It may be a key.
     Text {
         key: bool,
         escaped: bool,
         hex: u8,
     },
     Number(Number),
-    /// Inside a word, and the number of its bytes that were read.
+    /// A word that is being read, and the number of its bytes that were read.
     Word(&'static [u8], usize),
     Done,
     Bad,

@@ -35,7 +35,8 @@ struct Current {
 #[derive(Debug, Default)]
 pub(super) struct VexDocuments {
     current: Option<Current>,
-    /// The files by the hashes of their paths, which take less memory. There may be 100,000.
+    /// The files by the hashes of their paths. The hashes take less memory than the paths of up to
+    /// 100,000 files.
     seen: HashMap<u64, Seen>,
     findings: VexFindings,
 }

@@ -1,4 +1,4 @@
-//! The leftover files of an interrupted export, with which the next export resumes: the volumes, and the plan
+//! The leftover files of an interrupted export, from which the next export resumes: the volumes, and the plan
 //! beside the first.
 //!
 //! The plan is lines of JSON: the layout of the bundle, then one checkpoint with a checksum per interval. It

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::util::fs;
 
-/// The maximum size of a file on FAT, in bytes (Microsoft's FAT32 specification, section 6.2: DIR_FileSize).
+/// The maximum size of a file on FAT, in bytes (Microsoft's FAT32 specification, section 6.2:
+/// `DIR_FileSize`).
 pub(crate) const FAT_MOST: u64 = u32::MAX as u64;
 
 /// Returns a directory for each file of these lengths, in order: the next directory if one is full. `there`

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use crate::export::output::volume_files::VolumeFiles;
 
-/// The size of one write in bytes. USB sticks are faster with few, long writes.
+/// The size of one write in bytes. Media such as USB sticks are faster with few, long writes.
 const CHUNK: usize = 1 << 20;
 /// The maximum number of queued chunks.
 const DEPTH: usize = 4;

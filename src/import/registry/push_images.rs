@@ -268,7 +268,7 @@ impl ImagePusher<'_> {
             }
             is_rollback = true;
         }
-        // Checked before gigabytes are uploaded in vain.
+        // The tag is checked first, so that gigabytes are not uploaded in vain.
         self.may_name(choice, found, books.ledger)?;
         if is_rollback {
             books.report.rolls_back(bundle, books.admission);

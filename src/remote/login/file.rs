@@ -79,8 +79,8 @@ impl Logins {
         }
     }
 
-    /// Finds the login for a repository. A helper for its host comes first, then the entry with the longest
-    /// matching key, then the helper for everything without an entry.
+    /// Finds the login for a repository: from a helper for its host, else from the entry with the longest
+    /// matching key, else from the helper for everything without an entry.
     pub(super) fn find(&self, host: &str, name: &str) -> Found {
         let server = if is_docker_hub(host) { DOCKER_HUB } else { host };
         if let Some(helper) = self.helper(host) {

@@ -10,7 +10,7 @@ use crate::util::text;
 /// The maximum size of an answer in bytes. Tokens of cloud registries take a few KiB.
 const MAX_ANSWER: u64 = 64 << 10;
 
-/// Asks a helper in `search` (a value of PATH) for the login of a server; `None` if it has none. Its output
+/// Asks a helper in `search` (a value of `PATH`) for the login of a server; `None` if it has none. Its output
 /// is never printed, because it may be a secret.
 ///
 /// # Errors

@@ -49,12 +49,12 @@ type Content = Result<Option<Arc<Logins>>, String>;
 /// The answer of a helper: `None` if it has no login, an error message if it cannot be used.
 type Answer = Result<Option<Credentials>, String>;
 
-/// The files that may hold logins, in the order in which they are read, and the answers of files and helpers
-/// so far.
+/// The files that may hold logins, in the order in which they are read, and the contents of files and the
+/// answers of helpers so far.
 #[derive(Debug, Default)]
 pub(crate) struct LoginFiles {
     files: Vec<LoginFile>,
-    /// The search path for helpers: a value of PATH.
+    /// The search path for helpers: a value of `PATH`.
     search: Option<OsString>,
     /// The contents that were read: a named pipe can be read only once.
     read: Mutex<HashMap<PathBuf, Content>>,

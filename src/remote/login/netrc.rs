@@ -62,7 +62,7 @@ impl Netrc {
                     let entry =
                         name.map_or_else(|| "an entry".into(), |name| format!("the entry for {name}"));
                     remark.get_or_insert_with(|| {
-                        format!("{entry} is skipped: '{key}' in line {line} has no usable value")
+                        format!("{entry} is skipped: `{key}` on line {line} has no usable value")
                     });
                 }
             }
@@ -236,7 +236,7 @@ mod tests {
         }
         let (netrc, remark) = Netrc::parse(&format!("machine\nlogin ann password s3cret{below}"));
         assert_eq!(shown(&netrc, "https://b.example/").as_deref(), Some("bob:hers"));
-        assert_eq!(remark.as_deref(), Some("an entry is skipped: 'machine' in line 1 has no usable value"));
+        assert_eq!(remark.as_deref(), Some("an entry is skipped: `machine` on line 1 has no usable value"));
     }
 
     #[test]

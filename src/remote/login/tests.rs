@@ -66,7 +66,7 @@ impl Case {
     }
 }
 
-/// The content of a file, with logins encoded as in such files; a text that begins with `=` stays unchanged.
+/// The content of a file, with logins encoded as in such files; the text after a leading `=` is not encoded.
 fn encoded(mut content: Value) -> Value {
     let Some(entries) = content.as_object_mut() else { return content };
     for (key, value) in entries {

@@ -37,7 +37,7 @@ impl RemoteError {
     }
 }
 
-/// Parses a Retry-After header (RFC 9110, 10.2.3): seconds or a date.
+/// Parses a `Retry-After` header (RFC 9110, 10.2.3): seconds or a date.
 pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {

@@ -23,7 +23,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 pub const PAUSE: Duration = Duration::from_secs(600);
 /// The number of retries for a host that has not answered in this run: its name may be misspelled.
 const FIRST_CONTACT_RETRIES: u32 = 2;
-/// The default number of retries after transient failures. Together, they take about 1 minute.
+/// The default number of retries after transient failures. Together, their pauses take 25 to 51 s.
 pub const RETRIES: u32 = 8;
 
 /// The default time that a server may be silent.
@@ -55,7 +55,7 @@ impl RetryLimits {
     }
 }
 
-/// The limits of a run that has begun. The beginning is the same for all servers, and so is the deadline.
+/// The limits of a run that has begun. All servers share its beginning and its deadline.
 #[derive(Debug, Clone, Copy)]
 pub struct RunLimits {
     limits: RetryLimits,

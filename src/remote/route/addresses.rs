@@ -13,7 +13,7 @@ use reqwest::Url;
 pub(crate) enum AddressScope {
     /// This host: loopback, "any" and the addresses of its interfaces.
     ThisHost,
-    /// A link-local address, such as 169.254.169.254 of cloud metadata services.
+    /// A link-local address, such as `169.254.169.254` of cloud metadata services.
     LinkLocal,
     /// Anything else, including private networks.
     Elsewhere,
@@ -24,7 +24,7 @@ impl AddressScope {
     pub(crate) fn of(address: IpAddr) -> Self {
         let address = embedded(address);
         let (this_host, link_local) = match address {
-            // All of 0.0.0.0/8 is "this host" (RFC 1122, 3.2.1.3).
+            // All of `0.0.0.0/8` is "this host" (RFC 1122, 3.2.1.3).
             IpAddr::V4(v4) => (v4.is_loopback() || v4.octets()[0] == 0, v4.is_link_local()),
             IpAddr::V6(v6) => (v6.is_loopback() || v6.is_unspecified(), v6.is_unicast_link_local()),
         };
@@ -70,10 +70,10 @@ fn embedded(address: IpAddr) -> IpAddr {
     v4.map_or(address, IpAddr::V4)
 }
 
-/// Whether an interface of this host has an address. The kernel binds a socket only to such addresses, unless
-/// `net.ipv4.ip_nonlocal_bind` is on; then the address is local if packets to it would leave from it. No
-/// packet is sent. Listing the interfaces would need `unsafe` or parsing /proc, which is not always
-/// available.
+/// Whether an interface of this host has this address. The kernel binds a socket only to such addresses,
+/// unless `net.ipv4.ip_nonlocal_bind` is on; then the address is local if it is also the source address of
+/// packets to it. No packet is sent. Listing the interfaces would need `unsafe` or parsing `/proc`, which
+/// is not always available.
 fn is_interface(address: IpAddr) -> bool {
     let bound = UdpSocket::bind(SocketAddr::new(address, 0)).is_ok();
     if !bound || !binds_foreign(address.is_ipv6()) {

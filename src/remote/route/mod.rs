@@ -110,7 +110,7 @@ impl Route {
 }
 
 /// The scope of a host with all these addresses. One address elsewhere makes it another host: otherwise the
-/// owner of a name could add 127.0.0.1 to its addresses.
+/// owner of a name could add `127.0.0.1` to its addresses.
 fn combined(places: &[AddressScope]) -> AddressScope {
     [AddressScope::Elsewhere, AddressScope::ThisHost]
         .into_iter()

@@ -93,7 +93,8 @@ enum Kind {
     },
 }
 
-const CGI: &str = "REQUEST_METHOD is set, so HTTP_PROXY could come from a client of a web server";
+/// The reason for which a proxy for plain HTTP is not used.
+pub(crate) const CGI: &str = "REQUEST_METHOD is set, so HTTP_PROXY could come from a client of a web server";
 
 impl Proxies {
     /// Returns the proxies of this process, which are read once.
@@ -309,7 +310,7 @@ fn contains(network: IpAddr, length: u8, address: IpAddr) -> bool {
     }
 }
 
-/// Splits `HOST:PORT` or `[HOST]:PORT`; no other form has a port (Go's net.SplitHostPort).
+/// Splits `HOST:PORT` or `[HOST]:PORT`; no other form has a port (Go's `net.SplitHostPort`).
 fn split_port(entry: &str) -> Option<(&str, &str)> {
     let (before, port) = entry.rsplit_once(':')?;
     let host = match before.strip_prefix('[') {

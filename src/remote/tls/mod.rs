@@ -74,7 +74,7 @@ pub(crate) struct CaFile {
 }
 
 /// Reads a PEM file of CA certificates, including the format of OpenSSL's trust store. Unusable certificates,
-/// which the bundles of organizations may contain, are skipped.
+/// which the CA files of organizations may contain, are skipped.
 ///
 /// # Errors
 /// [`RemoteError::CaFile`] if the file cannot be read, or if it holds no usable certificate.
@@ -99,7 +99,7 @@ pub(crate) fn certificates(path: &Path) -> Result<CaFile, RemoteError> {
     Ok(CaFile { roots, warnings })
 }
 
-/// The certificates in SSL_CERT_FILE with the format of OpenSSL's trust store, which rustls-native-certs
+/// The certificates in `SSL_CERT_FILE` with the format of OpenSSL's trust store, which rustls-native-certs
 /// skips.
 fn of_system_in_openssl_form() -> Vec<CertificateDer<'static>> {
     let file = std::env::var_os("SSL_CERT_FILE").filter(|file| !file.is_empty());
@@ -147,7 +147,7 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
-/// All schemes: the signature does not matter if the certificate does not.
+/// All schemes, because [`Unchecked`] verifies no signature.
 const SCHEMES: [SignatureScheme; 13] = [
     SignatureScheme::RSA_PKCS1_SHA1,
     SignatureScheme::ECDSA_SHA1_Legacy,

@@ -124,7 +124,7 @@ fn a_bad_certificate_in_a_file_is_skipped_with_a_warning() {
     }
     std::fs::write(&path, format!("{good}{open}")).unwrap();
     assert_eq!(certificates(&path).unwrap().roots.len(), 1);
-    // Keys and other parts of a bundle are skipped; the old label of a certificate is accepted.
+    // Keys and other parts of a CA file are skipped; the old label of a certificate is accepted.
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     std::fs::write(&path, key + &good.replace(" CERTIFICATE-", " X509 CERTIFICATE-")).unwrap();
     let file = certificates(&path).unwrap();

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::digest::Digest;
 use crate::serve::http::site::{Blob, File, Manifest, Repository, Site};
 
-/// A response that was not sent yet.
+/// A response that has not been sent yet.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
@@ -25,7 +25,7 @@ pub(crate) enum Body {
     Bytes(Bytes),
     /// Bytes for this request only, which take memory for each client.
     Made(Bytes),
-    /// A range of a blob, from an offset to before another.
+    /// A range of a blob, from the first offset up to, but not including, the second.
     Blob(Arc<dyn Blob>, u64, u64),
 }
 
@@ -145,8 +145,8 @@ fn blob(site: &Site, repository: &Repository, digest: &str, request: &Parts) -> 
     answer
 }
 
-/// Returns a file. Files have no entity tags, because Trivy before v0.73 loses its VEX documents when it gets "304
-/// Not Modified" (Trivy issue 10958).
+/// Returns a file. Files have no entity tags, because Trivy before v0.73 loses its VEX documents when it gets
+/// `304 Not Modified` (Trivy issue 10958).
 fn file(site: &Site, path: &str, request: &Parts, base: &str) -> Answer {
     let missing = || plain(StatusCode::NOT_FOUND, "Nothing at this path.\n");
     match site.file_at(path) {
@@ -192,7 +192,7 @@ fn ranged(blob: &Arc<dyn Blob>, media_type: &str, request: &Parts, may: bool) ->
 
 #[derive(Debug, PartialEq, Eq)]
 enum Range {
-    /// The bytes from the first offset to before the second; never empty.
+    /// The bytes from the first offset up to, but not including, the second; never empty.
     Of(u64, u64),
     /// A range past the end.
     Outside,

@@ -34,8 +34,8 @@ use crate::serve::http::site::Site;
 /// The maximum number of connections. Further ones wait until another ends. Each may use 25 KiB,
 /// because hyper doubles a full buffer.
 const CONNECTIONS: usize = 768;
-/// The maximum number of connections with TLS. Each uses 15 KiB more, for the bytes that
-/// [`Inbound`] allows and the keys.
+/// The maximum number of connections with TLS. Each uses 15 KiB more, for the keys and the
+/// bytes that [`Inbound`] allows.
 const CONNECTIONS_TLS: usize = 512;
 /// The time limit for the head of a request, and for an idle connection.
 const HEAD: Duration = Duration::from_secs(30);
@@ -139,7 +139,7 @@ impl Drop for Server {
 }
 
 impl End {
-    /// Waits for the next request to stop.
+    /// Waits for the next event that stops the server.
     async fn requested(&mut self) {
         let Some((terminate, interrupt)) = &mut self.signals else { return self.stop.notified().await };
         tokio::select! {

@@ -174,9 +174,9 @@ async fn begin_blob(
     Ok((permit, first))
 }
 
-/// Returns the URL under which the client reaches this server: the fixed URL, else the host of the
-/// request if that is a host and a port and nothing else. Returns `None` if the request names no
-/// host or several hosts (RFC 9112, 3.2).
+/// Returns the URL under which the client reaches this server: with the host of the request if the
+/// URL is not fixed and this host is valid, else the URL in the options. Returns `None` if the
+/// request names no host or several hosts (RFC 9112, 3.2).
 fn base(options: &ServerOptions, parts: &Parts) -> Option<String> {
     let mut hosts = parts.headers.get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {

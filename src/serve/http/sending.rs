@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::serve::http::site::Blob;
 
-/// Bodies are read ahead if at least this many further ones could be sent.
+/// The minimum number of free permits at which bodies are read ahead.
 const FEW: usize = BODIES / 2;
 
 /// Receives the number of bytes that were sent, and the error of the server if there was one.
@@ -50,7 +50,7 @@ impl Sending {
         }
     }
 
-    /// Returns a body of a range of a blob. Its first bytes were already read.
+    /// Returns a body of a range of a blob. Its first bytes have already been read.
     pub(crate) fn from(
         blob: Arc<dyn Blob>,
         (begin, end): (u64, u64),
@@ -168,6 +168,6 @@ impl Drop for Sending {
     }
 }
 
-/// The maximum number of blobs that are sent at once, each with one or two chunks in memory.
+/// The maximum number of blobs that are sent at once, each with 1 or 2 chunks in memory.
 /// Further ones wait.
 pub(crate) const BODIES: usize = 100;

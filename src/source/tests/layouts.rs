@@ -43,7 +43,7 @@ fn find(directory: &Path, name: &str) -> Result<Digest, String> {
 
 /// `skopeo copy docker://… oci:DIR:ghcr.io/owner/name:2` writes the complete reference (zarf issue 2425).
 /// Hauler writes the path without the registry, and the complete name in containerd's annotation (hauler pull
-/// requests 320 and 322). A manifest that is referenced by digest only gets no name (hauler issue 642).
+/// requests 320 and 322). A manifest that is referenced only by its digest gets no name (hauler issue 642).
 #[test]
 fn names_are_found_however_a_tool_writes_them() {
     let temporary = tempfile::tempdir().unwrap();

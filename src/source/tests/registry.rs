@@ -388,7 +388,7 @@ fn a_ca_file_without_certificates_is_a_usage_error() {
         }
         let options = RemoteOptions { ca_cert: Some(path.clone()), ..Default::default() };
         let Err(error) = Network::new(options, RetryLimits::default().begin(), &Silent) else {
-            panic!("{text:?} is taken for certificates")
+            panic!("{text:?} is accepted as a CA file")
         };
         assert!(error.is_usage(), "{text:?}: {error}");
     }

@@ -26,7 +26,7 @@ pub(crate) fn registry(content: &'static [u8]) -> Server {
     })
 }
 
-/// A server that uses TLS with a certificate of a private authority and gives the same answer to every
+/// A server that uses TLS with a certificate of a private authority and returns the same answer to every
 /// request, and the authority's certificate.
 pub(crate) fn tls_server(answer: Vec<u8>) -> (Server, String) {
     let authority = Authority::new();

@@ -1,5 +1,5 @@
-//! Tests of blobs in ranges from servers that break connections, expire addresses, answer
-//! incorrectly or redirect.
+//! Tests of blobs in ranges from servers that break connections, answer incorrectly or redirect,
+//! or whose addresses expire.
 
 use std::io::Read;
 use std::sync::atomic::AtomicUsize;
@@ -15,7 +15,7 @@ use crate::source::tests::testing::{descriptor, network_that_retries, source};
 use crate::source::transfer::FORCE_RANGES;
 use crate::source::{ArtifactSource, SourceError};
 
-/// Large enough for several ranges, and not a multiple of their size.
+/// A blob that is large enough for several ranges, and whose length is not a multiple of theirs.
 static LARGE: LazyLock<&'static [u8]> = LazyLock::new(|| Noise::new(1).bytes(14_000_003).leak());
 
 /// The range that a request names, without the byte at its end.

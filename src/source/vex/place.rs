@@ -20,7 +20,7 @@ pub(in crate::source) const MANIFEST: &str = "vex-repository.json";
 /// The source of a VEX repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum VexSource {
-    /// Its URL, as written in Trivy's repository.yaml.
+    /// Its URL, as written in Trivy's `repository.yaml`.
     Url(Url),
     /// A directory that holds `vex-repository.json` beside the archive or the unpacked repository.
     Directory(PathBuf),
@@ -152,7 +152,7 @@ impl Location {
         let (rest, subdir) = rest.split_once("//").unwrap_or((rest, ""));
         let subdir = subdir.trim_matches('/');
         if subdir.contains(['?', '[']) {
-            return Err("its directory is a pattern with ? or [; only * is supported".into());
+            return Err("its directory is a pattern with `?` or `[`; only `*` is supported".into());
         }
         if !subdir.is_empty() && subdir.parse::<RelPath>().is_err() {
             return Err("its directory is not a plain relative path".into());
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_and_files_get_the_right_address_as_advice() {
+    fn the_hint_for_a_page_or_a_file_names_the_right_address() {
         use crate::hint::Hint;
         let github = "https://github.com/o/r ";
         for (text, advice) in [

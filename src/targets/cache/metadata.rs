@@ -95,7 +95,7 @@ struct VexCache {
     etags: Option<Map<String, Value>>,
 }
 
-/// Formats a time like Go's `time.Time`: RFC 3339 in UTC with up to nine decimals.
+/// Formats a time like Go's `time.Time`: RFC 3339 in UTC with up to 9 decimals.
 fn go_time(time: Timestamp) -> String {
     time.to_string()
 }

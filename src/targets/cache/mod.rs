@@ -114,7 +114,8 @@ impl<'p> Cache<'p> {
     /// [`TargetError::DatabaseDirectory`] if it is the directory of one database; [`TargetError::Owner`] if
     /// the wanted owner is another user and this user is not root; [`TargetError::Locked`] if another import uses it;
     /// [`TargetError::Foreign`] or [`TargetError::Working`] if the working directory or a file in it was not written by
-    /// an import of this user; [`TargetError::ScanLock`] if an unfinished switch waits too long for a scan; else the
+    /// an import of this user; [`TargetError::ScanLock`] if an unfinished switch waits too long for
+    /// a scan; [`TargetError::Unfinished`] if an unfinished switch cannot be completed; else the
     /// error of the system, converted by [`TargetError::io`].
     pub fn open(options: CacheOptions, progress: &'p dyn Progress) -> Result<Cache<'p>, TargetError> {
         let owner = match (options.owner, options.layout) {
@@ -199,9 +200,11 @@ impl<'p> Cache<'p> {
     /// Begins to stage a dataset in a private directory on the file system of its slot.
     ///
     /// # Errors
-    /// [`TargetError::Symlink`] if the slot is a symbolic link; [`TargetError::MountInside`] if it has a
-    /// mount point inside; [`TargetError::Unfinished`] if an earlier switch of it is incomplete; else the
-    /// error of the system if the working directory cannot be prepared.
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the
+    /// place of a directory; [`TargetError::MountInside`] if the slot has a mount point inside;
+    /// [`TargetError::Foreign`] if its working directory belongs to another user;
+    /// [`TargetError::Unfinished`] if an earlier switch of it is incomplete; else the error of the
+    /// system if the working directory cannot be prepared.
     pub fn stage(&self, slot: &Slot, metadata: Metadata) -> Result<Stage, TargetError> {
         if self.journal.has(slot.path()) {
             let error = io::Error::other("an earlier switch is unfinished");
@@ -265,9 +268,10 @@ impl<'p> Cache<'p> {
     /// Exchanges a slot with its kept generation. `None` if none is kept.
     ///
     /// # Errors
-    /// [`TargetError::ScanLock`] if the scan lock is not free in time; [`TargetError::Symlink`] or
-    /// [`TargetError::MountInside`] if the slot cannot be switched; [`TargetError::Unfinished`] if the
-    /// switch is incomplete; else the error of the system.
+    /// [`TargetError::ScanLock`] if the scan lock is not free in time; [`TargetError::Symlink`],
+    /// [`TargetError::NotADirectory`] or [`TargetError::MountInside`] if the slot cannot be
+    /// switched; [`TargetError::Foreign`] if its working directory belongs to another user;
+    /// [`TargetError::Unfinished`] if the switch is incomplete; else the error of the system.
     pub fn restore_previous(&mut self, slot: &Slot) -> Result<Option<Activated>, TargetError> {
         let (inside, _) = working::stands_apart(&self.root, &self.work, slot)?;
         if !self.has_previous(slot, inside)? {

@@ -108,7 +108,7 @@ fn take_away(dir: &Dir, old: Option<&Dir>, path: &str, name: &str) -> io::Result
     Ok(old.is_none())
 }
 
-/// Returns `false` for an error that only means that the old file cannot be kept.
+/// Returns `false` for an error of the system, such as a full disk: the old file cannot be kept.
 fn lossy(result: io::Result<()>) -> io::Result<bool> {
     match result {
         Ok(()) => Ok(true),

@@ -14,7 +14,7 @@ use crate::targets::error::{At, TargetError};
 use crate::util::dir::{Dir, FileMode, Owner};
 use crate::util::step;
 
-/// The limit for the `metadata.json` of a database in bytes. Upstream's have about 150.
+/// The limit for the `metadata.json` of a database in bytes. Upstream's have about 150 bytes.
 const MAX_METADATA: u64 = 1 << 20;
 
 /// A dataset that is being staged. It receives its files as a [`Sink`]. If it is dropped before its activation, it

@@ -45,7 +45,9 @@ impl Registry<'_> {
     ///
     /// # Errors
     /// [`PushError::Source`] if `content` fails; [`TargetError::DamagedBlob`] if the registry keeps a damaged blob;
-    /// [`TargetError::Remote`] if it cannot be reached, rejects the upload, or claims to have it before it was sent.
+    /// [`TargetError::UploadAddress`] if it redirects the upload to an address that cannot be
+    /// reached; [`TargetError::Remote`] if it cannot be reached, rejects the upload, or claims to
+    /// have it before it was sent.
     pub fn push_blob(
         &self,
         repository: &Repository,
@@ -65,8 +67,10 @@ impl Registry<'_> {
     /// Pushes the configuration that the manifests of [`Compat`] refer to.
     ///
     /// # Errors
-    /// [`TargetError::DamagedBlob`] if the registry keeps a damaged blob; [`TargetError::Remote`]
-    /// if it cannot be reached, rejects the upload, or claims to have the blob before it was sent.
+    /// [`TargetError::DamagedBlob`] if the registry keeps a damaged blob;
+    /// [`TargetError::UploadAddress`] if it redirects the upload to an address that cannot be
+    /// reached; [`TargetError::Remote`] if it cannot be reached, rejects the upload, or claims to
+    /// have the blob before it was sent.
     pub(crate) fn push_compat_config(&self, repository: &Repository) -> Result<PushOutcome, PushError> {
         let (digest, config) = Compat::config();
         self.push_blob(repository, digest, config.len() as u64, config)
@@ -121,7 +125,9 @@ impl Registry<'_> {
     /// Waits after a failed push of a blob until it may be retried.
     ///
     /// # Errors
-    /// The given error, if another attempt cannot help or there were too many attempts.
+    /// The given error, if another attempt cannot help or there were too many attempts;
+    /// [`TargetError::UploadAddress`] in its place if the registry redirects the upload to an
+    /// address that cannot be reached; [`RemoteError::Deadline`] if the deadline has passed.
     pub(crate) fn may_retry(
         &self,
         repository: &Repository,

@@ -262,7 +262,8 @@ impl StateDir {
     ///
     /// # Errors
     /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
-    /// [`TrustError::State`] if it is not a state of this stream.
+    /// [`TrustError::State`] if it is not a state of this stream; [`TrustError::NewerState`] if a
+    /// newer version of the program wrote it.
     pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
         Ok(self.place.read(IMPORT, stream)?.unwrap_or_default())
     }
@@ -280,7 +281,8 @@ impl StateDir {
     ///
     /// # Errors
     /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
-    /// [`TrustError::State`] if it is not a state of this stream.
+    /// [`TrustError::State`] if it is not a state of this stream; [`TrustError::NewerState`] if a
+    /// newer version of the program wrote it.
     pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
         self.place.read(EXPORT, stream)
     }
@@ -374,7 +376,8 @@ impl StateView {
     ///
     /// # Errors
     /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
-    /// [`TrustError::State`] if it is not a state of this stream.
+    /// [`TrustError::State`] if it is not a state of this stream; [`TrustError::NewerState`] if a
+    /// newer version of the program wrote it.
     pub fn imports(&self, stream: &str) -> Result<ImportState, TrustError> {
         Ok(self.place.read(IMPORT, stream)?.unwrap_or_default())
     }
@@ -383,7 +386,8 @@ impl StateView {
     ///
     /// # Errors
     /// [`TrustError::File`] if the file cannot be read; [`TrustError::Writable`] if it is writable by others;
-    /// [`TrustError::State`] if it is not a state of this stream.
+    /// [`TrustError::State`] if it is not a state of this stream; [`TrustError::NewerState`] if a
+    /// newer version of the program wrote it.
     pub fn exports(&self, stream: &str) -> Result<Option<ExportState>, TrustError> {
         self.place.read(EXPORT, stream)
     }

@@ -8,9 +8,9 @@ use rustix::fs::{self, FileType};
 /// The owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
-    /// The numeric user.
+    /// The numeric user ID.
     pub uid: u32,
-    /// The numeric group.
+    /// The numeric group ID.
     pub gid: u32,
 }
 

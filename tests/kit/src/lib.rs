@@ -52,7 +52,7 @@ pub fn tools() -> String {
     tools
 }
 
-/// Returns the decisions of Go's libraries for the cases of a table. See tests/tools/rules.
+/// Returns the decisions of Go's libraries for the cases of a table. See `tests/tools/rules`.
 ///
 /// # Panics
 /// If the tools are missing, the test is not marked, or the decisions do not match the cases of the table.
@@ -86,7 +86,8 @@ fn listed(flags: &[&str]) -> Vec<String> {
     listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
-/// Fails a test that only root can run. Such tests are marked `#[ignore = "tools"]` as well.
+/// Fails a test that needs root if another user runs it. Such tests are marked
+/// `#[ignore = "tools"]` as well.
 ///
 /// # Panics
 /// If the tests do not run as root, or the test is not marked.

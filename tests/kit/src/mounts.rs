@@ -9,7 +9,8 @@ use crate::needs_root;
 /// The variable with the directory of the mounts, for a test that [`again_in_mounts`] runs again.
 const MOUNTS: &str = "TRIVY_FERRY_TEST_MOUNTS";
 
-/// Fails a test that mounts file systems. Such tests are marked `#[ignore = "tools"]` as well.
+/// Fails a test that mounts file systems if it may not. Such tests are marked
+/// `#[ignore = "tools"]` as well.
 ///
 /// # Panics
 /// If the tests may not mount, or the test is not marked.

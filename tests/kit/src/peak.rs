@@ -22,8 +22,8 @@ pub struct Measured {
     pub err: String,
 }
 
-/// Runs a command to its end and measures its peak memory. Its environment has only the variables that the command
-/// sets, as [`crate::host::Host::program`] does.
+/// Runs a command to its end and measures its peak memory. Its environment has only the variables
+/// that are set in the command, such as those of [`crate::host::Host::program`].
 pub fn peak(command: &Command) -> Measured {
     assert!(Path::new(TIME).exists(), "{TIME} is missing: install the package `time`");
     let scratch = tempfile::tempdir().unwrap();

@@ -314,7 +314,7 @@ pub fn wait_for_line(log: &Path, words: &str) -> String {
 /// If it ends before that, or the log has no address after 150 s.
 #[track_caller]
 pub fn wait_for_address(server: &mut Child, log: &Path) -> String {
-    let said = || format!("it does not serve:\n{}", fs::read_to_string(log).unwrap());
+    let said = || format!("the server's log has no address:\n{}", fs::read_to_string(log).unwrap());
     let look = || {
         let line = line_of(log, "Serving ");
         assert!(line.is_some() || server.try_wait().unwrap().is_none(), "{}", said());

@@ -41,7 +41,7 @@ struct Content {
 /// A body of an upload that breaks off: the connection is reset.
 #[derive(Debug, Clone, Copy)]
 pub struct Break {
-    /// After this many bytes.
+    /// The number of bytes after which the connection is reset.
     pub after: usize,
     /// Whether the registry keeps them.
     pub keeps: bool,

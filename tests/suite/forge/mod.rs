@@ -1,5 +1,5 @@
-//! Common code of the tests of bad input: a separate host for each test, and a forge that creates and signs good and
-//! bad bundles.
+//! Common code of the tests of bad input: a separate host for each test, and a forge that creates
+//! and signs good and bad bundles.
 //!
 //! The forge does not use the program's writer for tar files. So the program accepts the forge's
 //! bundles only if both follow the format. The forge can break any rule of the format.
@@ -155,8 +155,8 @@ impl Host {
         self.run(&args)
     }
 
-    /// Returns everything that a rejected bundle must not change: the cache with its working directory, and the
-    /// state.
+    /// Returns everything that a rejected bundle must not change: the cache with its working
+    /// directory, and the state.
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::default();
         for directory in ["cache", "cache-2", "state", "out"] {
@@ -260,7 +260,8 @@ pub fn sample(name: &str) -> Vec<u8> {
     test_kit::host::read(test_kit::artifact::sample(name))
 }
 
-/// Returns a time some hours away from the first call, in whole seconds, so that the dates of a test agree.
+/// Returns a time some hours away from the first call, in whole seconds, so that the dates of a
+/// test agree.
 pub fn hours(away: i64) -> Timestamp {
     static NOW: OnceLock<Timestamp> = OnceLock::new();
     let now = *NOW.get_or_init(|| Timestamp::from_second(Timestamp::now().as_second()).unwrap());
@@ -540,7 +541,8 @@ pub fn image_layout(directory: &Path, tag: &str, manifest: &[u8], blobs: &[&[u8]
     format!("oci-layout:{}:{tag}", directory.display())
 }
 
-/// A bundle before it is signed: a payload and the members after the manifest. A test can change either.
+/// A bundle before it is signed: a payload and the members after the manifest. A test can change
+/// either.
 #[derive(Clone)]
 pub struct Bundle {
     pub payload: Vec<u8>,

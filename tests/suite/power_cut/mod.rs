@@ -231,7 +231,7 @@ fn a_power_cut_at_any_write_of_an_import_leaves_old_or_new_data() {
     }
 }
 
-/// After a command has reported success, its changes survive a power cut.
+/// The changes of a command survive a power cut after the command has reported success.
 #[test]
 #[ignore = "tools"]
 fn the_changes_of_a_command_survive_a_power_cut() {

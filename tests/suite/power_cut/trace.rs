@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-/// The calls that change files, or make changes durable. If a program uses another one, the test
-/// fails: see [`read`].
+/// The calls that change files, or make changes durable. If a program uses one that the replay does
+/// not support, the test fails: see [`op`].
 pub const CALLS: &str = "open,openat,openat2,creat,write,writev,pwrite64,pwritev,pwritev2,ftruncate,truncate,fallocate,\
     copy_file_range,sendfile,splice,rename,renameat,renameat2,link,linkat,unlink,unlinkat,mkdir,mkdirat,rmdir,symlink,\
     symlinkat,fsync,fdatasync,syncfs,sync,sync_file_range,fcntl,dup,dup2,dup3,chmod,fchmod,fchmodat,msync";

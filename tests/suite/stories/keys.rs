@@ -76,8 +76,9 @@ fn without_a_trusted_key_the_error_names_the_next_step() {
     assert!(!fs::exists(importer.at("cache/db")).unwrap());
 }
 
-/// An ordinary user of a host. For root, `trust` uses the system's directory in /etc, which tests must not change. So the
-/// tests run as another user, with a copy of the program that this user can read.
+/// An ordinary user of a host. For root, `trust` uses the system's directory in `/etc`, which tests
+/// must not change. So the tests run as another user, with a copy of the program that this user can
+/// read.
 struct User {
     host: Host,
     program: String,
@@ -258,12 +259,12 @@ fn a_command_can_sign_with_a_key_that_trivy_ferry_cannot_read() {
     let bundles = || files(exporter.at("out")).iter().filter(|name| name.ends_with(".tar")).count();
     assert_eq!(bundles(), 1);
     // The output is used only if it is a signature of the named key.
-    export(&openssl, &exporter.at("other.pub")).exits(2).warns("no signature of the key");
+    export(&openssl, &exporter.at("other.pub")).exits(2).warns("is not a signature of the key");
     export("false", &public).exits(2).warns("`false` did not sign: it ended with exit code 1");
     export("echo rubbish", &public).exits(2).warns("printed 8 bytes");
     assert_eq!(bundles(), 1);
     assert!(files(exporter.at("tmp")).is_empty(), "the data to sign is not left in TMPDIR");
-    // --key and --signer exclude each other, and --signer needs --signer-key.
+    // `--key` and `--signer` exclude each other, and `--signer` needs `--signer-key`.
     exporter.ferry(&format!("export --output out --key {key} --signer x --signer-key {public}")).exits(2);
     exporter.ferry("export --output out --signer x").exits(2);
 }

@@ -30,8 +30,8 @@ fn step(noise: &mut Noise, number: u64, steps: u64) -> u64 {
     1 + (number * steps + noise.below(steps)) / times()
 }
 
-/// Makes processing a dataset's layer take longer: the file of its archive whose name ends with `name` gets additional
-/// bytes behind the content. Text files get a comment.
+/// Returns a dataset whose layer takes longer to process: the file of its archive whose name ends
+/// with `name` gets additional bytes after the content. Text files get a comment.
 fn grown(artifact: Artifact, name: &str, more: &[u8]) -> Artifact {
     let mut archive = tar::Archive::new(GzDecoder::new(&artifact.layer[..]));
     let mut builder = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));

@@ -1,5 +1,5 @@
-//! A weekly USB stick: its other files, repeated imports, and imports by root into other users' caches. Some of
-//! these tests use the real Trivy.
+//! A weekly medium: its other files, repeated imports, and imports by root into other users'
+//! caches. Some of these tests use the real Trivy.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
@@ -95,7 +95,7 @@ fn weekly(importer: Host, clean: impl Fn(&str)) {
 }
 
 #[test]
-fn a_medium_that_was_pulled_changes_nothing() {
+fn a_medium_that_was_unplugged_too_early_changes_nothing() {
     let (laptop, importer) = (bare(), bare());
     let (_, public) = laptop.keygen();
     let medium = laptop.dir("stick");

@@ -1,4 +1,4 @@
-//! Runs the scripts of the pipelines in contrib against real registries.
+//! Runs the scripts of the pipelines in `contrib` against real registries.
 
 use std::fs;
 
@@ -110,7 +110,7 @@ fn fills_the_registry(recipe: &str, users: &str, url: &str, sha256: &str, more: 
     };
     // A program with another digest is not run.
     run(&"0".repeat(64), "3650d").exits(1).warns("computed checksum did NOT match");
-    // The sample data is months old, and the recipe has a --max-age.
+    // The sample data is months old, and the recipe has a `--max-age`.
     run(&digest.hex(), "3d").exits(5).warns("--max-age allows 3 d");
     run(&digest.hex(), "3650d").exits(0).prints("pushed");
     run(&digest.hex(), "3650d").exits(0).prints("unchanged");
@@ -143,7 +143,7 @@ fn the_pipeline_for_gitlab_fills_a_registry() {
 
 #[test]
 #[ignore = "tools"]
-fn githubs_linter_finds_nothing_wrong_with_the_workflow() {
+fn actionlint_finds_nothing_wrong_with_the_workflow() {
     let tools = tools();
     let host = equipped(&tools);
     let run = host.sh(&format!("actionlint -pyflakes= {}", path("github/mirror.yml")));

@@ -210,7 +210,7 @@ fn helm_values_and_harbors_environment_name_the_pushed_data() {
     let adapter = format!("SCANNER_TRIVY_JAVA_DB_REPOSITORY={host}/security/trivy-java-db:1\n");
     assert!(text("harbor-adapter.env").contains(&adapter), "{adapter}");
 
-    // Files of trivy-ferry are replaced, other files only with --force.
+    // Files of trivy-ferry are replaced, other files only with `--force`.
     importer.ferry(&format!("{write} --show-settings")).exits(0).does_not_say("also writes Helm values");
     fs::write(importer.at("config/trivy-server-values.yaml"), "replicaCount: 2\n").unwrap();
     importer.ferry(&write).warns("trivy-server-values.yaml").warns("--force").exits(7);

@@ -1,4 +1,4 @@
-//! Other registries: older versions, with client certificates, and pull-through caches.
+//! Other registries: older versions, registries with client certificates, and pull-through caches.
 
 use test_kit::artifact::{Form, sample};
 use test_kit::host::{Host, text};

@@ -27,7 +27,7 @@ fn an_export_without_new_data_writes_nothing() {
     assert_eq!(again["datasets"].as_array().unwrap().len(), 4, "{again:#}");
     assert_eq!(bundles(&host).len(), 1);
     assert_eq!(json_file(host.at("state/export-default.json"))["sequence"], 1);
-    // A removed or added dataset counts as a change, and for another stream everything does.
+    // A removed or added dataset counts as a change, and for another stream, all data is new.
     host.ferry(&format!("{line} --skip trivy-java-db --format json")).exits(0).prints("\"unchanged\": false");
     host.ferry(&format!("{line} --stream other --format json")).exits(0).prints("\"unchanged\": false");
     assert_eq!(bundles(&host).len(), 3);
@@ -57,7 +57,7 @@ fn old_bundles_are_removed_and_the_last_of_every_dataset_is_kept() {
         export("--skip trivy-java-db --keep 2");
     }
     let left = bundles(&host);
-    assert_eq!(left.len(), 6, "two, the last with Java, and the files of others: {left:?}");
+    assert_eq!(left.len(), 6, "2 bundles, the last bundle with trivy-java-db, 3 other files: {left:?}");
     assert!(left.contains(&java[0]), "{left:?}");
     let last = export("--keep 1");
     assert_eq!(last["removed"].as_array().unwrap().len(), 3, "{last:#}");

@@ -66,13 +66,13 @@ fn finds_everything(importer: &Host, trivy: impl Fn(&str) -> String) {
     assert_eq!(scan("config", &project), ["SAMPLE-9999"], "by the carried checks");
 }
 
-/// A host that has imported the bundle of a laptop. No server of the connected side is running any more.
+/// A host that has imported the bundle of a laptop. No server of the connected side is running anymore.
 struct Trip {
     importer: Host,
     bundle: String,
     public: String,
     cache: String,
-    /// The directory of the trivy.yaml that was written.
+    /// The directory of the `trivy.yaml` that was written.
     config: String,
     /// The digest of the checks in the registry.
     checks: String,
@@ -100,8 +100,8 @@ impl Trip {
         fs::copy(carried, &bundle).unwrap();
 
         importer.ferry(&format!("verify {bundle} --trust {public}")).exits(0).prints("content as signed");
-        // The directory of trivy.yaml is not the working directory of the scans, where Trivy would
-        // read the file automatically.
+        // The directory of `trivy.yaml` is not the working directory of the scans, where Trivy
+        // would read the file automatically.
         let (cache, config) = (importer.at("cache"), importer.dir("config"));
         let import = format!("import {bundle} --trust {public} --cache-dir {cache} --format json");
         let import = importer.ferry(&format!("{import} --write-env settings.env --write-config {config}"));
@@ -149,7 +149,7 @@ fn the_printed_lines_find_everything_eight_days_later() {
     assert_eq!(findings(&scan), ["CVE-2099-0003"]);
 }
 
-/// As in a systemd unit or a pipeline: without flags, and only with these variables.
+/// The scans run as in a systemd unit or a pipeline: with the written variables or the written configuration only.
 #[test]
 #[ignore = "tools"]
 fn the_written_settings_find_everything_eight_days_later() {

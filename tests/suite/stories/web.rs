@@ -70,7 +70,7 @@ fn a_web_root_has_all_files_that_trivy_requests() {
     assert_eq!(location(), wanted);
     assert_ne!(read(format!("{root}/{ARCHIVE}")), archive);
     assert_eq!(read(format!("{root}/{by_digest}")), archive, "the previous archive is kept");
-    // An older version is installed only with --allow-rollback.
+    // An older version is installed only with `--allow-rollback`.
     let older = import(&first, "");
     older.exits(0).prints("--allow-rollback");
     assert_eq!(older.statuses(), ["vex-hub older"]);
@@ -118,7 +118,7 @@ struct Nginx {
 }
 
 impl Nginx {
-    /// The user `ferry` with the password `carried`.
+    /// Starts nginx with the user `ferry` and the password `carried`.
     fn start(host: &Host, root: &str) -> Nginx {
         let places = host.dir("nginx");
         fs::write(format!("{places}/users"), "ferry:{PLAIN}carried\n").unwrap();
@@ -169,7 +169,7 @@ fn scanners_get_vex_from_a_web_server_with_a_login_even_after_changes() {
             registry.address, nginx.url
         ))
     };
-    import(&first).exits(0).prints("vex-hub").prints("over http:// anybody");
+    import(&first).exits(0).prints("vex-hub").prints("over http:// an attacker");
 
     let scanner = equipped(&tools);
     let vex = scanner.dir(".trivy/vex");

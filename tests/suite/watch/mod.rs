@@ -828,7 +828,6 @@ fn directories_are_skipped() {
     for directory in directories {
         fs::create_dir_all(host.path("inbox").join(directory).join("inside")).unwrap();
     }
-    // A directory of files that a killed run had taken and that cannot be put back.
     host.watch(&[]).0.good();
     let (files, date) = sender.export(&[]);
     host.put(&files);

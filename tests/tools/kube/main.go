@@ -1,4 +1,4 @@
-// Reads Kubernetes manifests and rejects unknown fields, as the API server does with kubectl --validate=strict.
+// Reads Kubernetes manifests and rejects unknown fields, as the API server does with `kubectl --validate=strict`.
 //
 //	kube FILE
 package main

@@ -79,8 +79,8 @@ impl Distribution<'_> {
     }
 }
 
-/// Writes the certificate of a private CA, `ca.pem`, a certificate of 127.0.0.1 that it issued,
-/// `server.pem` with `server.key`, and one of a client with its key, `client.pem`.
+/// Writes `ca.pem`, the certificate of a private CA. The CA issues two certificates: `server.pem`
+/// for 127.0.0.1, with its key in `server.key`, and `client.pem` for a client, with its key.
 pub fn write_certificates(host: &Host) {
     let authority = Authority::new();
     let (server, server_key) = authority.issue(&["127.0.0.1"]);
