@@ -104,6 +104,9 @@ impl fmt::Display for ExportReport {
                 escape_line(&directory.display().to_string())
             )?;
         }
+        if let Some(path) = self.program.first() {
+            writeln!(f, "Program: {}, with its signed digest", escape_line(&path.display().to_string()))?;
+        }
         if let Some(path) = &self.heartbeat {
             writeln!(f, "Heartbeat: {}", escape_line(&path.display().to_string()))?;
         }
