@@ -2,10 +2,10 @@
 //! `benches/long-way`.
 //!
 //! `relay LISTEN TARGET MEGABYTES_PER_SECOND [ROUND_TRIP_MS [CUTS EVERY_MEGABYTES]]`. The rate limits the
-//! data from the target. With ROUND_TRIP_MS, each connection has the full rate, and bytes are delayed by half
-//! of this time in each direction. Without it, all connections share the rate. Each time
-//! EVERY_MEGABYTES have passed, the connection that transfers the last byte is reset, up to CUTS
-//! times in total.
+//! data from the target. With `ROUND_TRIP_MS`, each connection has the full rate, and bytes are
+//! delayed by half of this time in each direction. Without it, all connections share the rate. Each
+//! time `EVERY_MEGABYTES` have passed, the connection that transfers the last byte is reset, up to
+//! `CUTS` times in total.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

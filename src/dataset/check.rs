@@ -236,7 +236,7 @@ impl<'a> Checker<'a> {
     /// Takes the next bytes of the current file.
     pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
         let Some(current) = &mut self.current else {
-            return Err(bad("bytes before the first file"));
+            return Err(bad("the archive contains bytes before the first file"));
         };
         current.left = current
             .left
@@ -310,7 +310,7 @@ impl<'a> Checker<'a> {
         })
     }
 
-    /// Requires checks and their libraries. When Trivy uses downloaded checks, it disables its embedded checks
+    /// Requires checks and their libraries. If Trivy uses downloaded checks, it disables its embedded checks
     /// and libraries, and silently drops a check whose library is missing (seen with Trivy v0.74.0).
     fn checks(self) -> Result<Contents, UnpackError> {
         let rego = |file: &&File| {

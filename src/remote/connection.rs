@@ -239,7 +239,7 @@ async fn open_tunnel(io: &mut Io, to: &str, login: Option<&HeaderValue>) -> Resu
     io.write_all(&head).await?;
     io.flush().await?;
     let mut answer = Vec::new();
-    // Byte by byte, because the bytes after the head belong to the tunnel.
+    // The head is read byte by byte, because the bytes after it belong to the tunnel.
     while !answer.ends_with(b"\r\n\r\n") {
         if answer.len() == MAX_HEAD {
             return Err("the proxy's answer is too large".into());

@@ -14,7 +14,7 @@
 //!   `dbRepository` is one string with its tag, and `extraEnvVars` sets environment variables.
 //! - harbor-scanner-trivy v0.38.0 (pkg/etc/config.go; pkg/trivy/wrapper.go passes its environment to
 //!   Trivy). Its repositories can be configured since v0.33.0. Harbor's installer (2.15.0,
-//!   make/harbor.yml.tmpl) and its chart (v1.19.1, templates/trivy/trivy-sts.yaml) set the same.
+//!   make/harbor.yml.tmpl) and its chart (v1.19.1, templates/trivy/trivy-sts.yaml) set the same variables.
 
 use crate::scanner::pull_locations::PullLocations;
 use crate::scanner::settings::{ConfigFile, OURS};

@@ -14,7 +14,7 @@ pub(crate) fn trivy_on_path() -> Option<String> {
     /// The time limit. Trivy needs less than 1 s.
     const TIME_LIMIT: Duration = Duration::from_secs(10);
     // With a cache directory that does not exist, Trivy reads no databases. In `/`, it does not
-    // read the trivy.yaml of a medium that is the working directory.
+    // read the `trivy.yaml` of a medium that is the working directory.
     let mut child = Command::new("trivy")
         .args(["--cache-dir", "/nonexistent", "--version"])
         .current_dir("/")

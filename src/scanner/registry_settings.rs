@@ -1,9 +1,9 @@
 //! Settings for scanners that pull from a local registry and no other.
 //!
 //! The flags of each subcommand come from `trivy SUBCOMMAND --help` of v0.74.0, and the keys of
-//! trivy.yaml from the output of `--generate-default-config`. A repository always has its tag: a checks
-//! repository without a tag means `latest`, and if there is no `latest`, Trivy uses its built-in checks
-//! without a message.
+//! `trivy.yaml` from the output of `--generate-default-config`. A repository always has its tag: a
+//! checks repository without a tag means `latest`, and if there is no `latest`, Trivy uses its
+//! built-in checks without a message.
 
 use crate::dataset::catalogue::TrivyVersion;
 use crate::scanner::config_files::config_files;

@@ -53,7 +53,8 @@ impl BundleServer {
     ///
     /// # Errors
     /// If an option or a file that it names cannot be used, no key is trusted, no input can be read, there is nothing to
-    /// serve, or it cannot listen on the address. The report has the errors of single bundles, datasets and images.
+    /// serve, or the server cannot listen on the address. The report has the errors of single bundles, datasets and
+    /// images.
     pub fn open(
         options: &ServeOptions,
         progress: &dyn Progress,

@@ -1,6 +1,6 @@
 //! Selects the newest acceptable version of each dataset and image from the admitted bundles.
 //!
-//! This module handles bundles and the record of earlier runs. It does not depend on the server.
+//! This module handles bundles and the ledger. It does not depend on the server.
 
 use std::collections::BTreeMap;
 

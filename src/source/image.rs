@@ -66,8 +66,8 @@ impl Network<'_> {
     ///
     /// # Errors
     /// If a manifest cannot be fetched, as in [`Network::resolve`]; [`SourceError::Image`] if the image has a
-    /// form that registries reject, too many manifests, a blob that is too large, or nothing for the
-    /// platform.
+    /// form that registries reject, too many manifests or blobs, a blob that is too large, or nothing for
+    /// the platform.
     pub fn image(
         &self,
         source: &ArtifactSource,
@@ -154,7 +154,7 @@ impl Gathered<'_> {
         let (media_type, document) = self.parse(&raw)?;
         self.bytes += raw.bytes.len();
         if depth > MAX_DEPTH || self.below.len() >= MAX_MANIFESTS || self.bytes > MAX_BYTES {
-            return Err(self.bad("it has too many manifests"));
+            return Err(self.bad("its manifests are too many, too large or nested too deeply"));
         }
         match document {
             Document::Manifest(blobs) => {
@@ -169,7 +169,7 @@ impl Gathered<'_> {
                     }
                 }
                 if self.blobs.len() > MAX_BLOBS {
-                    return Err(self.bad("it has too many layers"));
+                    return Err(self.bad("it has too many blobs"));
                 }
             }
             Document::Index(entries) => {
@@ -322,7 +322,7 @@ mod tests {
         let many: Vec<Value> = (0..=MAX_MANIFESTS).map(|n| layout.manifest(&n.to_string(), 3)).collect();
         for top in [deep, layout.index(&many)] {
             let error = layout.fetch(&top, None).unwrap_err();
-            assert!(error.contains("too many manifests"), "{error}");
+            assert!(error.contains("too many, too large or nested"), "{error}");
         }
         let huge = layout.manifest("one", MAX_BLOB + 1);
         assert!(layout.fetch(&huge, None).unwrap_err().contains("too large"));

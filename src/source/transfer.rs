@@ -48,7 +48,7 @@ pub(super) struct Transfer<'n> {
     asked: u64,
     /// The address that ranges are fetched from; `None` if the blob is fetched as one stream.
     place: Option<Place>,
-    /// `false` once the server has returned something other than the requested range.
+    /// Whether ranges are requested; `false` after a wrong answer to a range request.
     knows_ranges: bool,
     pace: Pace,
     /// The number of bytes since the last failure.

@@ -1,8 +1,8 @@
 //! Detects that this host's clock is behind the dates of accepted or rejected files, or of log
 //! entries.
 //!
-//! With a slow clock, ages are meaningless: last week's data looks new. Uses only the state and the
-//! log, no targets.
+//! With a slow clock, ages are meaningless: last week's data looks new. This module uses only the
+//! state and the log, no targets.
 
 use jiff::{SignedDuration, Timestamp};
 

@@ -88,7 +88,7 @@ impl DriftState {
 pub(crate) enum Depth {
     /// Checks only dates, as after every import.
     Dates,
-    /// Also checks sizes, and the files of a web root.
+    /// Checks dates, sizes, and the files of a web root.
     Content,
 }
 

@@ -120,7 +120,7 @@ mod tests {
         // Only the other target accepted one more bundle.
         assert!(!retired(state(day, &["registry:b"], 3), state(later, &[], 4), a).0);
         assert!(retired(state(day, &["registry:b"], 3), state(later, &[], 5), a).0);
-        // Long ago.
+        // It was last used more than 14 days before the other target.
         assert!(retired(state("2026-11-10T02:00:00Z", &[], 3), state(later, &[], 9), a).0);
         // Its directory is gone, and more than one bundle was received.
         let gone = "cache:/nonexistent/cache";

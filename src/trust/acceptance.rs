@@ -391,7 +391,7 @@ mod tests {
         let future = candidate("2036-01-01T00:00:00Z", "a", None);
         assert!(matches!(verdict(&future, &TargetState::default()), Err(Rejection::Future { .. })));
         let nearly = candidate("2026-11-22T11:59:00Z", "b", None);
-        assert!(verdict(&nearly, &TargetState::default()).is_ok(), "clocks may differ by a day");
+        assert!(verdict(&nearly, &TargetState::default()).is_ok(), "clocks may differ by 24 h");
         let forced = Policy { allow_future: true, ..policy() };
         let mut state = TargetState::default();
         let admission = admit(&future, &state, &forced, time(NOW)).unwrap();

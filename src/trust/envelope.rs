@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_has_room_for_exactly_eight_signatures() {
+    fn an_envelope_has_room_for_exactly_8_signatures() {
         let keys: Vec<_> = (0..9).map(|_| SigningKey::generate().unwrap()).collect();
         let capacity = Envelope::capacity(TYPE, 7);
         assert_eq!(capacity % 512, 0);

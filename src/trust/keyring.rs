@@ -48,7 +48,7 @@ impl TrustedKey {
 #[derive(Debug, Clone, Default)]
 pub struct Keyring {
     keys: Vec<TrustedKey>,
-    /// The number of different keys that must have signed; 0 and 1 mean one.
+    /// The number of different keys that must have signed; 0 means 1.
     min_signers: u32,
 }
 

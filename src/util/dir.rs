@@ -73,7 +73,7 @@ pub(super) fn component(name: &OsStr) -> io::Result<&OsStr> {
     }
 }
 
-// The error has no system error number: EINVAL would mean that the file system does not support the call.
+// The error has no system error number: `EINVAL` would mean that the file system does not support the call.
 fn not_a_name() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not the name of a file")
 }
@@ -238,8 +238,8 @@ impl Dir {
         Ok(is_root_or_self(entry.owner.uid) && (entry.mode & others == 0 || entry.mode & STICKY != 0))
     }
 
-    /// Whether a link in this directory leads elsewhere than its text says, as /proc/N/root and /proc/N/cwd
-    /// do.
+    /// Whether a link in this directory leads elsewhere than its text says, as `/proc/N/root` and
+    /// `/proc/N/cwd` do.
     fn is_magic(&self, link: &OsStr) -> io::Result<bool> {
         let is_proc = fs::fstatfs(&self.fd)?.f_type == fs::PROC_SUPER_MAGIC;
         Ok(is_proc && !matches!(link.as_bytes(), b"self" | b"thread-self"))
@@ -337,8 +337,8 @@ impl Dir {
         fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode))?;
         let dir = self.open(name)?;
         // Another user who may write here could have replaced the new directory. If it has another
-        // owner and `chown` works, then it is not ours. File systems that do not support owners, such
-        // as FAT and network shares, show one owner for all files.
+        // owner and `chown` works, then it is not the new one. File systems that do not support
+        // owners, such as FAT and network shares, show one owner for all files.
         let foreign = dir.entry()?.owner.uid != euid()
             && fs::fchown(&dir.fd, Some(fs::Uid::from_raw(euid())), None).is_ok()
             && dir.entry()?.owner.uid == euid();
@@ -666,7 +666,7 @@ pub(crate) fn rename_new(from_dir: impl AsFd, from: &Path, to_dir: impl AsFd, to
     }
 }
 
-/// Sets mode and owner. It is no error if the file system does not support them. FAT fails with EPERM even for root.
+/// Sets mode and owner. It is no error if the file system does not support them. FAT fails with `EPERM` even for root.
 pub(super) fn give(fd: impl AsFd, mode: u32, owner: Option<Owner>) -> io::Result<()> {
     if let Some(owner) = owner {
         let (uid, gid) = (fs::Uid::from_raw(owner.uid), fs::Gid::from_raw(owner.gid));

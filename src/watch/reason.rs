@@ -79,7 +79,7 @@ pub(crate) struct Reason<'r> {
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(crate) enum Details<'r> {
-    /// It was imported, or the import failed as a whole.
+    /// It was imported, or the import ended without a report on a target.
     Import {
         /// The report of the import.
         import: Value,

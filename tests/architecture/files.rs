@@ -383,7 +383,7 @@ mod of_this_test {
             "use std::os::unix::fs::OpenOptionsExt;",
             "use rustix::fs::{Mode, OFlags, fadvise}; fn f() { rustix::fs::statvfs(p); }",
             "use tempfile::{SpooledTempFile, TempDir}; fn f() -> TempDir { SpooledTempFile::new(1); }",
-            "fn f() { patience.persist(host, || Ok(())); dir.rename(a, b, c); ParityFile::open(p); }",
+            "fn f() { policy.persist(host, || Ok(())); dir.rename(a, b, c); ParityFile::open(p); }",
             "#[cfg(test)] mod tests { use std::fs; fn f() { fs::write(p, b); } }",
             "#[cfg(test)] fn f() { std::fs::write(p, b); }",
             "impl S { #[cfg(test)] fn f() { std::fs::write(p, b); } }",

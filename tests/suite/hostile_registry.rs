@@ -354,7 +354,7 @@ fn an_upload_without_a_usable_location_fails() {
 }
 
 #[test]
-fn an_upload_that_failed_is_cancelled_at_the_registry_and_nowhere_else() {
+fn an_upload_that_failed_is_canceled_at_the_registry_and_nowhere_else() {
     let deleted = |registry: &Registry| {
         let seen = registry.seen().into_iter().filter(|seen| seen.method == Method::DELETE);
         seen.map(|seen| (seen.path, seen.query)).collect::<Vec<_>>()

@@ -84,7 +84,7 @@ fn an_attestation_that_a_proxy_repository_cannot_fetch_names_the_platform_flag()
         let ran = host.export(&upstream, &["--image", &image, "--retries", "0"]);
         ran.exits(3).warns("--platform");
         assert_eq!(ran.json()["missing"][0]["name"], "tool.example/tool:1", "{ran}");
-        // The advice of the message works, from export to import.
+        // The hint of the message works, from export to import.
         host.wait(2);
         let ran = export_image(&host, &upstream, &registry, &["--platform", "linux/amd64"]);
         let bundle = ran.good().json()["bundle"]["path"].as_str().unwrap().to_owned();

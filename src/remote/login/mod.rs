@@ -153,7 +153,7 @@ impl LoginFiles {
             Some(Err(error)) => Err(format!("{shown} cannot be read: {error}")),
             Some(Ok(bytes)) => Logins::parse(&bytes, file.form)
                 .map(|logins| Some(Arc::new(logins)))
-                .ok_or_else(|| format!("{shown} holds no usable credentials")),
+                .ok_or_else(|| format!("{shown} is not a valid file of credentials")),
         };
         lock(&self.read).insert(file.path.clone(), content.clone());
         content

@@ -44,8 +44,8 @@ impl Identity {
     /// Reads a PEM file with certificates, and the key from the same or another file.
     ///
     /// # Errors
-    /// [`RemoteError::ClientCertificate`] if a file cannot be read, or if it has no certificate or no private
-    /// key.
+    /// [`RemoteError::ClientCertificate`] if a file cannot be read, if it has no certificate or no
+    /// private key, or if the key does not match the certificate.
     pub(crate) fn read(path: &Path, key: Option<&Path>) -> Result<Self, RemoteError> {
         let wrong_in = |path: &Path, why: String| RemoteError::ClientCertificate { path: path.into(), why };
         let wrong = |why| wrong_in(path, why);

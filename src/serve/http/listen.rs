@@ -100,7 +100,8 @@ impl Server {
             .build()
             .map_err(ServeError::Setup)?;
         let stop = Arc::new(Notify::new());
-        // Installed before the thread starts: until then, a signal would kill the process.
+        // The handlers are installed before the thread starts: until then, a signal would kill the
+        // process.
         let signals = match options.until {
             EndsAt::Dropped => None,
             EndsAt::Signal => {

@@ -16,7 +16,8 @@ const MAX_PEM: u64 = 1 << 20;
 /// Returns the configuration of a server with TLS 1.2 or 1.3, without client certificates.
 ///
 /// # Errors
-/// [`ServeError::Tls`] if a file cannot be read, or the key does not match the certificate.
+/// [`ServeError::Tls`] if a file cannot be read, if it holds no usable certificate or private key, or
+/// if the key does not match the certificate.
 pub(crate) fn configuration(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, ServeError> {
     let wrong = |path: &Path, why: String| ServeError::Tls { path: path.into(), why };
     let read = |path| trusted::read(path, MAX_PEM).map_err(|failed| wrong(path, failed.to_string()));

@@ -31,7 +31,7 @@ impl VexSource {
     /// URL, everything else is a directory.
     ///
     /// # Errors
-    /// [`RemoteError::Address`] if the text is empty, has another scheme or a login, or is the address of a
+    /// [`RemoteError::Address`] if the text is empty, is no valid URL, has another scheme or a login, or is the address of a
     /// page or a file instead of a repository.
     pub fn parse(source: &str) -> Result<Self, SourceError> {
         let source = source.trim();

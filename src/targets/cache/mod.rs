@@ -1,7 +1,7 @@
 //! The cache directory of Trivy as a target.
 //!
 //! A dataset is staged in a private directory on the file system of its slot, synced, and then switched. After a kill
-//! or a power cut each dataset is old or new, and the next [`Cache::open`] finishes or cleans up. The old generation
+//! or a power cut, the next [`Cache::open`] finishes or cleans up, so that each dataset is old or new. The old generation
 //! is kept and can be restored. This module depends neither on bundles nor on signatures.
 //!
 //! The working files are `<cache>/.trivy-ferry/` (mode 0700: staging, the kept generations, the journal, the import

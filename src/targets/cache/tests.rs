@@ -282,7 +282,7 @@ fn an_exchange_has_these_steps() {
     );
 }
 
-/// Trivy decides by metadata.json whether a database is valid, so it must be put in place last.
+/// Trivy decides by `metadata.json` whether a database is valid, so it must be put in place last.
 #[test]
 fn a_switch_file_by_file_puts_the_seal_in_place_last() {
     let dir = tempdir();

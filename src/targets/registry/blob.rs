@@ -359,7 +359,7 @@ impl Registry<'_> {
     }
 
     /// Returns the URL for the next request of an upload. An error is the reason, with a leading colon, or empty if there
-    /// is no Location.
+    /// is no `Location`.
     fn location(&self, answer: &Answer) -> Result<Url, String> {
         let asked = answer.response.url();
         // It may be relative to the requested URL (RFC 9110, 10.2.2).

@@ -59,7 +59,7 @@ pub(crate) fn try_lock(file: &File) -> io::Result<Option<bool>> {
             log::debug!("{} is locked by another process", name(file));
             Ok(Some(false))
         }
-        // NFSv4 fails with EBADF if the file is open only for reading (flock(2)).
+        // NFSv4 fails with `EBADF` if the file is open only for reading (flock(2)).
         Err(Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL | Errno::NOLCK | Errno::BADF) => Ok(None),
         Err(error) => Err(error.into()),
     }

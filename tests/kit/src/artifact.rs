@@ -30,7 +30,7 @@ pub enum Form {
     ZeroByteConfig,
     /// A configuration `{}` whose media type is the artifact's type.
     TypedConfig,
-    /// The empty configuration of OCI 1.1, and an artifactType.
+    /// The empty configuration of OCI 1.1, and an `artifactType`.
     ArtifactType,
 }
 

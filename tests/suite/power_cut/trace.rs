@@ -76,7 +76,8 @@ fn op(call: &str, arguments: &[String], open: &HashMap<String, PathBuf>, cwd: &P
     let here = |index: usize| resolved(&cwd.join(text(index)), open);
     match call {
         "openat" => opened(&arguments[2], &|| at(0), &|| mode(3)),
-        // Flags and mode are fields of one argument: {flags=O_RDWR|O_CREAT, mode=0600, resolve=…}.
+        // Flags and mode are fields of one argument:
+        // `{flags=O_RDWR|O_CREAT, mode=0600, resolve=…}`.
         "openat2" => {
             let field = |name: &str| {
                 let fields = arguments[2].trim_matches(['{', '}']).split(", ");
