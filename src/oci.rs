@@ -85,7 +85,7 @@ fn known<'de, D: Deserializer<'de>>(reader: D) -> Result<BTreeMap<String, String
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Always 2.
+    /// The schema version, always 2.
     pub schema_version: u32,
     /// The media type in the manifest itself, which some publishers omit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -311,7 +311,7 @@ impl Document {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
-    /// Always 2.
+    /// The schema version, always 2.
     pub schema_version: u32,
     /// [`INDEX`].
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -235,14 +235,23 @@ fn some(names: &[String], between: &str) -> String {
 fn claimed_keys(keyids: &[Unverified]) -> String {
     match keyids {
         [] => "it has no signature".into(),
-        [one] => format!("it claims the key {}", short(one)),
+        [one] => format!("it claims the key {}", grouped(one)),
         many => {
             format!("it claims the keys {}", many.iter().map(short).collect::<Vec<_>>().join(", "))
         }
     }
 }
 
-/// Formats an unverified key identifier like a fingerprint.
+/// Formats an unverified key identifier like a fingerprint. An identifier of another form is shortened.
+fn grouped(keyid: &Unverified) -> String {
+    let text = keyid.to_string().to_uppercase();
+    match text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => (0..64).step_by(4).map(|at| &text[at..at + 4]).collect::<Vec<_>>().join(" "),
+        false => short(keyid),
+    }
+}
+
+/// Formats the beginning of an unverified key identifier like a fingerprint.
 fn short(keyid: &Unverified) -> String {
     let head: String = keyid.to_string().to_uppercase().chars().take(8).collect();
     match head.split_at_checked(4) {

@@ -58,7 +58,7 @@ impl Hint for BundleError {
                 format!("No data from the file was used. Copy it again and, if that does not help, export again{repair}.")
             }
             BundleError::Untrusted { .. } => {
-                "Compare the fingerprint with the exporter's over another channel, then run `trivy-ferry trust add FILE` or use --trust FILE."
+                "Compare the fingerprint with the exporter's over another channel. If they are equal, run `trivy-ferry trust add FILE` with its public key; if not, do not use the bundle."
                     .into()
             }
             BundleError::FewSigners { stream, others, .. } => how_more_sign(stream, others),

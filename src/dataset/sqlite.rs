@@ -178,8 +178,8 @@ pub(super) mod tests {
         assert_eq!(tables(&page, HEADER), None);
     }
 
-    /// If the schema does not fit the first page, the database is not rejected, because Trivy may still be able to read
-    /// it.
+    /// A database whose schema does not fit the first page is not rejected, because Trivy may still be
+    /// able to read it.
     #[test]
     fn a_schema_that_continues_on_other_pages_is_not_rejected() {
         let mut inner = database(&[]);

@@ -13,7 +13,7 @@ use crate::delivery::target_id::TargetId;
 use crate::error::Error;
 use crate::scanner::pull_locations::PullLocations;
 use crate::scanner::registry_settings::registry_settings;
-use crate::scanner::settings::{Settings, may_write_config};
+use crate::scanner::settings::{Settings, command_to_load, may_write_config};
 use crate::scanner::vex_entry::CarriedRepository;
 use crate::scanner::vex_scanner::{self, repository_yaml};
 
@@ -209,6 +209,7 @@ pub(crate) fn write_files(
     if let Some(path) = &options.write_env {
         settings.write_env(path)?;
         report.written.push(path.clone());
+        report.advice.push(format!("Set them for every Trivy command: {}", command_to_load(path)));
     }
     if let Some(dir) = &options.write_config {
         report.written.push(settings.write_config(dir, options.force)?);

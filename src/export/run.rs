@@ -47,7 +47,7 @@ const MAX_LEFTOVERS: u32 = 4;
 /// Collects the selected datasets and images, writes a bundle, and writes a heartbeat if the options say so.
 ///
 /// # Errors
-/// If no bundle was written.
+/// If no bundle was written, as in [`Exporter::run_with`](crate::export::Exporter::run_with).
 pub(crate) fn collect_and_write(
     options: &ExportOptions,
     open: &OpenSigner<'_>,

@@ -50,7 +50,7 @@ pub struct MirrorReport {
     /// Errors that concern every place: sources that failed.
     #[serde(serialize_with = "crate::error::serialize_all")]
     pub errors: Vec<Error>,
-    /// The bytes that a dry run would have fetched.
+    /// The number of bytes that a run would fetch; only after a dry run.
     #[serde(skip)]
     pub would_fetch: u64,
 }
@@ -213,7 +213,8 @@ impl MirrorRun<'_> {
     /// again.
     ///
     /// # Errors
-    /// If an unexpected error occurs. Failures of sources and registries are in the report.
+    /// If a thread panics, or the dataset has no layer. Failures of sources and registries are in the
+    /// report.
     fn mirror(
         &mut self,
         mut item: CollectedDataset,
@@ -259,7 +260,7 @@ impl MirrorRun<'_> {
     /// transient failures.
     ///
     /// # Errors
-    /// If an unexpected error occurs.
+    /// If a thread panics, or the dataset has no layer.
     fn stream(
         &mut self,
         candidate: &MirrorCandidate<'_>,
@@ -304,7 +305,7 @@ impl MirrorRun<'_> {
     /// Fetches a layer once per round, until no upload can be retried.
     ///
     /// # Errors
-    /// If an unexpected error occurs.
+    /// If a thread panics.
     fn rounds(
         &self,
         candidate: &MirrorCandidate<'_>,

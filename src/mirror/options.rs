@@ -1,4 +1,4 @@
-//! The options of a mirror: datasets, sources and registries.
+//! The options of a mirror.
 
 use crate::collect::options::SourceOptions;
 use crate::delivery::options::{RegistryOptions, SettingsOptions};

@@ -287,6 +287,14 @@ fn notes(in_place: InstalledData, scanner: &Scanner) -> Vec<String> {
     notes
 }
 
+/// Returns the command that sets the variables of an environment file in a shell.
+pub(crate) fn command_to_load(path: &Path) -> String {
+    let text = path.display().to_string();
+    // Without a slash, a shell searches PATH.
+    let text = if text.contains('/') { text } else { format!("./{text}") };
+    format!("set -a; . {}; set +a", shell(&text))
+}
+
 /// Quotes an argument for a shell if necessary.
 fn shell(argument: &str) -> String {
     if argument.bytes().all(plain) && !argument.is_empty() {

@@ -158,7 +158,7 @@ pub struct RecentRejection {
     pub bundle: Option<String>,
     /// The reason for the rejection.
     pub why: String,
-    /// Whether it stayed incomplete until trivy-ferry stopped waiting.
+    /// Whether trivy-ferry stopped waiting until it could be imported.
     pub given_up: bool,
 }
 

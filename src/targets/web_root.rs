@@ -396,7 +396,7 @@ mod tests {
                 return;
             }
         }
-        panic!("it never ended");
+        panic!("the copy takes 100 steps or more");
     }
 
     #[test]

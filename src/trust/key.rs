@@ -38,6 +38,12 @@ impl KeyId {
         groups.join(" ")
     }
 
+    /// The fingerprint in two lines of equal length, for people who read it aloud.
+    pub fn halves(&self) -> (String, String) {
+        let text = self.fingerprint();
+        (text[..39].to_owned(), text[40..].to_owned())
+    }
+
     /// The first two groups, for a line that has no room for all.
     pub fn short(&self) -> String {
         format!("{} …", &self.fingerprint()[..9])

@@ -9,12 +9,13 @@ use rustix::process::{DumpableBehavior, Resource, getrlimit, set_dumpable_behavi
 /// Keeps the memory of this process out of core dumps, and away from debuggers of the same user. Must be
 /// called before the first secret is read.
 ///
-/// A process that is not dumpable writes no core to a file, a pipe or a socket (core(5)). The limit is for
-/// sandboxes that allow only one of the two. It is 1 and not 0: a program in `kernel.core_pattern` gets a
-/// complete dump with a limit of 0, but none with a limit of 1. Neither writes a core file.
+/// A process that is not dumpable writes no core to a file, a pipe or a socket (core(5)). This
+/// function also sets the size limit of core files, for sandboxes that allow only one of the two
+/// calls. The limit is 1 and not 0: a program in `kernel.core_pattern` gets a complete dump with a
+/// limit of 0, but none with a limit of 1. Neither limit allows a core file.
 ///
 /// # Errors
-/// If the system allows neither.
+/// If the system allows neither call.
 pub fn keep_out_of_dumps() -> io::Result<()> {
     let mut limit = getrlimit(Resource::Core);
     let limited = match limit.current {

@@ -36,7 +36,7 @@ pub(crate) fn overdue<'k>(
             // The time starts again for a bundle that is changing. Its size does not count, because it may be complete
             // and imported soon.
             Todo::Try => (seen.restless.elapsed(), 0),
-            // Complete bundles wait without a limit, but only if a trusted key signed them.
+            // Bundles that failed and are retried wait without a limit, but only if a trusted key signed them.
             Todo::TryAt(_) if seen.trusted => continue,
             Todo::TryAt(_) => (waiting_times.of(key), bytes()),
         };

@@ -84,7 +84,7 @@ pub(crate) enum Details<'r> {
         /// The report of the import.
         import: Value,
     },
-    /// It had waited too long.
+    /// It had waited too long, or waiting bundles took too much space.
     GivenUp {
         /// The reason.
         given_up: &'r str,
@@ -105,7 +105,7 @@ impl Details<'_> {
         Details::Import { import: report.map_or(Value::Null, |report| without(report, place)) }
     }
 
-    /// Describes a bundle that had waited too long.
+    /// Describes a bundle that watch stopped waiting for.
     pub(crate) fn given_up(why: &'static str, waited: Duration) -> Self {
         Details::GivenUp { given_up: why, waited_seconds: waited.as_secs() }
     }
@@ -133,7 +133,8 @@ struct EarlierReason {
 }
 
 /// Returns whether a `reason.json` says that a bundle of this name was damaged or incomplete, so that later files may
-/// complete it. Without a name, any bundle matches, and so do files that are not bundles but may be volumes.
+/// complete it. Without a name, any bundle matches, and files that are not bundles but may be
+/// volumes match too.
 pub(crate) fn may_be_completed(reason: &Path, bundle: Option<&str>) -> bool {
     /// The maximum size in bytes, larger than any report.
     const MAX: u64 = 16 << 20;

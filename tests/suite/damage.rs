@@ -438,7 +438,7 @@ const OF_DATASETS: &[Lie] = &[
 ];
 
 /// Signs a bundle for each change, and asserts that a host that trusts the key rejects it.
-fn refuses_lies(lies: &[Lie], code: i32) {
+fn rejects_lies(lies: &[Lie], code: i32) {
     let host = host();
     let before = host.snapshot();
     for (what, change, word) in lies {
@@ -458,23 +458,23 @@ fn refuses_lies(lies: &[Lie], code: i32) {
 
 #[test]
 fn a_payload_of_another_form_is_rejected_despite_a_valid_signature() {
-    refuses_lies(OF_FORM, 4);
+    rejects_lies(OF_FORM, 4);
 }
 
 #[test]
 fn a_payload_with_invalid_members_is_rejected_despite_a_valid_signature() {
-    refuses_lies(OF_MEMBERS, 4);
+    rejects_lies(OF_MEMBERS, 4);
 }
 
 #[test]
 fn a_payload_with_invalid_datasets_is_rejected_despite_a_valid_signature() {
-    refuses_lies(OF_DATASETS, 4);
+    rejects_lies(OF_DATASETS, 4);
 }
 
 /// A payload with a late date breaks no rule of the format.
 #[test]
 fn a_payload_dated_far_in_the_future_is_rejected_for_its_date() {
-    refuses_lies(&[("the latest time", |p| p["created"] = json!("9999-12-30T22:00:00Z"), "9999")], 5);
+    rejects_lies(&[("the latest time", |p| p["created"] = json!("9999-12-30T22:00:00Z"), "9999")], 5);
 }
 
 /// Wrong descriptions of contents: another file, another date, another size, fewer files.

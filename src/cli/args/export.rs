@@ -114,9 +114,8 @@ pub struct ExportArgs {
     pub expires: Option<Age>,
     /// Sign this dataset although it shrank or is broken. Risk: vulnerabilities go unseen.
     ///
-    /// Without this option, a dataset is refused if it is empty, if it lost a third of its bytes or
-    /// entries since the stream's last bundle, or if Trivy cannot read a third of its VEX
-    /// documents.
+    /// Without this option, a dataset is refused if it is empty, if it lost 1/3 of its bytes or
+    /// entries since the stream's last bundle, or if Trivy cannot read 1/3 of its VEX documents.
     #[arg(long, help_heading = CHECKS, hide_short_help = true, value_name = "DATASET", value_delimiter = ',')]
     pub accept: Vec<Name>,
     /// Sign although the stream's last bundle is dated later, because the clock was fast.

@@ -344,7 +344,7 @@ pub struct RegistryFlags {
         requires = "places"
     )]
     pub extra_tag: Vec<String>,
-    /// Rewrite manifests as image manifests, for a registry that refuses OCI artifacts.
+    /// Rewrite manifests as image manifests, for a registry that rejects OCI artifacts.
     ///
     /// The manifests get other digests; the layers keep theirs.
     #[arg(long, hide_short_help = true, env = "TRIVY_FERRY_COMPAT", value_parser = switch)]

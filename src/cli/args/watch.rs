@@ -23,7 +23,7 @@ pub struct WatchArgs {
     /// Read a file after it has not changed for this long.
     #[arg(long, help_heading = INBOX, default_value = "10s", env = "TRIVY_FERRY_SETTLE", value_name = "TIME")]
     pub settle: Age,
-    /// Quarantine an incomplete bundle after this time.
+    /// Quarantine a bundle that stays unusable this long.
     #[arg(long, help_heading = INBOX, default_value = "3d", env = "TRIVY_FERRY_GIVE_UP_AFTER", value_name = "TIME")]
     pub give_up_after: Age,
     /// Keep this many of the newest bundles in `processed`.

@@ -126,7 +126,7 @@ impl fmt::Display for TargetReport {
                 let space = if environment.is_empty() { "" } else { " " };
                 writeln!(f, "  {environment}{space}trivy {}\n    {flags}", subcommands.join(" | "))?;
             }
-            if shown < self.settings.len() {
+            if shown < self.settings.len() && self.written.is_empty() {
                 writeln!(f, "Other commands: --show-settings. A file for all of them: --write-env FILE.")?;
             }
             if let Some(time) = self.fails_from {

@@ -85,6 +85,12 @@ impl fmt::Display for ExportReport {
         }
         if let Some(bundle) = &self.bundle {
             write!(f, "{bundle}")?;
+            if !self.missing.is_empty() {
+                writeln!(
+                    f,
+                    "You can import it: targets keep the data that they have for the missing items."
+                )?;
+            }
         } else if self.unchanged {
             writeln!(f, "Nothing new since the last bundle of this stream: no bundle was written.")?;
         } else {
@@ -96,6 +102,13 @@ impl fmt::Display for ExportReport {
                 writeln!(f, "Hosts that a firewall must allow: {}", hosts.join(", "))?;
             }
         }
+        self.write_other_files(f)
+    }
+}
+
+impl ExportReport {
+    /// Writes the files beside the bundle that were written or removed.
+    fn write_other_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(directory) = self.dropped.first().and_then(|path| path.parent()) {
             writeln!(
                 f,

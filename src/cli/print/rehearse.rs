@@ -48,8 +48,9 @@ impl fmt::Display for RehearsalReport {
         writeln!(f, "It works here. Next, on the connected side:")?;
         writeln!(f, "  trivy-ferry keygen --name ferry")?;
         writeln!(f, "  trivy-ferry export --key ferry.key --output /media/usb")?;
+        writeln!(f, "  cp ferry.pub /media/usb")?;
         writeln!(f, "Then, on the air-gapped side:")?;
-        writeln!(f, "  trivy-ferry trust add ferry.pub        (compare the fingerprint)")?;
-        writeln!(f, "  trivy-ferry import /media/usb")
+        writeln!(f, "  trivy-ferry trust add /media/usb/ferry.pub        (compare the fingerprint)")?;
+        writeln!(f, "  trivy-ferry import /media/usb --write-env settings.env")
     }
 }

@@ -183,9 +183,10 @@ fn confirm(file: &Path, id: KeyId) -> Result<(), Error> {
     let mut answer = String::new();
     let failed = || Error::unexpected("asking on the terminal");
     let mut stderr = std::io::stderr();
+    let (first, second) = id.halves();
     write!(
         stderr,
-        "{} has the fingerprint\n  {id}\nCompare it with the one that the exporter's owner gives you over another channel (telephone, paper).\nIs it the same? [y/N] ",
+        "{} has the fingerprint\n  {first}\n  {second}\nCompare it with the one that the exporter's owner gives you over another channel (telephone, paper).\nIs it the same? [y/N] ",
         escape(&file.display().to_string())
     )
     .map_err(failed())?;
@@ -252,7 +253,9 @@ fn remove(wanted: &str, reset_floors: bool, state_dir: Option<&Path>) -> Result<
     let rest = read_keyring()?;
     let keys = found.iter().copied().map(ListedKey::from).collect();
     let report = TrustReport::of("removed", keys, &rest);
-    if let Err(few) = rest.requiring(None, None) {
+    if rest.iter().next().is_none() {
+        warnings.push("no key is trusted here now, so every bundle is rejected; add a key with `trivy-ferry trust add FILE`".into());
+    } else if let Err(few) = rest.requiring(None, None) {
         warnings.push(format!("every bundle is rejected from now on: {few}. {}", few.hint()));
     }
     if reset_floors && floors.is_none() {

@@ -119,7 +119,7 @@ impl Destination {
         // A missing mount point must not become a file with its name.
         let named_as_directory = !output.as_os_str().to_string_lossy().to_lowercase().ends_with(".tar");
         let (Some(name), true, false) = (name, parent.is_dir(), named_as_directory) else {
-            return Err(no_directory(if named_as_directory { output } else { parent }));
+            return Err(if named_as_directory { no_directory(output) } else { no_parent(parent) });
         };
         let destination =
             Destination { directories: vec![parent.into()], name: Some(name.clone()), stream: stream.into() };
@@ -349,6 +349,13 @@ struct Start {
     resumed: Option<Vec<PathBuf>>,
     /// The number of bytes that they already hold.
     there: u64,
+}
+
+fn no_parent(path: &Path) -> Error {
+    Error::usage(
+        format!("the directory {} does not exist", path.display()),
+        "Create it, or check that the medium is mounted.",
+    )
 }
 
 fn no_directory(path: &Path) -> Error {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// handshake takes 2 KiB, and the head of a request has at most 8 KiB.
 const MAX: usize = 16 << 10;
 
-/// A connection that fails when its client sends too much.
+/// A connection that fails if its client sends too much.
 pub(crate) struct Inbound<S> {
     stream: S,
     /// The bytes that were received since the server last sent something.

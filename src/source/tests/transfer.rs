@@ -85,7 +85,7 @@ fn a_blob_resumes_where_it_broke() {
         header(with(breaking(&LARGE[start..start + 100_000], end - start), 206), "content-range", &of)
     });
     assert!(bytes.unwrap() == *LARGE);
-    assert!(asked(&LARGE, &seen) > LARGE.len(), "it broke");
+    assert!(asked(&LARGE, &seen) > LARGE.len(), "the connection broke");
     assert_eq!(sent.load(Relaxed), LARGE.len(), "bytes that arrived are not fetched again");
 }
 

@@ -179,7 +179,7 @@ pub(crate) fn tidy(root: &Dir, slot: &Slot, place: &WorkingPlace) -> std::io::Re
     Ok(())
 }
 
-/// Whether a file with this name in a working directory is a leftover file when no switch is under way.
+/// Whether a file with this name in a working directory is a leftover file if no switch is under way.
 pub(crate) fn is_leftover(name: &OsStr) -> bool {
     let name = name.to_string_lossy();
     ["stage-", "old-", "trash-", "list-"].iter().any(|prefix| name.starts_with(prefix))

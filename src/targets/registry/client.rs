@@ -282,8 +282,8 @@ impl<'r> Registry<'r> {
             ..Request::new(Method::PUT, subject.as_str(), url)
         };
         let answer = self.ask(reference, &path, &request)?;
-        // The specification allows only 201. Some registries return 202 or 200 (containers/image, issue 381). Reading
-        // the manifest back decides.
+        // The specification allows only 201. Some registries return 202 or 200 (containers/image, issue 381). The
+        // manifest that is read back shows whether the push succeeded.
         if !matches!(answer.response.status(), StatusCode::OK | StatusCode::CREATED | StatusCode::ACCEPTED) {
             return Err(self.refusal(answer).into());
         }

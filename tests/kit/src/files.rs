@@ -35,7 +35,7 @@ pub enum Fault {
     Short(usize),
     /// The byte at this offset, modulo the length, is changed.
     Flip(usize),
-    /// Another Content-Range than the requested one.
+    /// Another `Content-Range` than the requested one.
     WrongRange,
     /// The complete file, whatever range was requested.
     NoRange,

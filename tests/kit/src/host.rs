@@ -201,7 +201,7 @@ impl Host {
 /// Copies a program, and creates its parent directories.
 ///
 /// A separate program copies it: a file that is open for writing cannot be executed, and a process that another test
-/// starts at that moment would inherit our descriptor.
+/// starts at that moment would inherit the descriptor of this process.
 ///
 /// # Panics
 /// If it cannot be copied.

@@ -35,13 +35,13 @@ pub struct Seen {
     pub query: String,
     /// The server's host as the client wrote it, with the port.
     pub host: String,
-    /// The value of the Authorization header.
+    /// The value of the `Authorization` header.
     pub authorization: Option<String>,
     /// The requested range.
     pub range: Option<String>,
     /// The range of an upload's chunk.
     pub content_range: Option<String>,
-    /// The Content-Length of the body, if the client sends one.
+    /// The `Content-Length` of the body, if the client sends one.
     pub length: Option<u64>,
     /// The body, if the server reads bodies before it responds.
     pub body: Bytes,

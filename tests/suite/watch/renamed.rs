@@ -49,7 +49,7 @@ fn is_processed(host: &Host, report: &Value, date: &str, what: &str) {
 }
 
 #[test]
-fn renamed_volumes_are_repaired_from_parity() {
+fn a_lost_volume_of_a_renamed_bundle_is_rebuilt_from_parity() {
     for (kind, rename) in KINDS {
         let mut sender = Sender::new();
         let host = receiver(&sender);

@@ -123,7 +123,7 @@ func login(given loginCase) (string, error) {
 }
 
 // named returns the file that the user named: the default of `--authfile` in Podman, Skopeo and Buildah
-// (go.podman.io/common/pkg/auth.GetDefaultAuthFile, which has too many dependencies for this program).
+// (`go.podman.io/common/pkg/auth.GetDefaultAuthFile`, which has too many dependencies for this program).
 func named() string {
 	if file := os.Getenv("REGISTRY_AUTH_FILE"); file != "" {
 		return file
