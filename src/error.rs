@@ -83,7 +83,7 @@ pub enum Error {
         done: &'static str,
         /// Whether the next run runs the command again.
         retried: bool,
-        /// The command.
+        /// The first word of the command.
         command: String,
         /// The failure.
         what: String,

@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
+use crate::util::text::program_of;
 
 /// Runs the operator's command with these environment variables. Redirects its output to stderr.
 ///
@@ -24,5 +25,5 @@ pub(crate) fn hook(
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    Err(Error::Hook { done, retried, command: command.to_owned(), what })
+    Err(Error::Hook { done, retried, command: program_of(command), what })
 }

@@ -391,7 +391,7 @@ fn name_of(item: &syn::Item) -> Option<String> {
     Some(name.to_string())
 }
 
-/// Returns the module of the table to which a file belongs, and its layer. The longest matching path wins.
+/// Returns the module of the table to which a file belongs, and its layer. The longest matching path decides.
 fn layer<'l>(file: &str, layers: &'l [Vec<String>]) -> Option<(&'l str, usize)> {
     let all =
         layers.iter().enumerate().flat_map(|(number, names)| names.iter().map(move |name| (name, number)));

@@ -31,7 +31,7 @@ pub use outcome::{CommandOutcome, Continuation};
 /// Runs the program and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let args = Cli::read().unwrap_or_else(|error| redact(error).exit());
+    let args = Cli::read().unwrap_or_else(|error| end_with(error));
     if args.debug {
         debug_log::start(args.log_format);
     }
@@ -57,15 +57,35 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Removes the secrets in addresses from an error of the command line.
-fn redact(mut error: clap::Error) -> clap::Error {
+/// Prints an error of the command line, or the help, and ends the program. The error names values without the secrets
+/// in addresses, and escaped: a shell may have taken an argument from the name of a file on the medium.
+fn end_with(mut error: clap::Error) -> ! {
     for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
         if let Some(ContextValue::String(text)) = error.get(kind) {
             let shown = Redacted::new(text).to_string();
             error.insert(kind, ContextValue::String(shown));
         }
     }
-    error
+    // clap repeats arguments in its tips, too, and without the value after `=`.
+    let arguments = std::env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned());
+    let parts = |argument: String| {
+        let name = argument.split_once('=').map(|(name, _)| name.to_owned());
+        [Some(argument), name].into_iter().flatten()
+    };
+    let shown = |text: &String| Redacted::new(text).to_string();
+    let mut unsafe_texts: Vec<String> =
+        arguments.flat_map(parts).filter(|text| shown(text) != *text).collect();
+    if !error.use_stderr() || unsafe_texts.is_empty() {
+        error.exit();
+    }
+    // A text may contain another one.
+    unsafe_texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
+    let mut message = error.render().to_string();
+    for text in unsafe_texts {
+        message = message.replace(&text, &shown(&text));
+    }
+    let _ = std::io::stderr().write_all(escape_lines(&message).as_bytes());
+    std::process::exit(error.exit_code())
 }
 
 fn print(args: &Cli, outcome: &CommandOutcome) -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! The display of progress on stderr: bars on a terminal, a line every few seconds elsewhere, and nothing with
+//! The display of progress on stderr: bars on a terminal, a line every 5 s elsewhere, and nothing with
 //! `--quiet`.
 
 use std::io::{IsTerminal, Write};

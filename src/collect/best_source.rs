@@ -30,7 +30,7 @@ const FRESH: SignedDuration = SignedDuration::from_hours(24);
 /// The number of rejected layers at which a run fails.
 const MAX_REJECTED: usize = 16;
 
-/// The pause before registries that disagree are queried again.
+/// The pause before a retry if too few registries agree.
 const QUORUM_RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A rejected layer.
@@ -203,8 +203,13 @@ impl<'a> BestSource<'a> {
             self.log_skipped(&skipped);
             return Ok(CollectedDataset { others, skipped, ..collected });
         }
-        // The last error is returned, and the others are logged.
-        let last = failed.pop();
+        // The last error is returned, and the others are logged. After the deadline, no other source is contacted, so
+        // its first error names the source that was waited for.
+        let passed = failed.iter().position(|(_, error)| is_deadline(error));
+        let last = match passed {
+            Some(index) => Some(failed.swap_remove(index)),
+            None => failed.pop(),
+        };
         self.log_skipped(&failed.iter().map(SkippedSource::of).collect());
         Err(last.map(|(_, error)| error).unwrap_or_else(|| {
             Error::usage(
@@ -261,6 +266,10 @@ impl<'a> BestSource<'a> {
                 };
                 let named: Vec<String> = candidates.iter().map(named).collect();
                 let named = if named.is_empty() { "no registry answered".into() } else { named.join(", ") };
+                let named = match self.network.check_deadline() {
+                    Err(_) if !left.is_zero() => format!("{named}; --deadline ended the wait for more"),
+                    _ => named,
+                };
                 let (dataset, wanted) = (wanted.name.to_string(), quorum.wanted);
                 return Err(SourceError::Quorum { dataset, agree: most, wanted, named }.into());
             }
@@ -293,7 +302,7 @@ impl<'a> BestSource<'a> {
                 continue;
             }
             let resolved = self.network.resolve(source);
-            self.network.take_warnings().iter().for_each(|warning| self.progress.info(warning));
+            self.network.take_warnings().iter().for_each(|warning| self.progress.warn(warning));
             match resolved {
                 Ok(artifact) => {
                     let accepted = match self.quorum.wanted {
@@ -367,6 +376,11 @@ impl<'a> BestSource<'a> {
         }
         (good, stale)
     }
+}
+
+/// Whether the deadline ended a request that was sent.
+fn is_deadline(error: &Error) -> bool {
+    matches!(error, Error::Source(SourceError::Remote(RemoteError::Deadline { host: Some(_), .. })))
 }
 
 /// The claim that a quorum agrees on: the layers and their version.

@@ -110,7 +110,7 @@ pub(crate) fn collect(
             continue;
         }
         let source = network.image(&carried.source, platform, MAX_MEMBER);
-        network.take_warnings().iter().for_each(|warning| progress.info(warning));
+        network.take_warnings().iter().for_each(|warning| progress.warn(warning));
         let source = match source {
             Ok(source) => source,
             Err(error) => {

@@ -45,7 +45,7 @@ pub(crate) fn collect(
             WantedDataset::Artifact(artifact) => best.collect(artifact),
             WantedDataset::Vex { name, source } => vex_repository(network, name, source),
         };
-        network.take_warnings().iter().for_each(|warning| progress.info(warning));
+        network.take_warnings().iter().for_each(|warning| progress.warn(warning));
         match done {
             Ok(found) => collected.push(found),
             Err(error) => missing.push(requirements.without_dataset(&dataset, error)?),

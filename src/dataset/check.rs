@@ -1,7 +1,7 @@
 //! The content checks: they decide whether Trivy accepts the files of a dataset.
 //!
 //! A `Checker` receives every file while it is unpacked. It hashes the file, keeps the bytes that it needs, and
-//! returns [`Contents`] or the first fault. It runs at export, when a bad download can still be repeated, and again
+//! returns [`Contents`] or the first fault. It runs at export, when a bad download can still be retried, and again
 //! at import on the bytes that are installed. It opens no files.
 
 use std::cell::RefCell;

@@ -127,6 +127,12 @@ impl ExportOptions {
             (self.repeat == 0, "--repeat"),
             (self.keep == Some(0), "--keep"),
         ];
+        if self.drop_into.is_some() && self.keep.is_some_and(|keep| keep < self.repeat) {
+            return Err(Error::usage(
+                "--keep keeps fewer bundles than --repeat sends",
+                "Give --keep at least the number of --repeat.",
+            ));
+        }
         if let Some((_, flag)) = zero.iter().find(|(is_zero, _)| *is_zero) {
             return Err(Error::usage(format!("{flag} is 0"), "Give at least 1."));
         }

@@ -188,7 +188,7 @@ fn each_target(mut run: ImportRun<'_>, caches: &[PathBuf], registries: &Registry
     if let Some(registry) = &registries.to_push(run.progress) {
         for place in &options.registry.places {
             let done = registry::push_bundles(&mut run, registry, place);
-            registries.take_warnings().iter().for_each(|warning| run.progress.info(warning));
+            registries.take_warnings().iter().for_each(|warning| run.progress.warn(warning));
             let goes = |dataset: &Dataset| match dataset.name.kind() {
                 Kind::Vex => None,
                 _ => Some(place.repository(&dataset.name, &dataset.tag).ok()??.to_string()),

@@ -31,6 +31,7 @@ use crate::status::drift::Depth;
 use crate::status::metrics::{self, RunNews};
 use crate::trust::TrustError;
 use crate::trust::state::{Side, StateDir};
+use crate::util::text::program_of;
 
 /// Imports bundles into Trivy's cache, registries and a web root.
 #[derive(Clone)]
@@ -208,7 +209,7 @@ fn call(options: &ImportOptions, progress: &dyn Progress) -> Result<Option<Strin
     let turn = match StateDir::open(options.state_dir.as_deref(), Side::Hook) {
         Err(TrustError::StateHeld { .. }) => {
             let what = "the command of another run is still running after 60 s".into();
-            return Err(Error::Hook { done: INSTALLED, retried: true, command: command.clone(), what });
+            return Err(Error::Hook { done: INSTALLED, retried: true, command: program_of(command), what });
         }
         turn => turn?,
     };
@@ -219,7 +220,7 @@ fn call(options: &ImportOptions, progress: &dyn Progress) -> Result<Option<Strin
     hook(command, INSTALLED, true, &[])?;
     ledger()?.told(&due)?;
     drop(turn);
-    Ok(Some(format!("Ran after the import: {command}")))
+    Ok(Some(format!("Ran after the import: {}", program_of(command))))
 }
 
 /// Returns the report, or its only error if there is one target and nothing was installed.

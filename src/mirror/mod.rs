@@ -127,7 +127,7 @@ fn mirror(options: &MirrorOptions, progress: &dyn Progress) -> Result<MirrorRepo
         };
         run.errors.extend(error);
         let warnings = run.network.take_warnings().into_iter().chain(registries.take_warnings());
-        warnings.for_each(|warning| progress.info(&warning));
+        warnings.for_each(|warning| progress.warn(&warning));
     }
     for target in &mut run.targets {
         if !options.dry_run {

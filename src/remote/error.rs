@@ -234,7 +234,7 @@ pub enum RemoteError {
     Deadline {
         /// The time limit of the run.
         deadline: Duration,
-        /// The server of the current or the next request.
+        /// The server of the request that did not end in time; `None` if the request was not sent.
         host: Option<String>,
     },
     /// An answer is not valid.

@@ -12,6 +12,8 @@ use reqwest::header::{
 };
 use reqwest::{Method, Response, Url};
 
+use crate::remote::route::proxy::Proxies;
+use crate::remote::secrets::Secrets;
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
@@ -120,6 +122,12 @@ impl Request {
         }
     }
 
+    /// Returns the secrets of the request, and of the proxies that it may use.
+    pub(super) fn secrets(&self, proxies: &Proxies) -> Secrets {
+        let form = self.payload.as_ref().map_or(&[][..], |(form, _)| form);
+        Secrets::of(self.authorization.as_ref(), form, &self.url, proxies)
+    }
+
     /// The URL from the user that led to this request.
     pub(super) fn origin(&self) -> &Url {
         self.named_by.as_ref().unwrap_or(&self.url)
@@ -160,8 +168,10 @@ pub(crate) struct Answer {
     pub asked: String,
     /// Whether the requested host sent it, with the same port and scheme.
     pub same_origin: bool,
-    /// The login that was sent with the request.
-    pub(super) login: Option<HeaderValue>,
+    /// Whether the request had a login.
+    pub(super) with_login: bool,
+    /// The secrets of the request.
+    pub(super) secrets: Secrets,
     pub response: Response,
 }
 
@@ -169,7 +179,14 @@ impl Answer {
     /// Creates the answer to a request for `url`.
     pub(crate) fn of(subject: String, url: &Url, response: Response) -> Self {
         let same_origin = response.url().origin() == url.origin();
-        Answer { subject, asked: host_of(url), same_origin, login: None, response }
+        Answer {
+            subject,
+            asked: host_of(url),
+            same_origin,
+            with_login: false,
+            secrets: Secrets::default(),
+            response,
+        }
     }
 
     /// The host that answered.

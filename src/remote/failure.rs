@@ -15,11 +15,10 @@ use crate::remote::route::proxy::{Proxies, UnusableProxy};
 use crate::util::redacted::Redacted;
 use crate::util::text;
 
-/// Converts the error of a failed exchange.
+/// Converts the error of a failed exchange. `url` is the address that failed, after all redirects.
 pub(crate) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url) -> RemoteError {
     let by_client = find::<reqwest::Error>(error);
-    let last = by_client.and_then(reqwest::Error::url).unwrap_or(url);
-    let host = host_of(last);
+    let host = host_of(url);
     if let Some(misled) = find::<Misled>(error) {
         return misled.clone().about(subject);
     }
@@ -52,7 +51,7 @@ pub(crate) fn failure(error: &(dyn Error + 'static), subject: String, url: &Url)
     } else {
         Unreachable::Other(unify_message(innermost(error)))
     };
-    RemoteError::Unreachable { subject, host, why, proxy: Proxies::of_environment().used_for(last) }
+    RemoteError::Unreachable { subject, host, why, proxy: Proxies::of_environment().used_for(url) }
 }
 
 /// Replaces the various messages about a proxy's login with one.

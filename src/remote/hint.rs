@@ -179,7 +179,7 @@ fn of_denied(host: &str, service: Service, status: u16, with_login: bool) -> Str
         ),
         (Service::Web, _, true) => {
             format!(
-                "{host} rejected the login in ~/.netrc: check it, and that this account may read the repository."
+                "{host} rejected the login in the netrc file (NETRC, or ~/.netrc): check it, and that this account may read the repository."
             )
         }
         (Service::Web, _, false) => format!(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use reqwest::header::{HeaderValue, RETRY_AFTER};
+use reqwest::header::RETRY_AFTER;
 use reqwest::{Client, Proxy, Response, StatusCode, Url, redirect};
 use rustls::ClientConfig;
 
@@ -45,6 +45,10 @@ type Exchange = Pin<Box<dyn Future<Output = Result<Answer, RemoteError>> + Send>
 /// Hosts, with their ports if those are not the default.
 type Asked = Arc<Mutex<BTreeSet<String>>>;
 
+/// URLs of requests, and the URL that the last redirect of each led to. Requests for one URL at the same time are
+/// redirected to one place.
+type Hops = Arc<Mutex<HashMap<Url, Url>>>;
+
 /// The key of a client: the origin that the user named, and the allowed redirects.
 type ClientKey = (String, Redirects);
 
@@ -62,6 +66,8 @@ pub(crate) struct Http {
     proxy_hosts: Arc<BTreeSet<String>>,
     /// The hosts that were contacted, including those behind redirects.
     asked: Asked,
+    /// The last redirect of each running request.
+    hops: Hops,
     pub(crate) until: Option<Deadline>,
 }
 
@@ -80,6 +86,7 @@ impl Http {
             proxies,
             proxy_hosts: Arc::new(proxies.hosts()),
             asked: Asked::default(),
+            hops: Hops::default(),
             until: None,
         })
     }
@@ -111,8 +118,10 @@ impl Http {
         let (limit, deadline) = self.within_deadline(self.timeouts.first_byte);
         let headers = request.headers();
         let traced = Traced::begin(&request);
-        let (subject, url, login) =
-            (request.subject.clone(), request.url.clone(), request.authorization.clone());
+        let (subject, url, with_login) =
+            (request.subject.clone(), request.url.clone(), request.authorization.is_some());
+        let secrets = request.secrets(self.proxies);
+        let hops = self.hops.clone();
         let sending: Sending = match request.payload {
             Some((bytes, _)) if !bytes.is_empty() => {
                 let transport = self.transport(route)?;
@@ -130,18 +139,23 @@ impl Http {
         };
         Ok(Box::pin(async move {
             let result = match tokio::time::timeout(limit, sending).await {
-                Ok(Ok(response)) => Ok(Answer { login, ..Answer::of(subject, &url, response) }),
-                Ok(Err(error)) => Err(failure(&*error, subject, &url)),
-                Err(_) => Err(match deadline {
-                    Some(deadline) => deadline.passed(host_of(&url)),
-                    None => RemoteError::Unreachable {
-                        subject,
-                        host: host_of(&url),
-                        why: Unreachable::Timeout(limit),
-                        proxy: Proxies::of_environment().used_for(&url),
-                    },
-                }),
+                Ok(Ok(response)) => Ok(Answer { with_login, secrets, ..Answer::of(subject, &url, response) }),
+                failed => {
+                    // The failure is that of the last host that a redirect led to.
+                    let last = lock(&hops).get(&url).cloned().unwrap_or_else(|| url.clone());
+                    Err(match (failed, deadline) {
+                        (Ok(Err(error)), _) => failure(&*error, subject, &last),
+                        (_, Some(deadline)) => deadline.passed(host_of(&last)),
+                        (_, None) => RemoteError::Unreachable {
+                            subject,
+                            host: host_of(&last),
+                            why: Unreachable::Timeout(limit),
+                            proxy: Proxies::of_environment().used_for(&last),
+                        },
+                    })
+                }
             };
+            lock(&hops).remove(&url);
             if let Some(traced) = traced {
                 traced.end(result.as_ref());
             }
@@ -201,7 +215,7 @@ impl Http {
         let host = answer.host();
         let status = answer.response.status();
         let subject = answer.subject.clone();
-        let (asked, with_login) = (answer.same_origin, answer.login.is_some());
+        let (asked, with_login) = (answer.same_origin, answer.with_login);
         let asked_host = answer.asked.clone();
         let header = answer.header(RETRY_AFTER.as_str());
         let retry_after = header.and_then(|value| retry::retry_after(value, clock::now()));
@@ -243,7 +257,8 @@ impl Http {
         struct All {
             errors: Vec<One>,
         }
-        let login = answer.login.clone();
+        let mut secrets = answer.secrets.clone();
+        secrets.add_query(answer.response.url());
         let bytes = self.bytes(answer, MAX_SAID).unwrap_or_default();
         // Go's server and nginx have different messages for plain HTTP on a port for HTTPS.
         let text = String::from_utf8_lossy(&bytes).to_lowercase();
@@ -262,7 +277,7 @@ impl Http {
             _ => vec![first.code, first.message],
         };
         let words: Vec<&str> = parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).collect();
-        text::escape(&without_secrets(words.join(", "), login.as_ref()))
+        text::escape(&secrets.remove_from(words.join(", ")))
     }
 
     /// Returns the route of the host that the user named, after checking the request.
@@ -305,6 +320,7 @@ impl Http {
         let following = RedirectPolicy {
             insecure: self.options.insecure,
             asked: self.asked.clone(),
+            hops: self.hops.clone(),
             route: route.clone(),
             proxies,
             token_of: Some(origin.clone()).filter(|_| kind.1 == Redirects::TokenServices),
@@ -327,28 +343,12 @@ impl Http {
     }
 }
 
-/// Removes the login from a server's message: some servers repeat it.
-fn without_secrets(mut text: String, login: Option<&HeaderValue>) -> String {
-    let shown = login.and_then(|login| login.to_str().ok()).unwrap_or_default();
-    let (scheme, token) = shown.split_once(' ').unwrap_or(("", shown));
-    let mut secrets = vec![token.to_owned()];
-    if scheme == "Basic"
-        && let Ok(pair) = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, token)
-        && let Some((_, password)) = String::from_utf8_lossy(&pair).split_once(':')
-    {
-        secrets.push(password.to_owned());
-    }
-    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-        text = text.replace(secret, "…");
-    }
-    text
-}
-
 /// Decides about redirects: none from HTTPS to plain HTTP unless `insecure`, none to this host or to a
 /// link-local address unless the user named it, and a limited number.
 struct RedirectPolicy {
     insecure: bool,
     asked: Asked,
+    hops: Hops,
     route: Arc<Route>,
     proxies: &'static Proxies,
     /// The registry that the token service belongs to.
@@ -377,21 +377,10 @@ impl RedirectPolicy {
             return attempt.error(unusable);
         }
         lock(&self.asked).insert(host_of(attempt.url()));
+        if let Some(first) = attempt.previous().first() {
+            lock(&self.hops).insert(first.clone(), attempt.url().clone());
+        }
+        log::debug!("redirected to {}", Redacted::from(attempt.url()));
         attempt.follow()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_login_in_the_message_of_a_server_is_removed() {
-        let basic = HeaderValue::from_static("Basic dTpzM2NyM3Q=");
-        let said = "bad Basic dTpzM2NyM3Q= with s3cr3t".to_owned();
-        assert_eq!(without_secrets(said, Some(&basic)), "bad Basic … with …");
-        let bearer = HeaderValue::from_static("Bearer abc");
-        assert_eq!(without_secrets("token abc".into(), Some(&bearer)), "token …");
-        assert_eq!(without_secrets("plain".into(), None), "plain");
     }
 }

@@ -25,6 +25,7 @@ pub(crate) mod registry;
 mod retry;
 mod route;
 mod runtime;
+mod secrets;
 mod tls;
 mod trace;
 mod upload;

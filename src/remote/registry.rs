@@ -238,6 +238,7 @@ impl Registries {
 
     fn credentials(&self, repository: &Repository) -> Option<Credentials> {
         if let Some((name, password)) = self.login.clone() {
+            log::debug!("login for {} from --username", repository.host());
             return Some(Credentials::Password(name, password));
         }
         let found = self.files.credentials(repository.host(), repository.name());

@@ -24,7 +24,10 @@ impl Traced {
             return None;
         }
         let route = Proxies::of_environment().describe(&request.url);
-        let login = login(request.authorization.as_ref());
+        let login = match request.payload {
+            Some(_) if request.is_token => "identity token",
+            _ => login(request.authorization.as_ref()),
+        };
         let url = escape(&Redacted::from(&request.url).to_string());
         let what = format!("{} {url}, {route}, {login}", request.method);
         Some(Traced { what, began: Instant::now() })

@@ -58,7 +58,9 @@ impl Upload {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
         let traced = Traced::begin(&request);
-        let Request { subject, method, url, authorization: login, .. } = request;
+        let (secrets, with_login) =
+            (request.secrets(Proxies::of_environment()), request.authorization.is_some());
+        let Request { subject, method, url, .. } = request;
         let body = StreamBody::new(counted(waiting, consumed.clone()));
         let exchange = connection::exchange(transport, method, url.clone(), headers, body.boxed_unsync());
         let task = runtime.handle().spawn(async move {
@@ -66,7 +68,7 @@ impl Upload {
                 sent = exchange => match sent {
                     Ok(answered) => {
                         let complete = answered.consumed && consumed.bytes.load(Ordering::Relaxed) == length;
-                        Ok((Answer { login, ..Answer::of(subject, &url, answered.response) }, complete))
+                        Ok((Answer { with_login, secrets, ..Answer::of(subject, &url, answered.response) }, complete))
                     }
                     Err(error) => Err(failure(&*error, subject, &url)),
                 },

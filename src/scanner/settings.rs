@@ -381,7 +381,7 @@ pub fn may_write_config(dir: &Path, force: bool) -> Result<(), TargetError> {
 fn not_ours(path: PathBuf) -> TargetError {
     TargetError::Exists {
         path,
-        what: "exists and was not written by trivy-ferry",
+        what: "was not written by trivy-ferry",
         advice: "Name another directory with --write-config, or replace it with --force.",
     }
 }

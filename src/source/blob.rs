@@ -52,7 +52,7 @@ pub struct Blob<'n> {
     size: u64,
     seen: u64,
     ended: bool,
-    /// `None` if the reader computes the digest itself.
+    /// The hasher of the bytes; `None` if the reader computes the digest itself.
     hasher: Option<Hasher>,
     piece: Bytes,
     failed: bool,

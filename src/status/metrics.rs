@@ -12,6 +12,7 @@ use crate::status::report::{ItemStatus, StatusReport, TargetStatus};
 use crate::util::clock;
 use crate::util::dir::write::Durability;
 use crate::util::dir::{Dir, FileMode};
+use crate::util::text::escape_lines;
 
 const RUN: &str = "trivy_ferry_last_run_timestamp_seconds";
 const EXIT_CODE: &str = "trivy_ferry_last_exit_code";
@@ -263,7 +264,9 @@ fn of_target(target: &TargetStatus) -> String {
 
 /// Returns labels in the text format, with backslash, quote and line feed escaped.
 fn labels(labels: &[(&str, &String)]) -> String {
-    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    // Hidden characters could forge a line in a terminal that shows the file.
+    let escape =
+        |text: &str| escape_lines(text).replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let pairs: Vec<String> =
         labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
     format!("{{{}}}", pairs.join(","))
@@ -277,5 +280,6 @@ mod tests {
     fn labels_are_escaped() {
         let odd = "a\"b\\c\nd".to_owned();
         assert_eq!(labels(&[("x", &odd)]), "{x=\"a\\\"b\\\\c\\nd\"}");
+        assert!(!labels(&[("x", &"\u{1b}[2J\u{202e}".to_owned())]).contains(['\u{1b}', '\u{202e}']));
     }
 }

@@ -175,7 +175,7 @@ fn ask_registries(
                 }
             }
         }
-        registries.take_warnings().iter().for_each(|warning| progress.info(warning));
+        registries.take_warnings().iter().for_each(|warning| progress.warn(warning));
     }
     Ok(errors)
 }

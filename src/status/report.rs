@@ -158,7 +158,7 @@ pub struct RecentRejection {
     pub bundle: Option<String>,
     /// The reason for the rejection.
     pub why: String,
-    /// Whether trivy-ferry stopped waiting until it could be imported.
+    /// Whether trivy-ferry stopped waiting for it, because it could not be imported in time.
     pub given_up: bool,
 }
 

@@ -299,7 +299,7 @@ pub(crate) fn not_opened(path: &Path, wanted: &'static str, failed: TrustedFileE
     match failed {
         TrustedFileError::Untrusted(untrusted) => untrusted.into(),
         TrustedFileError::NotAFile => {
-            let why = "it is not a regular file; name the key's file itself".into();
+            let why = "it is not a regular file".into();
             TrustError::NotAKey { path: path.into(), wanted, why }
         }
         TrustedFileError::Io(error) => TrustError::File { path: path.into(), error },

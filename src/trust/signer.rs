@@ -9,6 +9,7 @@ use crate::trust::TrustError;
 use crate::trust::key::{PublicKey, SigningKey};
 use crate::trust::message::Message;
 use crate::util::fs::{self, Links};
+use crate::util::text::program_of;
 
 /// The time limit for a command. The user may have to touch a token.
 const TIME_LIMIT: Duration = Duration::from_secs(300);
@@ -65,7 +66,7 @@ impl ExternalSigner {
     }
 
     fn failed(&self, why: impl Into<String>) -> TrustError {
-        TrustError::Signer { command: self.command.clone(), why: why.into() }
+        TrustError::Signer { command: program_of(&self.command), why: why.into() }
     }
 }
 

@@ -67,6 +67,13 @@ pub fn escape(text: &str) -> String {
     Unverified::new(text).to_string()
 }
 
+/// Returns the first word of an operator's command. The others may hold secrets.
+pub(crate) fn program_of(command: &str) -> String {
+    let mut words = command.split_whitespace();
+    let first = escape(words.next().unwrap_or_default());
+    if words.next().is_some() { format!("{first} …") } else { first }
+}
+
 /// Puts a name before a reason, unless the reason contains the name. Ignores case.
 pub(crate) fn with_name(name: &str, why: &str) -> String {
     if why.to_lowercase().contains(&name.to_lowercase()) { why.to_owned() } else { format!("{name}: {why}") }

@@ -186,6 +186,10 @@ impl Inbox {
                 format!("{} is or contains a symbolic link that is writable by others", path.display()),
                 "Give the path of the directory itself.",
             ),
+            _ if path.exists() => Error::usage(
+                format!("{} is not a directory", path.display()),
+                "Give the directory that the files arrive in.",
+            ),
             _ => Error::usage(
                 format!("the directory {} does not exist", path.display()),
                 "Create it first, or check that the share is mounted there.",

@@ -105,7 +105,7 @@ impl Details<'_> {
         Details::Import { import: report.map_or(Value::Null, |report| without(report, place)) }
     }
 
-    /// Describes a bundle that watch stopped waiting for.
+    /// Describes a bundle that the watch stopped waiting for.
     pub(crate) fn given_up(why: &'static str, waited: Duration) -> Self {
         Details::GivenUp { given_up: why, waited_seconds: waited.as_secs() }
     }

@@ -5,10 +5,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const PHRASES: [(&str, &str); 20] = [
+const PHRASES: [(&str, &str); 29] = [
+    (" any more", "anymore, or delete it"),
+    ("as far as it goes", "name the limit"),
     ("asked again", "retried"),
     ("asks again", "retries"),
+    ("a third of", "1/3 of"),
     ("be told of", "report"),
+    ("behind the head", "after the head"),
+    ("goes to the network", "uses the network"),
     ("gone on with", "continued, resumed"),
     ("go on with", "continue, resume"),
     ("goes on with", "continues, resumes"),
@@ -21,18 +26,26 @@ const PHRASES: [(&str, &str); 20] = [
     ("makes again", "rebuilds"),
     ("nobody vouches", "no trusted key signed"),
     ("nobody knows", "unknown"),
+    ("left alone", "skipped"),
+    ("never came", "never arrived, was never received"),
     ("passed over", "skipped"),
+    ("somebody", "name the subject"),
     ("vouches for", "is signed, lists"),
     ("what is whole", "what is complete"),
     ("what nobody", "name the subject"),
+    ("whatever comes", "name the subject"),
     ("whole again", "complete again"),
 ];
 
 /// The files whose text people read.
 fn texts() -> Vec<PathBuf> {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut files = vec![top.join("README.md"), top.join("CONTRIBUTING.md"), top.join("SECURITY.md")];
-    for (directory, extension) in [("docs", "md"), ("src", "rs"), ("contrib", "service")] {
+    let names =
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "bundle-format.md", "tests/run"];
+    let mut files: Vec<PathBuf> = names.iter().map(|name| top.join(name)).collect();
+    for (directory, extension) in
+        [("docs", "md"), ("src", "rs"), ("contrib", "service"), ("tests/suite", "rs"), ("tests/kit", "rs")]
+    {
         let entries = walkdir::WalkDir::new(top.join(directory)).into_iter().map(Result::unwrap);
         let is_text = |path: &Path| path.extension().is_some_and(|found| found == extension);
         files.extend(entries.map(walkdir::DirEntry::into_path).filter(|path| is_text(path)));

@@ -104,7 +104,7 @@ impl Route<'_> {
     /// Prepares a host for this route, and returns the flags for it.
     fn prepare(&self, host: &Host, upstream: &mut Upstream) -> Vec<&'static str> {
         if self.proxy.is_some() {
-            // Only the proxy can resolve that name.
+            // Only the proxy can resolve `NAME`.
             upstream.rename(NAME);
         }
         let Some(authority) = self.authority else { return Vec::new() };

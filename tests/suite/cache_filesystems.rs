@@ -475,7 +475,7 @@ fn a_read_only_file_system() {
     ) {
         return;
     }
-    let Err(error) = open(&mounts().join("cache")) else { panic!("opened") };
+    let Err(error) = open(&mounts().join("cache")) else { panic!("the cache was opened") };
     assert!(matches!(error, TargetError::ReadOnly { .. }), "{error:?}");
     let view = Cache::inspect(&mounts().join("cache"), Layout::Trivy).unwrap().unwrap();
     assert_eq!(view.installed(&view.slot(&name("trivy-db"), "").unwrap()).unwrap(), None);
@@ -516,7 +516,7 @@ fn root_in_a_cache_of_another_user() {
     std::fs::remove_dir_all(dir.join(".trivy-ferry")).unwrap();
     std::fs::DirBuilder::new().mode(0o700).create(dir.join(".trivy-ferry")).unwrap();
     chown(dir.join(".trivy-ferry"), Some(1234), None).unwrap();
-    let Err(error) = open(&dir) else { panic!("trusted") };
+    let Err(error) = open(&dir) else { panic!("the working directory was trusted") };
     assert!(matches!(error, TargetError::Foreign { owner: 1234, .. }), "{error:?}");
     assert_eq!(std::fs::read_dir(dir.join(".trivy-ferry")).unwrap().count(), 0);
 
@@ -543,7 +543,7 @@ fn an_ordinary_user_in_a_cache_of_another_user() {
     ) {
         return;
     }
-    let Err(error) = open(&mounts().join("cache")) else { panic!("opened") };
+    let Err(error) = open(&mounts().join("cache")) else { panic!("the cache was opened") };
     assert!(matches!(error, TargetError::Permission { .. }), "{error:?}");
     assert!(error.hint().contains("--owner"), "{}", error.hint());
 }

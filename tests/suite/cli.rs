@@ -60,3 +60,12 @@ fn the_short_help_is_short() {
         assert!(wrapped.is_empty(), "{command}: {wrapped:#?}");
     }
 }
+
+/// A shell puts the names of files on a medium onto the command line.
+#[test]
+fn hostile_arguments_are_escaped_and_logins_are_removed() {
+    let host = crate::forge::Host::new();
+    let run = host.run(&["import", "--x\nerror: forged \u{202e}"]);
+    run.exits(2).warns("--x\\u{a}error: forged \\u{202e}").does_not_say("\nerror: forged");
+    host.run(&["import", "--me:S3CRET@registry.example/x"]).exits(2).does_not_say("S3CRET");
+}

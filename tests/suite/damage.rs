@@ -796,7 +796,7 @@ fn no_bundles(host: &Host, directory: &str) -> Vec<(&'static str, i32, &'static 
     mknodat(CWD, at("fifo.tar"), FileType::Fifo, Mode::from_raw_mode(0o644), 0).unwrap();
     symlink(&good, at("link.tar")).unwrap();
     symlink("/nonexistent", at("dangling.tar")).unwrap();
-    fs::create_dir(at("folder.tar")).unwrap();
+    fs::create_dir(at("directory.tar")).unwrap();
     // The socket stays after its listener is closed.
     UnixListener::bind(at("socket.tar")).unwrap();
     fs::write(at("empty.tar"), "").unwrap();
@@ -808,7 +808,7 @@ fn no_bundles(host: &Host, directory: &str) -> Vec<(&'static str, i32, &'static 
         ("fifo.tar", 4, "a FIFO"),
         ("link.tar", 4, "a symbolic link"),
         ("dangling.tar", 4, "a symbolic link"),
-        ("folder.tar", 2, "it is empty"),
+        ("directory.tar", 2, "it is empty"),
         ("socket.tar", 4, "a socket"),
         ("empty.tar", 4, "ends after 0 bytes"),
         ("page.tar", 4, "its first member is not"),
@@ -869,7 +869,7 @@ fn other_files_in_a_directory_are_listed_and_the_good_bundle_is_imported() {
     for ran in [host.verify(&inbox, &[]), host.import(&inbox, &[])] {
         ran.good().harmless();
         for (name, _, word) in things.iter().filter(|(name, ..)| !["empty.tar", "short.tar"].contains(name)) {
-            let word = if *name == "folder.tar" { "a directory" } else { word };
+            let word = if *name == "directory.tar" { "a directory" } else { word };
             let line = ran.out.lines().find(|line| line.starts_with(&format!("skipped: {name}: ")));
             assert!(line.is_some_and(|line| line.contains(word)), "{name} {word}: {ran:#?}");
         }

@@ -1191,8 +1191,8 @@ fn no_image_replaces_a_dataset() {
         is_kept();
         assert!(!registry.tags().contains(&"p/trivy-db:latest".into()));
     }
-    // It is also rejected for the place of a dataset that another flag has set, in this run or in
-    // an earlier one.
+    // An image is also rejected for the place of a dataset that another flag has set, in this run
+    // or in an earlier one.
     let own = format!("{at}/q,trivy-db={at}/q/evil.example/trivy-db");
     bring(&host, &bundle, &own, &["--image", "evil.example/*", "--replace-image-tags"])
         .exits(5)

@@ -161,7 +161,7 @@ fn unsigned_files_cost_a_watch_little_memory() {
     let measured = host.bounded(&[&once[..], INTO].concat());
     says_little(&measured);
     assert!(host.installed("cache", "db").is_some());
-    assert!(!host.path("inbox/x1.tar").exists(), "they were quarantined");
+    assert!(!host.path("inbox/x1.tar").exists(), "the unsigned files were quarantined");
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn a_registry_that_asks_for_a_long_pause_fails() {
 }
 
 /// A reset in the middle of a body is not a response of the registry (ocx-sh/ocx, issue 276), and
-/// the bytes that it has received need not be sent again (moby, issue 42615).
+/// the bytes that the registry has received need not be sent again (moby, issue 42615).
 #[test]
 fn an_interrupted_body_is_resumed_at_the_offset_of_the_registry() {
     let large = |seen: &Seen| is_sent(seen) && seen.path.contains("trivy-java-db") && seen.length > Some(100);

@@ -230,7 +230,7 @@ fn images_that_a_cache_cannot_hold_are_mentioned() {
     for _ in 0..2 {
         host.import(&bundle, &[]).exits(0).prints(says).prints("--image");
     }
-    // They are not mentioned if the run also imports into a registry, or if there are no images.
+    // Images are not mentioned if the run also imports into a registry, or if there are none.
     let registry = Registry::new(|_| None);
     let place = format!("{}/p", registry.host);
     host.import(&bundle, &["--registry", &place, "--plain-http", "--image", "*"])

@@ -44,7 +44,7 @@ fn one_import_fills_several_caches() {
     ran.exits(7).warns("broken");
     let targets = ran.json()["targets"].as_array().unwrap().clone();
     let names: Vec<&str> = targets.iter().map(|target| target["target"].as_str().unwrap()).collect();
-    assert_eq!(names.len(), 3, "each once: {names:?}");
+    assert_eq!(names.len(), 3, "each cache is listed once: {names:?}");
     for cache in ["one", "two"] {
         assert_eq!(host.installed(cache, "db"), Some(hours(-3).to_string()), "{cache}");
         assert!(host.path(cache).join("vex/repositories/default").exists());
@@ -214,7 +214,7 @@ fn waiting_and_interrupted_runs_report_their_state() {
         let mut line = String::new();
         while !line.contains("Waiting for another run, which holds the state") {
             line.clear();
-            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended");
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "the import ended");
         }
         (child, stderr)
     };

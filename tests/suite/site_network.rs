@@ -240,7 +240,7 @@ fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
     export("", &[]).fails_with(3, &["status 401", "~/.netrc"]);
     let (host_name, _) = server.host.split_once(':').unwrap();
     host.file("home/.netrc", format!("machine {host_name} login ann password wrong"));
-    export("", &[]).fails_with(3, &["rejected the login in ~/.netrc"]);
+    export("", &[]).fails_with(3, &["rejected the login in the netrc file"]);
     host.file("home/.netrc", "default login ann password s3cret");
     export("", &[]).fails_with(3, &["status 401", "~/.netrc"]);
     host.file("home/.netrc", format!("# hub\nmachine {host_name}\n  login ann\n  password s3cret\n"));

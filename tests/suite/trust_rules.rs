@@ -39,7 +39,7 @@ fn a_bundle_needs_the_required_number_of_signatures() {
     let watch =
         ["watch", "inbox", "--once", "--settle", "1ms", "--state-dir", "state", "--cache-dir", "cache"];
     host.run(&[&watch[..], &two].concat()).exits(4).prints("2 are required");
-    assert!(!bundle.exists(), "it is in quarantine");
+    assert!(!bundle.exists(), "the bundle is in quarantine");
     let bundle = host.bundle("b.tar", &Bundle::of(hours(-2), &Part::all(days(-2))));
     // A copy of the same key under another name does not count, and more signatures than keys
     // cannot be required.

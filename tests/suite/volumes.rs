@@ -312,7 +312,7 @@ fn media_are_read_one_after_the_other() {
     plug_in(&rest[3..4]);
     import("a").good();
     assert!(host.installed("cache", "db").is_some());
-    assert!(host.files("gathered/trivy-ferry-staging").is_empty(), "it is cleared");
+    assert!(host.files("gathered/trivy-ferry-staging").is_empty(), "the staging directory is cleared");
     // The first medium is used once more by mistake, and then the next bundle arrives: no volume of
     // the old bundle is left.
     plug_in(&rest[..2]);
@@ -399,7 +399,7 @@ fn an_export_in_volumes_resumes_where_it_stopped() {
         while written() < at && child.try_wait().unwrap().is_none() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it was killed");
+        assert!(child.try_wait().unwrap().is_none(), "the export ended before it was killed");
         child.kill().unwrap();
         child.wait().unwrap();
         stalling.store(false, Relaxed);

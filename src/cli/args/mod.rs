@@ -135,7 +135,7 @@ pub enum Command {
     /// For a two-person rule, or during a key rotation. Every byte is verified first; nothing else in the bundle
     /// changes.
     Sign(SignArgs),
-    /// Verify a bundle as import does, and change nothing.
+    /// Verify a bundle as `import` does, and change nothing.
     ///
     /// Verifies the signature, every member and the unpacked content. Only `import` checks whether
     /// the bundle is older than the data that this host has accepted.

@@ -89,6 +89,9 @@ pub(crate) struct Synced {
     parity: Option<VolumeFiles>,
 }
 
+const MOUNTED: &str = "Create it, or check that the medium is mounted.";
+const FILE: &str = "Create it, check that the medium is mounted, or give a file name that ends in .tar.";
+
 impl Destination {
     /// The directory in which bundles are named after their stream; `None` if the user chose a name or
     /// several directories.
@@ -106,7 +109,7 @@ impl Destination {
     pub(crate) fn new(outputs: &[PathBuf], stream: &str) -> Result<Self, Error> {
         let [output] = outputs else {
             return match outputs.iter().find(|output| !output.is_dir()) {
-                Some(none) => Err(no_directory(none)),
+                Some(none) => Err(no_directory(none, MOUNTED)),
                 None => Ok(Destination { directories: outputs.into(), name: None, stream: stream.into() }),
             };
         };
@@ -119,7 +122,10 @@ impl Destination {
         // A missing mount point must not become a file with its name.
         let named_as_directory = !output.as_os_str().to_string_lossy().to_lowercase().ends_with(".tar");
         let (Some(name), true, false) = (name, parent.is_dir(), named_as_directory) else {
-            return Err(if named_as_directory { no_directory(output) } else { no_parent(parent) });
+            return Err(match named_as_directory {
+                true => no_directory(output, FILE),
+                false => no_directory(parent, MOUNTED),
+            });
         };
         let destination =
             Destination { directories: vec![parent.into()], name: Some(name.clone()), stream: stream.into() };
@@ -351,18 +357,8 @@ struct Start {
     there: u64,
 }
 
-fn no_parent(path: &Path) -> Error {
-    Error::usage(
-        format!("the directory {} does not exist", path.display()),
-        "Create it, or check that the medium is mounted.",
-    )
-}
-
-fn no_directory(path: &Path) -> Error {
-    Error::usage(
-        format!("the directory {} does not exist", path.display()),
-        "Create it, check that the medium is mounted, or give a file name that ends in .tar.",
-    )
+fn no_directory(path: &Path, hint: &str) -> Error {
+    Error::usage(format!("the directory {} does not exist", path.display()), hint)
 }
 
 /// Whether a file has the default name of a bundle of this stream, or of one of its volumes or parity files.

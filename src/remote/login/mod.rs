@@ -185,6 +185,7 @@ pub(crate) fn netrc(variable: impl Fn(&str) -> Option<OsString>) -> (Netrc, Opti
     let shown = path.display().to_string();
     match within_time_limit("logins", move || read(&path)) {
         Some(Ok(bytes)) => {
+            log::debug!("logins for web servers from {shown}");
             let (netrc, remark) = Netrc::parse(&String::from_utf8_lossy(&bytes));
             (netrc, remark.map(|remark| format!("{shown}: {remark}")))
         }

@@ -260,7 +260,7 @@ impl<'p> RetryPolicy<'p> {
     /// # Errors
     /// [`RemoteError::Deadline`] if the deadline has passed.
     pub(crate) fn wait(&self, host: &str) -> Result<(), RemoteError> {
-        self.check_for(Some(host))?;
+        self.check()?;
         let until = lock(&self.hosts).get(host).and_then(|host| host.paused_until);
         if let Some(pause) = until.and_then(|until| until.checked_duration_since(self.time.now())) {
             self.time.sleep(pause);
@@ -273,13 +273,9 @@ impl<'p> RetryPolicy<'p> {
     /// # Errors
     /// [`RemoteError::Deadline`] if it has.
     pub(crate) fn check(&self) -> Result<(), RemoteError> {
-        self.check_for(None)
-    }
-
-    fn check_for(&self, host: Option<&str>) -> Result<(), RemoteError> {
         match self.run.limits.deadline {
             Some(deadline) if self.elapsed() >= deadline => {
-                Err(RemoteError::Deadline { deadline, host: host.map(str::to_owned) })
+                Err(RemoteError::Deadline { deadline, host: None })
             }
             _ => Ok(()),
         }

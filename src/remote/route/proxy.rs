@@ -11,7 +11,6 @@ use std::sync::OnceLock;
 use percent_encoding::percent_decode_str;
 use reqwest::Url;
 
-use crate::util::redacted::Redacted;
 use crate::util::text;
 
 /// The proxies in the environment, and the exceptions to them.
@@ -77,7 +76,7 @@ pub(crate) struct Exception {
     /// The text of the entry.
     text: String,
     kind: Kind,
-    /// `None` for any port.
+    /// Its port; `None` for any port.
     port: Option<String>,
 }
 
@@ -182,6 +181,13 @@ impl Proxies {
         }
     }
 
+    /// The names and passwords for all proxies.
+    pub(crate) fn logins(&self) -> impl Iterator<Item = (&str, &str)> {
+        let all = [&self.http, &self.https].into_iter().flatten();
+        let logins = all.filter_map(|setting| setting.proxy.as_ref().ok()?.login.as_ref());
+        logins.map(|(name, password)| (name.as_str(), password.as_str()))
+    }
+
     /// The hosts of all proxies.
     pub(crate) fn hosts(&self) -> BTreeSet<String> {
         let all = [&self.http, &self.https].into_iter().flatten();
@@ -202,10 +208,8 @@ impl Proxy {
         let with_scheme = if value.contains("://") { value.to_owned() } else { format!("http://{value}") };
         let url = Url::parse(&with_scheme).ok().filter(is_url);
         let Some(mut url) = url else {
-            return Err(format!(
-                "{} is not the address of a proxy",
-                text::escape(&Redacted::new(value).to_string())
-            ));
+            // The value may hold a password.
+            return Err("its value is not the address of a proxy".into());
         };
         // As in Go, the proxy resolves names for both forms of SOCKS: this host may not be able to.
         let default = match url.scheme() {

@@ -22,7 +22,7 @@ use crate::remote::tls::certificate;
 /// and its validity. A certificate that is not a CA is never accepted as an issuer.
 #[derive(Debug)]
 pub(super) struct Pinned {
-    /// `None` if no trusted certificate is a CA.
+    /// The verifier of chains; `None` if no trusted certificate is a CA.
     by_authority: Option<Arc<WebPkiServerVerifier>>,
     trusted: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,

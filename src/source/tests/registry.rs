@@ -137,6 +137,38 @@ fn a_refresh_token_is_posted_and_not_redirected() {
 }
 
 #[test]
+fn an_identity_token_that_a_token_service_repeats_is_not_shown() {
+    let server = Server::new(|seen| match seen.target.as_str() {
+        "/token" => {
+            let said = format!(r#"{{"errors":[{{"code":"DENIED","message":"bad {}"}}]}}"#, seen.text());
+            with(ok(said), 400)
+        }
+        _ => {
+            let challenge = format!(r#"Bearer realm="http://{}/token""#, seen.host);
+            header(status(401), "www-authenticate", &challenge)
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("config.json");
+    let text = serde_json::json!({"auths": {&server.host: {"identitytoken": "s3cret/t0ken"}}});
+    std::fs::write(&config, text.to_string()).unwrap();
+    let network = network_with(RemoteOptions::default(), Some(config));
+    let shown = format!("{} {:?}", network.resolve(&source(&server)).unwrap_err(), network.take_warnings());
+    assert!(shown.contains("refresh_token=…"), "{shown}");
+    assert!(!shown.contains("s3cret"), "{shown}");
+}
+
+#[test]
+fn a_failure_behind_a_redirect_names_the_host_that_failed() {
+    let closed = ClosedPort::new();
+    let to = format!("http://{}/storage", closed.address());
+    let server = serving_blob(move |_| redirect(&to));
+    let error = network().blob(&source(&server), &descriptor(CONTENT)).map(|_| ()).unwrap_err();
+    let SourceError::Remote(RemoteError::Unreachable { host, .. }) = &error else { panic!("{error}") };
+    assert_eq!(*host, closed.address());
+}
+
+#[test]
 fn rejected_credentials_do_not_block_access_to_public_data() {
     let server = Server::new(|seen| match (seen.target.as_str(), seen.authorization.as_deref()) {
         (path, Some(_)) if path.starts_with("/token") => status(403),

@@ -4,7 +4,7 @@
 //! which uses go-getter). It does no I/O.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
@@ -46,6 +46,9 @@ impl VexSource {
         if !source.starts_with("https://") && !source.starts_with("http://") {
             return match source.contains("://") {
                 true => Err(wrong("it is neither an https:// URL nor a directory", form())),
+                false if looks_like_login(source) => {
+                    Err(wrong("it is neither an https:// URL nor a directory", form()))
+                }
                 false => Ok(VexSource::Directory(source.into())),
             };
         }
@@ -166,6 +169,12 @@ impl Location {
         let name = segments(&url).last().map(|name| (*name).to_owned()).unwrap_or_default();
         Ok(Location { url, name, subdir: subdir.to_owned() })
     }
+}
+
+/// Whether a text that is no directory begins with `NAME:PASSWORD@`, as in a URL without its scheme.
+fn looks_like_login(text: &str) -> bool {
+    let login = text.split_once('@').map(|(login, _)| login).filter(|login| login.contains(':'));
+    login.is_some_and(|login| !login.contains('/')) && !Path::new(text).exists()
 }
 
 #[cfg(test)]

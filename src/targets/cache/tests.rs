@@ -367,7 +367,7 @@ fn a_scan_that_holds_the_lock_delays_the_switch_up_to_the_limit() {
     let late = stage(&cache, "trivy-db", 2).unwrap();
     let not = cache.activate(vec![late]).unwrap_err();
     assert!(matches!(&not.failed[..], [(_, TargetError::ScanLock { .. })]), "{not:?}");
-    assert_eq!(messages.0.lock().unwrap().len(), 1, "one message after a second");
+    assert_eq!(messages.0.lock().unwrap().len(), 1, "one message after 1 s");
     assert_eq!(files(&dir.path().join("db")), expected("trivy-db", 1));
     let next = stage(&cache, "trivy-db", 2).unwrap();
     drop(lock);

@@ -385,7 +385,7 @@ impl Registry<'_> {
         Ok(self.remote.http.upload(request, length)?)
     }
 
-    /// Cancels a failed upload. Some registries keep the received bytes for a week, so retries would fill the disk. The
+    /// Cancels a failed upload. Some registries keep the received bytes for 7 days, so retries would fill the disk. The
     /// answer is ignored.
     fn cancel(&self, repository: &Repository, location: Url, subject: &str) {
         let uploads = format!("/v2/{}/blobs/uploads/", repository.name());

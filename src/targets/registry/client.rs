@@ -25,7 +25,7 @@ use crate::targets::error::TargetError;
 use crate::targets::registry::session::Unfinished;
 use crate::util::threads::lock;
 
-/// The pauses between attempts to read a manifest back. Registries on object stores may take a second to show it.
+/// The pauses between attempts to read a manifest back. Registries on object stores may take 1 s to show it.
 const READ_BACK_PAUSES: [Duration; 4] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 /// The accepted types of a manifest, including types that trivy-ferry does not push, so that it sees any existing

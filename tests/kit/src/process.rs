@@ -89,7 +89,7 @@ impl Run {
     /// Asserts that it failed.
     #[track_caller]
     pub fn fails(&self) -> &Run {
-        assert!(self.code != 0, "this should have failed\n{self}");
+        assert!(self.code != 0, "the command should have failed\n{self}");
         self
     }
 
@@ -277,7 +277,7 @@ pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 /// If it has not ended after 150 s.
 #[track_caller]
 pub fn ended(child: &mut Child) -> ExitStatus {
-    wait_for("its end", || child.try_wait().unwrap())
+    wait_for("the end of the process", || child.try_wait().unwrap())
 }
 
 #[track_caller]

@@ -39,7 +39,7 @@ impl Squid<'_> {
     /// If squid is missing or does not start.
     pub fn start(&self) -> Running {
         let dir = tempfile::Builder::new().prefix("squid").tempdir().unwrap();
-        // It drops root's privileges, so its files must belong to its user.
+        // squid drops root's privileges, so its files must belong to its user.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let address = own_address();

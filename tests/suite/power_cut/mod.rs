@@ -175,7 +175,7 @@ fn cut_everywhere(
     assert!(old.len() > 1 && old.iter().all(Option::is_some), "{old:?}");
     let ops = place.traced(args, &host.path("trace"));
     let (new, dates) = (place.datasets(), place.dates());
-    assert!(old.iter().zip(&new).all(|(old, new)| old != new), "each is replaced");
+    assert!(old.iter().zip(&new).all(|(old, new)| old != new), "each dataset is replaced");
     let states = states(&before, &ops, &place.0);
     // The replay is correct: without a power cut, it ends with the files of the run.
     let end = states.iter().rfind(|state| state.point.ends_with("Nothing")).unwrap();

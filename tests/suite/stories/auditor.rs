@@ -28,7 +28,7 @@ fn a_bundle_is_verified_without_trivy_ferry() {
     run.prints(&format!("signature good: {created}")).prints("files good: 12");
     assert!(auditor.sh("ls tmp").out.is_empty(), "the script leaves nothing behind");
 
-    // It fails with another key, and if any part of the file was changed.
+    // The script fails with another key, and if any part of the file was changed.
     let (_, other) = auditor.keygen();
     auditor.sh(&format!("{script} {bundle} {other}")).exits(1).warns("NOT signed by");
     let bytes = fs::read(&bundle).unwrap();

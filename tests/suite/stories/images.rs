@@ -113,7 +113,7 @@ fn images_are_carried_with_the_datasets_and_keep_their_digests() {
         (db.statuses(), statuses(&db)),
         (vec!["trivy-db unchanged".into()], vec!["not-requested".to_owned(), "not-requested".into()])
     );
-    // Only one of them, into an empty registry.
+    // Only one of the images is pushed, into an empty registry.
     let other = Registry::crane(&tools);
     let import = import.replace(&registry.address, &other.address);
     let one = importer.ferry(&format!("{import} --only trivy-db --image ghcr.io/custom/checks:1"));

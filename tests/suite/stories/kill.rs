@@ -227,7 +227,7 @@ fn an_export_killed_at_any_moment_leaves_a_complete_bundle_or_none() {
         if published == 0 {
             continue;
         }
-        // Both can be imported: they are two bundles with different times.
+        // Both bundles can be imported, because their times differ.
         let importer = bare();
         let import = format!("import {medium} --trust {public} --cache-dir cache --format json");
         assert_eq!(importer.ferry(&import).exits(0).statuses(), all_four("installed"), "round {round}");

@@ -133,7 +133,7 @@ fn content_that_trivy_could_not_use_gets_no_tag() {
     assert_eq!(run.statuses(), ["trivy-checks unchanged", "trivy-db failed", "trivy-java-db pushed"]);
     assert_eq!(run.json()["errors"][0]["kind"], "source", "{run}");
     assert_eq!(registry.digest_of("security/trivy-db:2"), Artifact::db().created(BUILT).digest());
-    assert!(!has(&registry, "security/trivy-db", layer(&bad)), "its upload was canceled");
+    assert!(!has(&registry, "security/trivy-db", layer(&bad)), "the upload was canceled");
 
     // A layer that is already in the registry is validated as well.
     fs::write(registry.publisher.at("bad"), &bad.layer).unwrap();
@@ -197,7 +197,7 @@ fn newer_data_is_never_replaced_by_older() {
         upstream.publish_as_it_is(&Artifact { created, ..Artifact::older_db() });
         dmz.ferry(&mirror).exits(0).prints("skipped").warns("of 2026-01-08 06:00 UTC was not pushed");
         assert_eq!(registry.digest_of("security/trivy-db:2"), newest);
-        assert!(!has(&registry, "security/trivy-db", layer(&older)), "its upload was canceled");
+        assert!(!has(&registry, "security/trivy-db", layer(&older)), "the upload was canceled");
     }
     let rollback = dmz.ferry(&format!("{mirror} --allow-rollback --format json"));
     rollback.exits(0);
@@ -231,7 +231,7 @@ fn data_that_is_too_old_is_rejected() {
     assert_eq!(run.statuses(), ["trivy-checks pushed", "trivy-db refused", "trivy-java-db pushed"]);
     run.warns("--max-age allows 1 h");
     assert!(!has_tag(&registry, "security/trivy-db:2"));
-    assert!(!has(&registry, "security/trivy-db", layer(&Artifact::db())), "its upload was canceled");
+    assert!(!has(&registry, "security/trivy-db", layer(&Artifact::db())), "the upload was canceled");
     // Data in the registry that has become too old is rejected as well, so that a job fails.
     let aged = format!("{mirror} --max-age trivy-java-db=1h --only trivy-java-db --format json");
     assert_eq!(dmz.ferry(&aged).exits(5).statuses(), ["trivy-java-db refused"]);

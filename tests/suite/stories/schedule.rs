@@ -47,7 +47,8 @@ fn old_bundles_are_removed_and_the_last_of_every_dataset_is_kept() {
     let export = |more: &str| {
         host.ferry(&format!("export --key {key} --output out {flags} --format json {more}")).exits(0).json()
     };
-    // trivy-java-db once, and then only the other datasets. Files of others are never removed.
+    // The first bundle has trivy-java-db, and the next 3 of its stream lack it. Files of others are
+    // never removed.
     export("");
     let java = bundles(&host);
     fs::write(host.at("out/notes.txt"), "mine").unwrap();
@@ -150,6 +151,6 @@ fn the_command_of_the_operator_runs_after_every_export() {
     assert!(lines[0].starts_with("written out/default-") && lines[0].ends_with(".tar"), "{heard}");
     assert_eq!(lines[1..], ["unchanged ", "failed "]);
     // A failed command is an error, but the bundle is written.
-    run("--skip trivy-checks", "exit 3").exits(1).warns("`exit 3` failed");
+    run("--skip trivy-checks", "exit 3").exits(1).warns("`exit …` failed");
     assert_eq!(bundles(&host).len(), 2);
 }

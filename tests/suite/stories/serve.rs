@@ -163,7 +163,7 @@ fn a_client_that_checks_all_that_it_reads_gets_upstreams_bytes() {
     let (_laptop, bundle, public) = carried();
     let importer = bare();
     let serve = Serve::start(&importer, &format!("{bundle} --trust {public} --listen 127.0.0.1:0"));
-    // Its HTTP client needs a crypto provider, although no connection uses TLS.
+    // The HTTP client of `oci_client` needs a crypto provider, although no connection uses TLS.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let config = ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() };
     let client = Client::try_from(config).unwrap();

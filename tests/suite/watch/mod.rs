@@ -247,7 +247,7 @@ fn unusable_files_are_quarantined_with_the_reason() {
         let of_it = |line: &&str| line.contains("quarantined  ") && line.to_lowercase().contains(name);
         let said: Vec<&str> = ran.err.lines().filter(of_it).collect();
         assert_eq!(said.len(), 1, "{ran:#?}");
-        assert_eq!(said[0].to_lowercase().matches(name).count(), 1, "once: {said:?}");
+        assert_eq!(said[0].to_lowercase().matches(name).count(), 1, "{name} is reported once: {said:?}");
     }
     assert!(
         report["outcomes"].as_array().unwrap().iter().all(|row| row["outcome"] == "quarantined"),
