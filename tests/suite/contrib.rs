@@ -236,3 +236,64 @@ fn the_pods_of_the_air_gapped_side_import_and_serve() {
     command.args(arguments("serve.yaml"));
     forge::run(command).exits(2).does_not_say("unexpected argument");
 }
+
+#[test]
+#[ignore = "tools"]
+fn the_alerts_fire_on_what_they_name() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/prometheus/trivy-ferry.rules.yml");
+    let host = Host::new();
+    let target = r#"stream="default", target="cache:/c""#;
+    // Two days of data every hour: old data, a lost dataset, a failed target, and an announced bundle.
+    let series = [
+        (
+            format!(r#"trivy_ferry_dataset_updated_timestamp_seconds{{dataset="trivy-db-2", {target}}}"#),
+            "-300000x100",
+        ),
+        (format!(r#"trivy_ferry_dataset_in_place{{dataset="trivy-db-2", {target}}}"#), "0x100"),
+        ("trivy_ferry_last_success_timestamp_seconds".to_owned(), "-300000x100"),
+        (format!("trivy_ferry_target_failed{{{target}}}"), "1x100"),
+        (format!("trivy_ferry_bundle_missing_items{{{target}}}"), "2x100"),
+        (r#"trivy_ferry_heartbeat_export_failed{stream="default"}"#.to_owned(), "1x100"),
+        (r#"trivy_ferry_bundle_announced_timestamp_seconds{stream="other"}"#.to_owned(), "2000x100"),
+        (
+            r#"trivy_ferry_bundle_created_timestamp_seconds{stream="other", target="cache:/c"}"#.to_owned(),
+            "1000x100",
+        ),
+    ];
+    let series: Vec<String> = series
+        .iter()
+        .map(|(name, values)| format!("      - series: '{name}'\n        values: '{values}'"))
+        .collect();
+    let alerts = [
+        "TrivyDataOld",
+        "TrivyDataGone",
+        "TrivyImportOld",
+        "TrivyTargetFailed",
+        "TrivyDatasetMissing",
+        "TrivyExportFails",
+        "TrivyBundleLost",
+    ];
+    // Without expected alerts, promtool reports each alert that fires.
+    let cases: Vec<String> =
+        alerts.iter().map(|alert| format!("      - eval_time: 8h\n        alertname: {alert}")).collect();
+    let text = format!(
+        "rule_files:\n  - {rules}\nevaluation_interval: 10m\ntests:\n  - interval: 1h\n    input_series:\n{}\n    \
+         alert_rule_test:\n{}\n",
+        series.join("\n"),
+        cases.join("\n")
+    );
+    host.file("test.yml", &text);
+    let promtool = |args: &[&str]| {
+        let ran = Command::new("promtool").args(args).output().unwrap();
+        (ran.status.success(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+    };
+    let (good, said) = promtool(&["check", "rules", rules]);
+    assert!(good && said.contains("7 rules found"), "{said}");
+    let (_, said) = promtool(&["test", "rules", &host.at("test.yml")]);
+    for alert in alerts {
+        assert!(
+            said.contains(&format!("alertname=\"{alert}\"")) || said.contains(&format!("alertname: {alert}")),
+            "{alert}: {said}"
+        );
+    }
+}
