@@ -24,21 +24,21 @@ impl Hint for BundleError {
             }
             BundleError::NotAFile { .. } => "Copy the bundle to a regular file, and name that file.".into(),
             BundleError::NotABundle { .. } => {
-                "Name a file that `trivy-ferry export` wrote. If it is one, copy it again.".into()
+                "Name a file that `trivy-ferry export` wrote; if it is one, copy it again.".into()
             }
             BundleError::Manifest { .. }
             | BundleError::CutOff { .. }
             | BundleError::Read { .. }
             | BundleError::Short { .. } => {
                 let repair = REPAIR_ADVICE[0];
-                format!("No data from the file was used. Copy it again and eject the medium before you unplug it{repair}.")
+                format!("Copy it again and eject the medium before you unplug it{repair}; no data from the file was used.")
             }
             BundleError::Heartbeat { .. } => "You need not do anything: the next export sends another heartbeat.".into(),
             BundleError::Parity { .. } => {
-                "Copy it again. It is needed only if other files of the bundle are lost or damaged.".into()
+                "Copy it again; it is needed only if other files of the bundle are lost or damaged.".into()
             }
             BundleError::NeverComplete { .. } => {
-                "Send the missing files again. If the link often loses files, export with more --parity."
+                "Send the missing files again; if the link often loses files, export with more --parity."
                     .into()
             }
             BundleError::BeyondParity { .. } => {
@@ -47,7 +47,7 @@ impl Hint for BundleError {
             }
             BundleError::NoHead { .. } => {
                 let repair = REPAIR_ADVICE[1];
-                format!("Copy it into the directory of the others{repair}. An export writes the head volume last.")
+                format!("Copy it into the directory of the others{repair}; an export writes the head volume last.")
             }
             BundleError::Volumes { .. } => {
                 let (verify, repair) = (VERIFY_ADVICE[0], REPAIR_ADVICE[2]);
@@ -55,10 +55,10 @@ impl Hint for BundleError {
             }
             BundleError::Long { .. } | BundleError::Member { .. } | BundleError::InvalidSignature { .. } => {
                 let repair = REPAIR_ADVICE[0];
-                format!("No data from the file was used. Copy it again and, if that does not help, export again{repair}.")
+                format!("Copy it again and, if that does not help, export again{repair}; no data from the file was used.")
             }
             BundleError::Untrusted { .. } => {
-                "Compare the fingerprint with the exporter's over another channel. If they are equal, run `trivy-ferry trust add FILE` with its public key; if not, do not use the bundle."
+                "Compare the fingerprint with the exporter's over another channel: if they are equal, run `trivy-ferry trust add FILE` with its public key; if not, do not use the bundle."
                     .into()
             }
             BundleError::FewSigners { stream, others, .. } => how_more_sign(stream, others),
@@ -76,9 +76,9 @@ impl Hint for BundleError {
 /// Returns the hint for a bundle that too few trusted keys signed. `others` are trusted only for other streams.
 fn how_more_sign(stream: &str, others: &[String]) -> String {
     if others.is_empty() {
-        return "Sign it with another trusted key (`trivy-ferry sign`), on the connected side or here. `trust require` and --min-signers set the required number.".into();
+        return "Sign it with another trusted key (`trivy-ferry sign`), on the connected side or here; `trust require` and --min-signers set the required number.".into();
     }
     format!(
-        "If that key should sign this stream, run `trivy-ferry trust add FILE --stream {stream}`. Otherwise sign the bundle with another key of this stream (`trivy-ferry sign`)."
+        "If that key should sign this stream, run `trivy-ferry trust add FILE --stream {stream}`; otherwise sign the bundle with another key of this stream (`trivy-ferry sign`)."
     )
 }

@@ -121,7 +121,7 @@ pub(crate) fn collect(
         if let Some(pinned) = carried.name.digest().filter(|pinned| *pinned != source.top.digest) {
             return Err(Error::usage(
                 format!("{} has the digest {}, but its name has {pinned}", carried.source, source.top.digest),
-                "Remove the digest from the name, or use another source. With --platform, the digest of the index differs from that of the carried manifest.",
+                "Remove the digest from the name, or use another source; with --platform, the digest of the index differs from that of the carried manifest.",
             ));
         }
         let manifest = |manifest: &source::ImageManifest| Blob {

@@ -1,5 +1,5 @@
 //! Reads the `index.json` of a VEX repository (Trivy v0.74.0, pkg/vex/repo: `RawIndex`). It does not keep the
-//! packages, because a file of 16 MiB may list a million of them.
+//! packages, because a file of 16 MiB may list 1,000,000 of them.
 
 use std::borrow::Cow;
 use std::fmt;

@@ -26,7 +26,7 @@ pub(super) fn hint(host: &str, flags: bool) -> Option<String> {
         false => format!("give it to `docker login --username {user} --password-stdin {host}`"),
     };
     Some(format!(
-        "This registry uses tokens that are valid for {life}: get one with `{token}` right before the run, and {give}. For ways without these tools, see docs/registry.md."
+        "This registry uses tokens that are valid for {life}: get one with `{token}` right before the run, and {give}; for ways without these tools, see docs/registry.md."
     ))
 }
 

@@ -36,7 +36,7 @@ impl Hint for RemoteError {
                 if is_full(said) =>
             {
                 format!(
-                    "Free space on {host}, or raise its quota, and run the command again. It skips existing data."
+                    "Free space on {host}, or raise its quota, and run the command again; it skips existing data."
                 )
             }
             RemoteError::Denied { host, status, with_login, service, .. } => {
@@ -58,7 +58,7 @@ impl Hint for RemoteError {
                     .into()
             }
             RemoteError::Misled { host, to, .. } => format!(
-                "Find out why {host} directs requests to {to}. If that is intended, give {to} instead, or fetch the files with another tool."
+                "Find out why {host} directs requests to {to}; if that is intended, give {to} instead, or fetch the files with another tool."
             ),
             RemoteError::Html { host, service, .. } => of_html(host, *service),
             RemoteError::TooLarge { .. } => {
@@ -95,7 +95,7 @@ fn of_long_pause(most: Duration) -> String {
 
 fn of_elsewhere(host: &str, by: &str) -> String {
     format!(
-        "Logins are not sent to the target of a redirect. Give {by} instead of {host} and log in there, or make {host} serve the data itself."
+        "Give {by} instead of {host} and log in there, or make {host} serve the data itself: logins are not sent to the target of a redirect."
     )
 }
 
@@ -108,7 +108,7 @@ fn of_unreachable(host: &str, why: &Unreachable, proxy: Option<&ProxyUse>) -> St
         }
         Some(ProxyUse { variable, excepted_by: None }) => {
             return format!(
-                "Check the proxy in {variable}, and that it lets this host reach {host}. NO_PROXY={} bypasses the proxy.",
+                "Check the proxy in {variable}, and that it lets this host reach {host}; NO_PROXY={} bypasses the proxy.",
                 without_port(host)
             );
         }
@@ -132,7 +132,7 @@ fn of_unreachable(host: &str, why: &Unreachable, proxy: Option<&ProxyUse>) -> St
             format!("Check that the firewall lets this host reach {host}; behind a proxy, set HTTPS_PROXY.")
         }
         Unreachable::Other(_) => format!(
-            "Check the network connection to {host}. For a registry that supports only plain HTTP, give --plain-http."
+            "Check the network connection to {host}; for a registry that supports only plain HTTP, give --plain-http."
         ),
     }
 }
@@ -142,15 +142,15 @@ fn of_unreachable(host: &str, why: &Unreachable, proxy: Option<&ProxyUse>) -> St
 fn of_certificate(why: &str) -> String {
     let says = |words: &[&str]| words.iter().any(|word| why.contains(word));
     let hint = if says(&["CaUsedAsEndEntity"]) {
-        "The server uses a CA certificate as its own. Give this certificate with --cacert FILE, or install a server certificate that a CA has issued for its name."
+        "Give the server's certificate, which is that of a CA, with --cacert FILE, or install a server certificate that a CA has issued for its name."
     } else if says(&["xpired", "not valid yet", "NotValidYet"]) {
-        "Check the clock of this host. If it is correct, ask for the server's certificate to be renewed."
+        "Check the clock of this host; if it is correct, ask for the server's certificate to be renewed."
     } else if says(&["not valid for name", "NotValidForName"]) {
         "Use a name that is in the certificate, or ask for a certificate with this name as a subjectAltName."
     } else if says(&["UnsupportedSignatureAlgorithm", "UnsupportedCertVersion"]) {
         "Ask for a new certificate of version 3 with SHA-256 or better: SHA-1 and RSA keys of less than 2048 bits are not accepted."
     } else {
-        "If the host or a proxy uses your organization's CA, give its certificate with --cacert FILE. On a system without CA certificates, install them or set SSL_CERT_FILE."
+        "If the host or a proxy uses your organization's CA, give its certificate with --cacert FILE; on a system without CA certificates, install them or set SSL_CERT_FILE."
     };
     hint.into()
 }
@@ -191,14 +191,14 @@ fn of_denied(host: &str, service: Service, status: u16, with_login: bool) -> Str
 fn of_not_found(host: &str, service: Service) -> String {
     match service {
         Service::Registry => {
-            "Check the repository and its tag. A private repository may need `docker login` to be found."
+            "Check the repository and its tag; a private repository may need `docker login` to be found."
                 .into()
         }
         Service::Target => format!(
             "Create the project on {host} first, or check the path: some registries do not create projects automatically."
         ),
         Service::Web => {
-            "Check the URL: give the one from Trivy's repository.yaml, without a file name. A private repository needs a login in ~/.netrc.".into()
+            "Check the URL: give the one from Trivy's repository.yaml, without a file name; a private repository needs a login in ~/.netrc.".into()
         }
     }
 }
@@ -219,7 +219,7 @@ fn of_status(host: &str, service: Service, status: u16, said: &str) -> String {
             "{host} could not store the data: check its disk and its log, then run the command again."
         ),
         (Service::Target, 501..) => format!(
-            "{host}, or a proxy in front of it, is failing: run the command again later. It skips existing data."
+            "{host}, or a proxy in front of it, is failing: run the command again later; it skips existing data."
         ),
         _ if said == SPEAKS_TLS => format!("{host} requires HTTPS: remove --plain-http."),
         (Service::Target, 400..=499) => {
@@ -238,7 +238,7 @@ fn of_html(host: &str, service: Service) -> String {
             format!("Check that {host} is a registry, and whether a proxy or a portal requires a login first.")
         }
         Service::Web => {
-            "Give the URL of the repository from Trivy's repository.yaml, not that of a web page. Check whether a portal requires a login first."
+            "Give the URL of the repository from Trivy's repository.yaml, not that of a web page, and check whether a portal requires a login first."
                 .into()
         }
     }

@@ -78,7 +78,11 @@ impl Upload {
                     why: Unreachable::Timeout(waited),
                     proxy: Proxies::of_environment().used_for(&url),
                 }),
-                deadline = reached(until) => Err(deadline.passed(host_of(&url))),
+                deadline = reached(until) => Err(match consumed.waits.load(Ordering::Relaxed) {
+                    // The server waits for bytes from a slow source.
+                    true => RemoteError::Deadline { deadline: deadline.given, host: None },
+                    false => deadline.passed(host_of(&url)),
+                }),
             };
             if let Some(traced) = traced {
                 traced.end(result.as_ref().map(|(answer, _)| answer));

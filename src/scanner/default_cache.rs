@@ -35,7 +35,7 @@ fn default_from(environment: Environment) -> Result<PathBuf, TargetError> {
     }
     match set(environment, "XDG_CACHE_HOME") {
         Some(dir) if dir.is_absolute() => Ok(dir.join("trivy")),
-        // Go rejects a relative directory, and does not fall back to HOME.
+        // Go rejects a relative directory, and does not fall back to `HOME`.
         Some(_) => Err(TargetError::NoCacheDirectory),
         None => set(environment, "HOME")
             .map(|home| home.join(".cache/trivy"))

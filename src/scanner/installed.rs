@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::dataset::catalogue::TrivyVersion;
 
-/// The maximum output of the `trivy` on the PATH that is read, in bytes.
+/// The maximum output of the `trivy` on the `PATH` that is read, in bytes.
 pub(crate) const MAX_ANSWER: u64 = 16 << 10;
 
-/// Returns the version that the `trivy` on the PATH reports, or `None` if there is no such program.
+/// Returns the version that the `trivy` on the `PATH` reports, or `None` if there is no such
+/// program.
 pub(crate) fn trivy_on_path() -> Option<String> {
     /// The time limit. Trivy needs less than 1 s.
     const TIME_LIMIT: Duration = Duration::from_secs(10);
@@ -37,7 +38,8 @@ pub(crate) fn trivy_on_path() -> Option<String> {
     Some(text.lines().find_map(|line| line.strip_prefix("Version: "))?.trim().to_owned())
 }
 
-/// Returns the version of the `trivy` on the PATH if it is supported, else the newest known version.
+/// Returns the version of the `trivy` on the `PATH` if it is supported, else the newest known
+/// version.
 pub(crate) fn trivy_version() -> TrivyVersion {
     trivy_on_path().and_then(|version| version.parse().ok()).unwrap_or_else(TrivyVersion::newest)
 }

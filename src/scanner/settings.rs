@@ -290,7 +290,7 @@ fn notes(in_place: InstalledData, scanner: &Scanner) -> Vec<String> {
 /// Returns the command that sets the variables of an environment file in a shell.
 pub(crate) fn command_to_load(path: &Path) -> String {
     let text = path.display().to_string();
-    // Without a slash, a shell searches PATH.
+    // Without a slash, a shell searches `PATH`.
     let text = if text.contains('/') { text } else { format!("./{text}") };
     format!("set -a; . {}; set +a", shell(&text))
 }

@@ -5,7 +5,7 @@ use crate::source::error::SourceError;
 
 impl Hint for SourceError {
     fn hint(&self) -> String {
-        const DAMAGED: &str = "Run the command again. If this happens again, use another source, or look for a proxy that changes data.";
+        const DAMAGED: &str = "Run the command again; if this happens again, use another source, or look for a proxy that changes data.";
         match self {
             SourceError::Remote(error) => error.hint(),
             SourceError::Vex { hint, .. } => hint.clone(),

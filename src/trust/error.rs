@@ -330,7 +330,7 @@ pub enum Rejection {
     SamePlace {
         /// The image's name.
         image: String,
-        /// The action that is not done: "pushed" or "served".
+        /// The action that is not done: `pushed` or `served`.
         what: &'static str,
         /// The reference of both.
         reference: String,

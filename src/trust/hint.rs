@@ -17,7 +17,7 @@ impl Hint for TrustError {
                 "Give {wanted}; `trivy-ferry keygen` creates a pair: NAME.key (private) and NAME.pub (public)."
             ),
             TrustError::Passphrase { .. } => {
-                "Run the command in a terminal to enter the passphrase, or give --passphrase-file FILE.".into()
+                "Enter the passphrase in a terminal, or write it into the first line of a file and give --passphrase-file FILE.".into()
             }
             TrustError::Signing { .. } => "Fix the error that the signer reports, and run the command again.".into(),
             TrustError::WrongSignature { .. } => {
@@ -52,7 +52,7 @@ impl Hint for TrustError {
             }
             TrustError::FewKeys { wanted: 1, .. } => "Add a key with `trivy-ferry trust add FILE`.".into(),
             TrustError::FewKeys { .. } => {
-                "Add the other keys with `trivy-ferry trust add FILE`, or require fewer with `trivy-ferry trust require`."
+                "Add the other keys with `trivy-ferry trust add FILE` or --trust FILE, or require fewer with `trivy-ferry trust require` or --min-signers."
                     .into()
             }
             TrustError::NewerState { .. }

@@ -72,7 +72,7 @@ impl MaxAge {
         match (self.ages.get(name), updated_at) {
             (Some(allowed), Some(date)) if now.duration_since(date) > allowed.duration() => {
                 let (age, allowed) = (text::format_age(date, now), allowed.to_string());
-                // Both are rounded down: "7 d old, and --max-age allows 7 d" would look like a mistake.
+                // Both are rounded down: `7 d old, and --max-age allows 7 d` would look like a mistake.
                 let age = if age == allowed { format!("more than {age}") } else { age };
                 Err(Rejection::TooOld { dataset: name.to_string(), updated_at: date, age, allowed })
             }

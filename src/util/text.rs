@@ -62,7 +62,7 @@ impl Serialize for Unverified {
     }
 }
 
-/// Returns text from outside, safe for a terminal: truncated and escaped as [`Unverified`] is.
+/// Escapes text from outside for a terminal, and truncates it, as [`Unverified`] does.
 pub fn escape(text: &str) -> String {
     Unverified::new(text).to_string()
 }

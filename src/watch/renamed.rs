@@ -1,7 +1,7 @@
 //! Renamed volumes, whose names are not those of their heads: assigns them to heads in the inbox and in quarantine.
 //!
 //! A file with an unknown name is untrusted. It belongs to a bundle only if a trusted key signed its digest. It is read
-//! only when it has settled and has the size of a volume.
+//! only if it has settled and has the size of a volume.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

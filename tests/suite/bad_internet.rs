@@ -248,7 +248,7 @@ fn a_source_that_fails_or_lags_is_skipped_and_named() {
     let (ran, _) = export_db(&host, &[&stale], &[]);
     assert_eq!(ran.code, 5, "{ran:#?}");
     host.holds_good_bundles(1);
-    // If the first source has new data, the other source is not asked.
+    // If the first source has new data, the other source is not tried.
     let host = exporter();
     let asked = stale.asked();
     let newest = Upstream::new(|_, _| None);
@@ -738,7 +738,7 @@ fn a_mirror_is_tried_first_and_does_not_count_for_a_quorum() {
     let mirrored = format!("--registry-mirror={}={}", upstream.host, mirror.host);
     export(&[&mirrored, "--quorum", "2"]).fails_with(3, &["1 of the 2 registries"]);
     host.holds_good_bundles(0);
-    // The mirror's data is 3 days old, so that both registries are asked. Both have the same data.
+    // The mirror's data is 3 days old, so both registries are tried. Both have the same data.
     let ran = export(&[&mirrored]);
     ran.good();
     let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();

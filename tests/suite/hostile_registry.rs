@@ -259,7 +259,7 @@ fn each_rejection_has_a_hint() {
         (is_upload, 502, "status 502", "run the command again later"),
         (is_blob, 413, "status 413", "client_max_body_size"),
         (is_blob, 507, "status 507", "check its disk"),
-        (is_blob, 503, "status 503", "It skips existing data"),
+        (is_blob, 503, "status 503", "it skips existing data"),
         (is_manifest, 412, "status 412", "immutable"),
         (is_manifest, 400, "status 400", "rejected the data"),
         (is_manifest, 403, "status 403", "may push"),

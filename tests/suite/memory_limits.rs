@@ -31,8 +31,8 @@ const TIME_LIMIT: Duration = Duration::from_secs(150);
 const TRUST: [&str; 2] = ["--trust", "keys/exporter.pub"];
 const INDEX: &str = r#"{"updated_at":"2026-01-15T06:00:00Z","packages":[]}"#;
 
-/// A database of 219 MiB that compresses to a quarter, so that memory that grows with the data
-/// exceeds the limit.
+/// A database of 219 MiB that compresses to 1/4 of its size, so that memory that grows with the
+/// data exceeds the limit.
 static DB: LazyLock<Part> = LazyLock::new(|| {
     let mut dice = Noise::new(1);
     let mut bytes = forge::bolt();

@@ -170,7 +170,7 @@ fn a_bundle_in_one_file_is_rebuilt_in_its_bad_ranges() {
         host.repair().good();
         assert!(host.out() == good);
     }
-    // If the whole file is lost, parity of 5 % is not sufficient.
+    // If the whole file is lost, parity of 5% is not sufficient.
     let name = named(&good, ".tar");
     host.put_out(&with(&good, ".tar", Vec::clear));
     host.import_anew().fails_with(6, &[]);

@@ -166,7 +166,7 @@ fn socks_to(
 
 /// A jump host with `ssh -D` (lambdaclass/ethrex PR 4481, rust-lang/rustup issue 2409).
 #[test]
-fn everything_goes_through_socks_and_no_name_is_looked_up_here() {
+fn all_connections_use_socks_and_no_name_is_looked_up_here() {
     let (host, bundle) = importer();
     let authority = Authority::new();
     let ca = host.file("ca.pem", &authority.pem).display().to_string();

@@ -19,7 +19,8 @@ pub(crate) fn run(args: &ExportArgs, progress: &dyn Progress) -> Result<CommandO
                 path.display()
             ));
         }
-        // Only now, because the prompt for a passphrase handles interrupts itself.
+        // The handler is installed only now, because the prompt for a passphrase handles interrupts
+        // itself.
         interrupt::says(
             "Interrupted. The data fetched so far is kept beside the output; run the same command again to resume.",
         );

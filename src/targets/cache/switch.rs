@@ -119,7 +119,7 @@ impl<'a> Switching<'a> {
         self.carry_out(&files).map(Some)
     }
 
-    /// Finishes or undoes an operation of an earlier run, and returns "finished" or "undid".
+    /// Finishes or undoes an operation of an earlier run, and returns `finished` or `undid`.
     pub fn resume(mut self) -> Result<&'static str, TargetError> {
         let at = self.root.at(self.slot.path());
         let staged = self.find(&self.names.stage)?;

@@ -48,7 +48,7 @@ fn a_bundle_is_verified_without_trivy_ferry() {
         auditor.ferry(&format!("verify {changed} --trust {public}")).exits(4);
         println!("{what}: rejected by both");
     }
-    for (what, length) in [("a cut end", bytes.len() - 1024), ("zeros behind the end", bytes.len() + 10240)] {
+    for (what, length) in [("a cut end", bytes.len() - 1024), ("zeros after the end", bytes.len() + 10240)] {
         let mut bytes = bytes.clone();
         bytes.resize(length, 0);
         fs::write(&changed, bytes).unwrap();

@@ -106,7 +106,7 @@ fn a_medium_that_was_unplugged_too_early_changes_nothing() {
 
     let length = fs::metadata(&whole).unwrap().len();
     fs::File::options().write(true).open(&whole).unwrap().set_len(length / 2).unwrap();
-    importer.ferry(&line).exits(4).warns(&whole).warns("No data from the file was used");
+    importer.ferry(&line).exits(4).warns(&whole).warns("no data from the file was used");
     assert_eq!(files(importer.at("cache")), before);
 }
 

@@ -86,7 +86,7 @@ fn a_full_disk_is_named_and_the_same_command_succeeds_once_there_is_room() {
     run.warns("no space left on device").warns(&format!("Free space on {}", registry.address));
     assert!(!artifacts.iter().any(|artifact| has(&registry, artifact)));
 
-    // Less space than the large layer needs. The partial upload must not stay and fill the disk.
+    // Less space than the large layer needs. The incomplete upload must not stay and fill the disk.
     fs::remove_file(filler).unwrap();
     let run = importer.ferry(&import);
     run.exits(7);

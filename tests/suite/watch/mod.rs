@@ -1,5 +1,5 @@
-//! The unattended importing side: whatever arrives in the inbox, in any order, the cache has the
-//! right data and no file stays forever.
+//! The unattended importing side. Any files may arrive in the inbox, in any order: the cache gets
+//! the right data, and no file stays forever.
 
 mod hostile;
 mod renamed;
