@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loss_of_a_tenth_is_a_warning_and_of_a_third_a_rejection() {
+    fn a_loss_of_one_tenth_is_a_warning_and_a_loss_of_one_third_a_rejection() {
         let last = DatasetSize { bytes: 900_000, entries: Some(90) };
         let judged = |bytes: u64, entries: Option<u64>, last: Option<&DatasetSize>| {
             let found = Examination { bytes, entries, unit: "buckets", ..Examination::default() };

@@ -72,7 +72,7 @@ struct Existing {
     is_built: bool,
 }
 
-/// Whether a target accepts a dataset.
+/// The decision of a target about a dataset.
 enum Decision {
     Accept,
     Older { date: Timestamp, floor: Timestamp },

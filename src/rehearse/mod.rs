@@ -44,7 +44,7 @@ pub struct RehearsalReport {
     pub members: usize,
     /// The duration of the import in seconds.
     pub imported_seconds: f64,
-    /// The result of the scan; `None` if there is no `trivy` on the PATH.
+    /// The result of the scan; `None` if there is no `trivy` on the `PATH`.
     pub scan: Option<Scan>,
     /// The directory in which everything is kept, if the user named one.
     pub kept: Option<PathBuf>,
@@ -202,12 +202,12 @@ impl Rehearsal {
         Importer::new(options).run(&[bundle.into()], &Silent)
     }
 
-    /// Scans the sample project with the `trivy` on the PATH and the settings from the import. A proxy that does not
-    /// exist blocks all network access.
+    /// Scans the sample project with the `trivy` on the `PATH` and the settings from the import. A
+    /// proxy that does not exist blocks all network access.
     fn scan(&self, imported: &ImportReport) -> Result<Option<Scan>, Error> {
         let Some(version) = trivy_on_path() else { return Ok(None) };
         let project = self.directory("project")?;
-        let doing = || Error::unexpected("scanning with the trivy on the PATH");
+        let doing = || Error::unexpected("scanning with the `trivy` on the PATH");
         let lock = project.join("Gemfile.lock");
         fs::write_new(lock, sample::LOCK_FILE, FileMode::AtMost(0o644), Durability::Unsynced)
             .map_err(doing())?;

@@ -109,7 +109,7 @@ impl Families {
         }
         self.add(
             "trivy_ferry_dataset_updated_timestamp_seconds",
-            "When upstream built the data in use; for data without a date, when its bundle was created; for data that others put into a registry, the date of its manifest if no import has read the data. Absent if the target holds no data, other data without a date, or not all tags of the data.",
+            "When upstream built the data in use; for data without a date, when its bundle was created; for data that others put into a registry, the date of its manifest if no import has read the data. Absent if the target holds no data, if it holds other data without a date, or if it lacks a tag of the data.",
             datasets,
         );
         self.add(

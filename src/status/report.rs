@@ -192,7 +192,7 @@ pub struct ItemStatus {
     /// Whether `in_use` is the date of a manifest: the registry holds other data, and no import has
     /// read the build time of that data.
     pub manifest_date: bool,
-    /// Whether it is still in place.
+    /// Its state at the target.
     pub state: DriftState,
     /// The extra tags that an import set in a registry, and that no longer name it.
     #[serde(skip_serializing_if = "Vec::is_empty")]

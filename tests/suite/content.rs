@@ -126,7 +126,7 @@ fn documents_that_trivy_cannot_read_are_counted_and_named() {
 }
 
 /// The specification of VEX repositories (aquasecurity/vex-repo-spec) allows an index without
-/// `updated_at`, or with null.
+/// `updated_at`, or with `null`.
 #[test]
 fn a_repository_without_a_date_is_imported_into_every_target() {
     let host = exporter();

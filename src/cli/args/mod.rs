@@ -89,7 +89,7 @@ pub struct Cli {
 
     /// Log requests, logins, locks and decisions to stderr.
     ///
-    /// The log has no secrets. For a login, it shows only the source.
+    /// The log has no secret that trivy-ferry knows. For a login, it shows the kind and the file.
     #[arg(long, global = true, help_heading = heading::GLOBAL, display_order = 1000, hide_short_help = true, env = "TRIVY_FERRY_DEBUG", value_parser = switch)]
     pub debug: bool,
     /// Print no progress; warnings and errors still appear.

@@ -453,7 +453,7 @@ impl PendingBundle {
             let mut files = Vec::new();
             for (name, shards) in parity.names.iter().zip(&parity.shards) {
                 let partial = names::partial_path(name);
-                // Leftover parity files are rebuilt, which costs no download.
+                // Leftover parity files are replaced by new ones, which costs no download.
                 if let Some(abandoned) = abandoned(&partial) {
                     fs::remove_file(&partial)?;
                     drop(abandoned);

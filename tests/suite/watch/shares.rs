@@ -10,8 +10,8 @@ const EBUSY: &str = "16";
 const ETXTBSY: &str = "26";
 
 /// A file server rejects the renaming of a file that another program has, or just had, open: Linux
-/// reports EBUSY for a sharing violation of CIFS, SMB3 filers returned EACCES right after another
-/// operation (xapi-project/sm 715), and others returned ETXTBSY (owncloud/core 14769).
+/// reports `EBUSY` for a sharing violation of CIFS, SMB3 filers returned `EACCES` right after
+/// another operation (xapi-project/sm 715), and others returned `ETXTBSY` (owncloud/core 14769).
 #[test]
 fn a_rename_that_fails_for_a_while_is_retried() {
     for number in [EACCES, EBUSY, ETXTBSY] {
