@@ -1,6 +1,6 @@
 #!/bin/sh
 # Verifies the signature of a bundle and the digest of every file in it, without
-# trivy-ferry. Needs tar, sha256sum, base64, sed, grep, cut and openssl 3.
+# trivy-ferry. Needs tar, GNU coreutils, findutils, diffutils, sed, grep and openssl 3.
 #
 #   verify-with-openssl.sh BUNDLE PUBLIC-KEY
 #

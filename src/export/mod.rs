@@ -8,6 +8,7 @@ pub(crate) mod heartbeat;
 pub(crate) mod log;
 pub mod options;
 pub(crate) mod output;
+pub(crate) mod own_program;
 pub(crate) mod preview;
 pub(crate) mod report;
 pub(crate) mod resumed_blob;

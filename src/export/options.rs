@@ -57,6 +57,8 @@ pub struct ExportOptions {
     pub if_changed: bool,
     /// Reads the bundle back from the medium before it gets its name.
     pub verify_after_write: bool,
+    /// Puts the program of this process beside the bundle, with its digest and a signature.
+    pub with_self: bool,
     /// The number of the stream's bundles to keep in the directory; `None` for all.
     pub keep: Option<u32>,
     /// A directory that gets a copy of the bundle at the end.
@@ -97,6 +99,7 @@ impl ExportOptions {
             quorum_wait: None,
             if_changed: false,
             verify_after_write: false,
+            with_self: false,
             keep: None,
             drop_into: None,
             repeat: 1,

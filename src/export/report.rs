@@ -41,6 +41,9 @@ pub struct ExportReport {
     /// The copies in the directory of `--drop`.
     #[serde(serialize_with = "crate::util::text::serialize_paths")]
     pub dropped: Vec<PathBuf>,
+    /// The program that was put beside the bundle, its digest and the signature.
+    #[serde(serialize_with = "crate::util::text::serialize_paths")]
+    pub program: Vec<PathBuf>,
     /// The heartbeat.
     #[serde(serialize_with = "crate::util::text::serialize_optional_path")]
     pub heartbeat: Option<PathBuf>,

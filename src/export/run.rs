@@ -29,7 +29,7 @@ use crate::export::report::{
 use crate::export::retention::retain;
 use crate::export::rules::{age_warning, created, examine, expiry, judge, quorum};
 use crate::export::stream::{BlobStreamer, ExportFailure};
-use crate::export::{heartbeat, log};
+use crate::export::{heartbeat, log, own_program};
 use crate::hint::Hint;
 use crate::progress::{Progress, Silent};
 use crate::source::Network;
@@ -88,6 +88,9 @@ pub(crate) fn collect_and_write(
         progress,
     };
     let mut done = run.export(&wanted);
+    if let Ok(report) = &mut done {
+        run.add_own_program(report);
+    }
     if let Some(directory) = heartbeat_directory {
         match (run.write_heartbeat(&directory, &done), &mut done) {
             (Ok(path), Ok(report)) => report.heartbeat = Some(path),
@@ -158,6 +161,24 @@ struct ExportRun<'r> {
 }
 
 impl ExportRun<'_> {
+    /// Puts the program beside a bundle that was written, if the options ask for it.
+    fn add_own_program(&self, report: &mut ExportReport) {
+        let Some(bundle) = report.bundle.as_ref().filter(|_| self.options.with_self) else { return };
+        let directory = bundle.path.parent().filter(|path| !path.as_os_str().is_empty());
+        match own_program::write(directory.unwrap_or(Path::new(".")), self.signer) {
+            Ok(program) => {
+                report.program = program.paths;
+                if program.needs_libraries {
+                    report.warnings.push(
+                        "the program that was put beside the bundle needs the libraries of this host; use the static program of a release (docs/install.md)"
+                            .into(),
+                    );
+                }
+            }
+            Err(error) => report.errors.push(error),
+        }
+    }
+
     /// Writes a heartbeat with the result of the export.
     fn write_heartbeat(
         &self,

@@ -16,13 +16,19 @@ impl PayloadType {
     }
 }
 
-/// The bytes that a key signs: the pre-authentication encoding of a payload that this program made or verified.
+/// The bytes that a key signs: the pre-authentication encoding of a payload that this program made or verified, or the
+/// line of a checksum. The two cannot be confused, because the encoding begins with `DSSEv1` and a checksum with a digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message(Vec<u8>);
 
 impl Message {
     pub(super) fn new(payload_type: PayloadType, payload: &[u8]) -> Self {
         Message(pae(payload_type.as_str(), payload))
+    }
+
+    /// Creates the message of a line that `sha256sum` prints, with its line break.
+    pub(crate) fn checksum(line: &str) -> Self {
+        Message(line.as_bytes().to_vec())
     }
 
     /// The bytes to sign.

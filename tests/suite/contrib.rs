@@ -9,12 +9,13 @@ use test_kit::files::Fault;
 use test_kit::host::names;
 use test_kit::noise::Noise;
 use test_kit::process::Run;
+use test_kit::registry::Registry;
 
 use crate::forge::upstream::Upstream;
 use crate::forge::{self, Bundle, Host, Part, days, hours};
 
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/systemd");
-const CRON_JOB: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/kubernetes/export.yaml");
+const KUBERNETES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/kubernetes");
 
 /// Returns the value of a setting in a unit, with its continuation lines.
 fn setting(unit: &str, name: &str) -> String {
@@ -36,18 +37,23 @@ fn nightly(host: &Host, upstream: &Upstream) -> Command {
     beside(command, upstream)
 }
 
+/// Returns the arguments of the container in a manifest.
+fn arguments(manifest: &str) -> Vec<String> {
+    let text = fs::read_to_string(Path::new(KUBERNETES).join(manifest)).unwrap();
+    let after = text.lines().skip_while(|line| line.trim() != "args:").skip(1);
+    after.map_while(|line| line.trim().strip_prefix("- ")).map(str::to_owned).collect()
+}
+
 /// Returns the command of the cron job's container for this host, with replacements for the mounts
 /// of Kubernetes.
 fn in_container(host: &Host, upstream: &Upstream) -> Command {
-    let text = fs::read_to_string(CRON_JOB).unwrap();
-    let after = text.lines().skip_while(|line| line.trim() != "args:").skip(1);
-    let words = after.map_while(|line| line.trim().strip_prefix("- "));
+    let words = arguments("export.yaml");
     let word = |word: &str| {
         let word = word.replace("=/key/", &format!("={}/", host.at("credentials")));
         word.replace("=/data/", &format!("={}/", host.at("lib/trivy-ferry")))
     };
     let mut command = host.command();
-    command.args(words.map(word));
+    command.args(words.iter().map(|text| word(text)));
     beside(command, upstream)
 }
 
@@ -199,4 +205,95 @@ fn the_units_of_the_importing_side_import() {
     as_systemd(&host, &script).good();
     assert_eq!(host.installed("cache", "db").unwrap(), days(-2).to_string());
     assert_eq!(fs::read_dir(host.path("run/stick")).unwrap().count(), 0, "the medium is still mounted");
+}
+
+/// The manifests of the air-gapped side run with the paths and the registry of this host.
+#[test]
+fn the_pods_of_the_air_gapped_side_import_and_serve() {
+    for (manifest, more) in [("import.yaml", None), ("watch.yaml", Some("--once"))] {
+        let host = Host::new();
+        let registry = Registry::new(|_| None);
+        let bundle = Bundle::of(days(-1), &Part::all(days(-1))).signed(&host.key);
+        host.file("bundles/b.tar", &bundle);
+        let place = format!("--registry={}/security", registry.host);
+        let word = |word: String| match word.as_str() {
+            "--trust=/trusted/ferry.pub" => format!("--trust={}", host.at("keys/exporter.pub")),
+            "--registry=registry.corp.example/security" => place.clone(),
+            "/bundles" | "/data/inbox" => host.at("bundles"),
+            _ => word
+                .replace("=/data/", &format!("={}/", host.at("")))
+                .replace("=/state/", &format!("={}/", host.at(""))),
+        };
+        let mut command = host.command();
+        command.args(arguments(manifest).into_iter().map(word)).args(more);
+        command.env("TRIVY_FERRY_PLAIN_HTTP", "true").env("TRIVY_FERRY_SETTLE", "0s");
+        forge::run(command).good();
+        assert_eq!(registry.tags().len(), 3, "{manifest}");
+    }
+    // The directory of the bundles does not exist here: the arguments are read, and nothing is served.
+    let host = Host::new();
+    let mut command = host.command();
+    command.args(arguments("serve.yaml"));
+    forge::run(command).exits(2).does_not_say("unexpected argument");
+}
+
+#[test]
+#[ignore = "tools"]
+fn the_alerts_fire_on_what_they_name() {
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/prometheus/trivy-ferry.rules.yml");
+    let host = Host::new();
+    let target = r#"stream="default", target="cache:/c""#;
+    // Two days of data every hour: old data, a lost dataset, a failed target, and an announced bundle.
+    let series = [
+        (
+            format!(r#"trivy_ferry_dataset_updated_timestamp_seconds{{dataset="trivy-db-2", {target}}}"#),
+            "-300000x100",
+        ),
+        (format!(r#"trivy_ferry_dataset_in_place{{dataset="trivy-db-2", {target}}}"#), "0x100"),
+        ("trivy_ferry_last_success_timestamp_seconds".to_owned(), "-300000x100"),
+        (format!("trivy_ferry_target_failed{{{target}}}"), "1x100"),
+        (format!("trivy_ferry_bundle_missing_items{{{target}}}"), "2x100"),
+        (r#"trivy_ferry_heartbeat_export_failed{stream="default"}"#.to_owned(), "1x100"),
+        (r#"trivy_ferry_bundle_announced_timestamp_seconds{stream="other"}"#.to_owned(), "2000x100"),
+        (
+            r#"trivy_ferry_bundle_created_timestamp_seconds{stream="other", target="cache:/c"}"#.to_owned(),
+            "1000x100",
+        ),
+    ];
+    let series: Vec<String> = series
+        .iter()
+        .map(|(name, values)| format!("      - series: '{name}'\n        values: '{values}'"))
+        .collect();
+    let alerts = [
+        "TrivyDataOld",
+        "TrivyDataGone",
+        "TrivyImportOld",
+        "TrivyTargetFailed",
+        "TrivyDatasetMissing",
+        "TrivyExportFails",
+        "TrivyBundleLost",
+    ];
+    // Without expected alerts, promtool reports each alert that fires.
+    let cases: Vec<String> =
+        alerts.iter().map(|alert| format!("      - eval_time: 8h\n        alertname: {alert}")).collect();
+    let text = format!(
+        "rule_files:\n  - {rules}\nevaluation_interval: 10m\ntests:\n  - interval: 1h\n    input_series:\n{}\n    \
+         alert_rule_test:\n{}\n",
+        series.join("\n"),
+        cases.join("\n")
+    );
+    host.file("test.yml", &text);
+    let promtool = |args: &[&str]| {
+        let ran = Command::new("promtool").args(args).output().unwrap();
+        (ran.status.success(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+    };
+    let (good, said) = promtool(&["check", "rules", rules]);
+    assert!(good && said.contains("7 rules found"), "{said}");
+    let (_, said) = promtool(&["test", "rules", &host.at("test.yml")]);
+    for alert in alerts {
+        assert!(
+            said.contains(&format!("alertname=\"{alert}\"")) || said.contains(&format!("alertname: {alert}")),
+            "{alert}: {said}"
+        );
+    }
 }

@@ -42,6 +42,12 @@ pub struct ExportArgs {
     /// Read the bundle back from its medium, to find failing or fake media.
     #[arg(long, help_heading = OUTPUT, env = "TRIVY_FERRY_VERIFY_AFTER_WRITE", value_parser = switch)]
     pub verify_after_write: bool,
+    /// Put this program beside the bundle, with its digest and a signature.
+    ///
+    /// Writes trivy-ferry, trivy-ferry.sha256 and trivy-ferry.sha256.sig. The key of the bundle signs the digest; see
+    /// docs/install.md.
+    #[arg(long, help_heading = OUTPUT, env = "TRIVY_FERRY_WITH_SELF", value_parser = switch)]
+    pub with_self: bool,
     /// Keep only this many bundles of the stream in the directory.
     ///
     /// The newest bundles are kept, and for each dataset the last bundle that holds it. Only

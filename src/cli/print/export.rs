@@ -117,6 +117,9 @@ impl ExportReport {
                 escape_line(&directory.display().to_string())
             )?;
         }
+        if let Some(path) = self.program.first() {
+            writeln!(f, "Program: {}, with its signed digest", escape_line(&path.display().to_string()))?;
+        }
         if let Some(path) = &self.heartbeat {
             writeln!(f, "Heartbeat: {}", escape_line(&path.display().to_string()))?;
         }

@@ -53,6 +53,7 @@ fn options(args: &ExportArgs) -> ExportOptions {
         quorum_wait: args.quorum_wait,
         if_changed: args.if_changed,
         verify_after_write: args.verify_after_write,
+        with_self: args.with_self,
         keep: args.keep,
         drop_into: args.drop_into.clone(),
         repeat: args.repeat,

@@ -206,3 +206,40 @@ fn root_leaves_a_cache_to_its_owner() {
         assert_eq!(owners(&format!("{adapter}/{database}")), [(10000, 10000)], "{database}");
     }
 }
+
+/// The medium brings the program too. openssl and sha256sum verify it, and an import ignores its files.
+#[test]
+fn the_program_comes_on_the_medium() {
+    let (laptop, importer) = (bare(), bare());
+    let (_, public) = laptop.keygen();
+    let medium = laptop.dir("stick");
+    let flags = format!("{} --with-self", laid_out(&laptop));
+    laptop.export(&medium, &flags);
+    let program = format!("{medium}/trivy-ferry");
+    assert!(fs::read(&program).unwrap() == fs::read(crate::forge::PROGRAM).unwrap());
+    let verify = format!(
+        "cd {medium} && sha256sum --check --strict trivy-ferry.sha256 && openssl pkeyutl -verify -pubin \
+         -inkey {public} -rawin -in trivy-ferry.sha256 -sigfile trivy-ferry.sha256.sig"
+    );
+    laptop.sh(&verify).exits(0).prints("trivy-ferry: OK").prints("Signature Verified Successfully");
+    let run = importer.ferry(&format!("import {medium} --trust {public} --cache-dir cache --format json"));
+    run.exits(0);
+    assert_eq!(run.statuses(), all_four("installed"));
+    importer.sh(&format!("{program} -V")).exits(0).prints("trivy-ferry ");
+
+    // The next export does not write an equal program again, and replaces another one.
+    let inode = || fs::metadata(&program).unwrap().ino();
+    let first = inode();
+    laptop.export(&medium, &flags);
+    assert_eq!(inode(), first);
+    fs::write(&program, "another program").unwrap();
+    laptop.export(&medium, &flags);
+    laptop.sh(&verify).exits(0);
+
+    // If the program cannot be written, the bundle is written all the same.
+    fs::remove_file(&program).unwrap();
+    fs::create_dir(&program).unwrap();
+    let line = format!("export --key {} --output {medium} {flags}", laptop.at("ferry.key"));
+    let run = laptop.ferry(&line);
+    run.exits(7).prints("Wrote").warns("trivy-ferry could not be written there");
+}

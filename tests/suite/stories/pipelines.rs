@@ -143,9 +143,13 @@ fn the_pipeline_for_gitlab_fills_a_registry() {
 
 #[test]
 #[ignore = "tools"]
-fn actionlint_finds_nothing_wrong_with_the_workflow() {
+fn actionlint_finds_nothing_wrong_with_the_workflows() {
     let tools = tools();
     let host = equipped(&tools);
+    let own = |name: &str| format!("{}/.github/workflows/{name}", env!("CARGO_MANIFEST_DIR"));
+    for workflow in [own("ci.yml"), own("release.yml")] {
+        host.sh(&format!("actionlint -pyflakes= {workflow}")).exits(0);
+    }
     let run = host.sh(&format!("actionlint -pyflakes= {}", path("github/mirror.yml")));
     run.exits(0);
     assert_eq!(run.out, "", "{run}");
@@ -182,13 +186,20 @@ fn shellcheck_finds_nothing_wrong_with_the_scripts_of_the_other_pipelines() {
 
 #[test]
 #[ignore = "tools"]
-fn kubernetes_accepts_the_cron_job_and_trivy_finds_no_problem() {
+fn kubernetes_accepts_the_manifests_and_trivy_finds_no_problem() {
     let tools = tools();
     let host = equipped(&tools);
+    for (name, kinds) in [
+        ("export", "PersistentVolumeClaim\nCronJob\n"),
+        ("import", "Job\n"),
+        ("serve", "Service\nDeployment\n"),
+        ("watch", "PersistentVolumeClaim\nDeployment\n"),
+    ] {
+        let run = host.sh(&format!("kube {}", path(&format!("kubernetes/{name}.yaml"))));
+        run.exits(0);
+        assert_eq!(run.out, kinds);
+    }
     let manifest = path("kubernetes/export.yaml");
-    let run = host.sh(&format!("kube {manifest}"));
-    run.exits(0);
-    assert_eq!(run.out, "PersistentVolumeClaim\nCronJob\n");
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(host.at("bad.yaml"), text.replace("readOnlyRootFilesystem", "readonlyRootFilesystem")).unwrap();
     host.sh(&format!("kube {}", host.at("bad.yaml"))).fails().warns("unknown field");
@@ -200,8 +211,8 @@ fn kubernetes_accepts_the_cron_job_and_trivy_finds_no_problem() {
         let found = results.filter_map(|result| result["Misconfigurations"].as_array()).flatten();
         found.map(|found| found["ID"].as_str().unwrap().to_owned()).collect()
     };
-    // The only finding is that the registry of the image is unknown.
-    assert_eq!(misconfigured(&path("kubernetes")), ["KSV-0125"]);
+    // The only finding in each file is that the registry of the image is unknown.
+    assert_eq!(misconfigured(&path("kubernetes")), ["KSV-0125"; 4]);
     fs::write(host.at("bad.yaml"), text.replace("readOnlyRootFilesystem: true", "privileged: true")).unwrap();
     assert!(misconfigured(&host.at("bad.yaml")).len() > 1);
 }

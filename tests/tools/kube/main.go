@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 
+	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,10 +48,16 @@ func run(path string) error {
 		}
 		var into any
 		switch kind.APIVersion + " " + kind.Kind {
+		case "apps/v1 Deployment":
+			into = &appsv1.Deployment{}
 		case "batch/v1 CronJob":
 			into = &batchv1.CronJob{}
+		case "batch/v1 Job":
+			into = &batchv1.Job{}
 		case "v1 PersistentVolumeClaim":
 			into = &corev1.PersistentVolumeClaim{}
+		case "v1 Service":
+			into = &corev1.Service{}
 		default:
 			return fmt.Errorf("%s has a %s %s, which this program does not support", path, kind.APIVersion, kind.Kind)
 		}
