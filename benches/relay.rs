@@ -1,5 +1,5 @@
-//! A TCP relay: a link of known speed, length and quality on one machine, for `benches/full-size` and
-//! `benches/long-way`.
+//! A TCP relay: a link of known speed, latency and reliability on one machine, for
+//! `benches/full-size` and `benches/long-way`.
 //!
 //! `relay LISTEN TARGET MEGABYTES_PER_SECOND [ROUND_TRIP_MS [CUTS EVERY_MEGABYTES]]`. The rate limits the
 //! data from the target. With `ROUND_TRIP_MS`, each connection has the full rate, and bytes are

@@ -4,7 +4,7 @@
 //!
 //! `files` checks that files are opened and changed in few places.
 //!
-//! Tests in `src` may import any module, but their files count.
+//! Tests in `src` may import any module, but both limits apply to their files.
 
 #![allow(clippy::unwrap_used)]
 

@@ -12,6 +12,6 @@ else
 fi
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    # Restart what runs with the old program. `export` and `import` run to their end.
+    # Restarts the service that runs the old program. `export` and `import` run to their end.
     systemctl try-restart trivy-ferry-watch.service
 fi

@@ -78,7 +78,7 @@ fn end_with(mut error: clap::Error) -> ! {
     if !error.use_stderr() || unsafe_texts.is_empty() {
         error.exit();
     }
-    // A text may contain another one.
+    // Replace longer texts first, because they may contain shorter ones.
     unsafe_texts.sort_by_key(|text| std::cmp::Reverse(text.len()));
     let mut message = error.render().to_string();
     for text in unsafe_texts {

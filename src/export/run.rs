@@ -103,7 +103,7 @@ pub(crate) fn collect_and_write(
     done
 }
 
-/// Plans a bundle: its head, and the order of its members.
+/// Plans a bundle: its properties, and the order of its members.
 ///
 /// # Errors
 /// If the members are too many or too large for a bundle.
@@ -391,7 +391,7 @@ impl ExportRun<'_> {
         Ok(self.conclude(written, &payload, &collected, images))
     }
 
-    /// Plans the bundle: its head, and the order of its members.
+    /// Plans the bundle: its properties, and the order of its members.
     fn plan(
         &self,
         collected: &[CollectedDataset],

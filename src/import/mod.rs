@@ -61,7 +61,7 @@ impl Importer {
     }
 
     /// Imports a bundle whose volumes are on several media: copies the volumes in the inputs into the directory
-    /// `staging`, and imports the bundle once it is complete.
+    /// `staging`, and imports the bundle when it is complete.
     ///
     /// # Errors
     /// If a volume cannot be copied, or [`Importer::run`] fails for the directory. The category is

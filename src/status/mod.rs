@@ -281,7 +281,7 @@ fn heartbeat(
 }
 
 /// Returns the bundles and heartbeats that were rejected or given up within [`LATELY`] and not
-/// accepted since. A heartbeat counts as accepted once a later one of its stream was received.
+/// accepted since. A heartbeat counts as accepted if a later one of its stream was received.
 fn recent_rejections(
     log: Vec<LogEntry>,
     heartbeats: &[HeartbeatStatus],

@@ -139,7 +139,7 @@ pub struct HeartbeatStatus {
     #[serde(flatten)]
     pub heard: ReceivedHeartbeat,
     /// Whether the announced bundle, or a newer one, was accepted by every target of the stream that is neither retired
-    /// nor failed; false if all failed.
+    /// nor failed; `false` if all failed.
     pub here: bool,
     /// The targets that have not accepted it, if others have.
     pub not_in: Vec<TargetId>,

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_retired_only_on_good_grounds() {
+    fn only_a_target_that_is_certainly_unused_is_retired() {
         let (day, later) = ("2026-11-20T02:00:00Z", "2026-11-29T02:00:00Z");
         let a = "registry:a";
         // Two jobs, one of which may have stopped: not certain enough.

@@ -46,7 +46,7 @@ pub enum TargetError {
         /// The length of the intact blob in bytes.
         size: u64,
     },
-    /// There is no home directory to derive Trivy's cache from.
+    /// The environment names no default cache directory of Trivy.
     #[error(
         "no cache directory is named, and Trivy's default is unknown because neither XDG_CACHE_HOME nor HOME is set"
     )]

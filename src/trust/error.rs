@@ -65,7 +65,7 @@ pub enum TrustError {
         /// The fingerprint of the key.
         fingerprint: String,
     },
-    /// There is no room for a further signature.
+    /// The bundle has no room for a further signature.
     #[error("the bundle has {most} signatures already, which is the maximum")]
     NoRoom {
         /// The maximum.
@@ -91,7 +91,7 @@ pub enum TrustError {
         /// The reason: the owner or the mode.
         why: String,
     },
-    /// There is no trusted key at all.
+    /// No key is trusted.
     #[error("no key is trusted here yet, so nothing can be verified")]
     NoTrustedKeys {
         /// The directories that were searched.

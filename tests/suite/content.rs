@@ -1,5 +1,5 @@
-//! Checks of the content before an export signs it: documents that Trivy cannot read, repositories
-//! that an importer would reject, and databases that have become small or empty.
+//! Validation of the content before an export signs it: documents that Trivy cannot read,
+//! repositories that an importer would reject, and databases that have become small or empty.
 
 use std::fs;
 use std::path::Path;

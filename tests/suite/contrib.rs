@@ -239,11 +239,11 @@ fn the_pods_of_the_air_gapped_side_import_and_serve() {
 
 #[test]
 #[ignore = "tools"]
-fn the_alerts_fire_on_what_they_name() {
+fn each_alert_fires_on_its_condition() {
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/prometheus/trivy-ferry.rules.yml");
     let host = Host::new();
     let target = r#"stream="default", target="cache:/c""#;
-    // Two days of data every hour: old data, a lost dataset, a failed target, and an announced bundle.
+    // Hourly values for 100 h: old data, a lost dataset, a failed target, and an announced bundle.
     let series = [
         (
             format!(r#"trivy_ferry_dataset_updated_timestamp_seconds{{dataset="trivy-db-2", {target}}}"#),

@@ -1,4 +1,4 @@
-//! "The link is dead", "the newest bundle is lost" and "upstream has nothing new" are different
+//! "The link is down", "the newest bundle is lost" and "upstream has nothing new" are different
 //! conditions, and the air-gapped side distinguishes them.
 
 use std::fs;

@@ -73,7 +73,7 @@ fn export_image(host: &Host, upstream: &Upstream, registry: &Registry, more: &[&
 /// client requests an attestation, and returns upstream's 404 (sonatype/nexus-public issue 1070).
 /// All other content is available.
 #[test]
-fn an_attestation_that_a_proxy_repository_cannot_fetch_names_the_platform_flag() {
+fn the_error_for_an_attestation_that_a_proxy_repository_cannot_fetch_names_the_platform_flag() {
     for code in [404, 403, 500] {
         let (host, upstream) = exporter();
         let registry = image_registry("attestation", code);

@@ -67,8 +67,8 @@ impl Shape {
     /// If there are no files or too many, the length of a shard is not a multiple of the block or is larger
     /// than any file needs, or there are more shards than can be encoded. The text names the numbers.
     pub fn of(files: Vec<u64>, shard: u64, parity: u64) -> Result<Self, String> {
-        // A shard longer than the longest file would hold only zeros. A forged file could claim it for free, and
-        // processing it would be expensive.
+        // The end of a shard that is longer than the longest file would hold only zeros. A forged file could
+        // claim any number of them, and processing them would be expensive.
         let longest = files.iter().copied().max().unwrap_or(0);
         if shard == 0
             || !shard.is_multiple_of(BLOCK)

@@ -156,9 +156,9 @@ pub enum Command {
     Import(ImportArgs),
     /// Import the bundles that arrive in a directory, unattended.
     ///
-    /// For the far end of a diode or a share. Bundles, volumes and parity files may arrive in any
-    /// order, twice, or not at all. A bundle is imported when it is complete according to its
-    /// signed manifest, or can be rebuilt from parity.
+    /// For the air-gapped side of a diode or a share. Bundles, volumes and parity files may arrive
+    /// in any order, twice, or not at all. A bundle is imported when it is complete according to
+    /// its signed manifest, or can be rebuilt from parity.
     Watch(WatchArgs),
     /// Show the age of the data in use, the last bundle, and whether the data is in place.
     ///

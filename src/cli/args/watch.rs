@@ -17,7 +17,7 @@ pub struct WatchArgs {
     ///
     /// Imported bundles move to its directory `processed`, unusable ones to `quarantine`, each with a reason.json.
     pub inbox: PathBuf,
-    /// Look into the directory this often.
+    /// Check the directory this often.
     #[arg(long, help_heading = INBOX, default_value = "10s", env = "TRIVY_FERRY_INTERVAL", value_name = "TIME")]
     pub interval: Age,
     /// Read a file after it has not changed for this long.

@@ -302,7 +302,7 @@ impl ImagePusher<'_> {
             self.registry.push_manifest(&under, &manifest.media_type, bytes_of(manifest)?)?;
         }
         let top = bytes_of(&image.manifest)?;
-        // The upload of the blobs may have taken an hour, and another program may have set the tag since.
+        // The upload of the blobs may have taken 1 hour, and another program may have set the tag since.
         let found = self.found(reference)?;
         if self.may_name(choice, found, books.ledger)? == TagRight::ByFlag {
             books.report.replaces_tags(bundle, books.admission);

@@ -252,7 +252,7 @@ fn the_archive_in_a_directory_is_used_unchanged() {
 
 fn unpacked(path: &Path, top: &str) {
     let top = path.join(top);
-    let deep = top.join("pkg/golang").join("a-rather-long-folder-name/".repeat(6));
+    let deep = top.join("pkg/golang").join("a-rather-long-directory-name/".repeat(6));
     fs::create_dir_all(&deep).unwrap();
     fs::create_dir_all(top.join(".git")).unwrap();
     fs::write(top.join(".git/config"), "not this").unwrap();
@@ -286,7 +286,7 @@ fn a_directory_with_unpacked_files_is_packed_the_same_every_time() {
             );
             found.push((entry.path().unwrap().to_str().unwrap().to_owned(), text));
         }
-        let deep = format!("hub-main/pkg/golang/{}openvex.json", "a-rather-long-folder-name/".repeat(6));
+        let deep = format!("hub-main/pkg/golang/{}openvex.json", "a-rather-long-directory-name/".repeat(6));
         assert_eq!(found, [("hub-main/index.json".into(), "{}".into()), (deep, "{\"x\":1}".into())]);
         digests.push(repository.archive_digest);
     }

@@ -236,7 +236,7 @@ fn the_program_comes_on_the_medium() {
     laptop.export(&medium, &flags);
     laptop.sh(&verify).exits(0);
 
-    // If the program cannot be written, the bundle is written all the same.
+    // If the program cannot be written, the bundle is still written.
     fs::remove_file(&program).unwrap();
     fs::create_dir(&program).unwrap();
     let line = format!("export --key {} --output {medium} {flags}", laptop.at("ferry.key"));
