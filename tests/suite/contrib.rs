@@ -226,7 +226,7 @@ fn the_pods_of_the_air_gapped_side_import_and_serve() {
         };
         let mut command = host.command();
         command.args(arguments(manifest).into_iter().map(word)).args(more);
-        command.env("TRIVY_FERRY_PLAIN_HTTP", "true").env("TRIVY_FERRY_SETTLE", "0s");
+        command.env("TRIVY_FERRY_PLAIN_HTTP", "true").env("TRIVY_FERRY_SETTLE", "1ms");
         forge::run(command).good();
         assert_eq!(registry.tags().len(), 3, "{manifest}");
     }
@@ -243,21 +243,21 @@ fn each_alert_fires_on_its_condition() {
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/prometheus/trivy-ferry.rules.yml");
     let host = Host::new();
     let target = r#"stream="default", target="cache:/c""#;
-    // Hourly values for 100 h: old data, a lost dataset, a failed target, and an announced bundle.
+    // Values for 10 h, one each minute: old data, a lost dataset, a failed target, and an announced bundle.
     let series = [
         (
             format!(r#"trivy_ferry_dataset_updated_timestamp_seconds{{dataset="trivy-db-2", {target}}}"#),
-            "-300000x100",
+            "-300000x600",
         ),
-        (format!(r#"trivy_ferry_dataset_in_place{{dataset="trivy-db-2", {target}}}"#), "0x100"),
-        ("trivy_ferry_last_success_timestamp_seconds".to_owned(), "-300000x100"),
-        (format!("trivy_ferry_target_failed{{{target}}}"), "1x100"),
-        (format!("trivy_ferry_bundle_missing_items{{{target}}}"), "2x100"),
-        (r#"trivy_ferry_heartbeat_export_failed{stream="default"}"#.to_owned(), "1x100"),
-        (r#"trivy_ferry_bundle_announced_timestamp_seconds{stream="other"}"#.to_owned(), "2000x100"),
+        (format!(r#"trivy_ferry_dataset_in_place{{dataset="trivy-db-2", {target}}}"#), "0x600"),
+        ("trivy_ferry_last_success_timestamp_seconds".to_owned(), "-300000x600"),
+        (format!("trivy_ferry_target_failed{{{target}}}"), "1x600"),
+        (format!("trivy_ferry_bundle_missing_items{{{target}}}"), "2x600"),
+        (r#"trivy_ferry_heartbeat_export_failed{stream="default"}"#.to_owned(), "1x600"),
+        (r#"trivy_ferry_bundle_announced_timestamp_seconds{stream="other"}"#.to_owned(), "2000x600"),
         (
             r#"trivy_ferry_bundle_created_timestamp_seconds{stream="other", target="cache:/c"}"#.to_owned(),
-            "1000x100",
+            "1000x600",
         ),
     ];
     let series: Vec<String> = series
@@ -277,7 +277,7 @@ fn each_alert_fires_on_its_condition() {
     let cases: Vec<String> =
         alerts.iter().map(|alert| format!("      - eval_time: 8h\n        alertname: {alert}")).collect();
     let text = format!(
-        "rule_files:\n  - {rules}\nevaluation_interval: 10m\ntests:\n  - interval: 1h\n    input_series:\n{}\n    \
+        "rule_files:\n  - {rules}\nevaluation_interval: 10m\ntests:\n  - interval: 1m\n    input_series:\n{}\n    \
          alert_rule_test:\n{}\n",
         series.join("\n"),
         cases.join("\n")
