@@ -425,7 +425,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_that_were_imported_long_ago_are_forgotten() {
+    fn images_that_were_imported_long_ago_are_removed() {
         let mut state = TargetState::default();
         let begin: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let date = |number: i64| begin + jiff::SignedDuration::from_mins(number);

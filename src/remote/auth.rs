@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_taken_from_either_field_and_never_shown() {
+    fn tokens_are_read_from_either_field_and_never_shown() {
         assert_eq!(bearer(br#"{"token":"a"}"#).unwrap(), "Bearer a");
         assert_eq!(bearer(br#"{"access_token":"b"}"#).unwrap(), "Bearer b");
         for bad in [&br#"{}"#[..], br#"{"token":""}"#, br#"{"token":"a\nb"}"#, b"<html>"] {

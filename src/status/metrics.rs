@@ -46,7 +46,7 @@ pub(crate) fn write(file: &Path, status: Option<&StatusReport>, news: RunNews) -
         file.parent().filter(|directory| !directory.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
         let dir = Dir::top(directory)?;
-        // An earlier file that is unreadable or too large is ignored. Reading must not block on a fifo.
+        // An earlier file that is unreadable or too large is ignored. Reading must not block on a FIFO.
         let earlier = dir.read_small(name, MAX).ok().flatten().unwrap_or_default();
         if dir.find(name)?.is_some_and(|entry| !entry.is_file()) {
             return Err(std::io::Error::other("it is not a regular file"));

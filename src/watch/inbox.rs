@@ -643,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn other_users_cannot_replace_our_directories() {
+    fn other_users_cannot_replace_the_directories_of_trivy_ferry() {
         let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let directory = Inbox::open(dir.path()).unwrap();
         let swap = |name: &str| {
