@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::trust::key::grouped;
 use crate::util::text::{Unverified, format_count, format_size};
 
 /// A bundle that cannot be read, is damaged, or is not signed by a trusted key.
@@ -235,7 +236,7 @@ fn some(names: &[String], between: &str) -> String {
 fn claimed_keys(keyids: &[Unverified]) -> String {
     match keyids {
         [] => "it has no signature".into(),
-        [one] => format!("it claims the key {}", grouped(one)),
+        [one] => format!("it claims the key {}", full(one)),
         many => {
             format!("it claims the keys {}", many.iter().map(short).collect::<Vec<_>>().join(", "))
         }
@@ -243,10 +244,10 @@ fn claimed_keys(keyids: &[Unverified]) -> String {
 }
 
 /// Formats an unverified key identifier like a fingerprint. An identifier of another form is shortened.
-fn grouped(keyid: &Unverified) -> String {
-    let text = keyid.to_string().to_uppercase();
+fn full(keyid: &Unverified) -> String {
+    let text = keyid.to_string();
     match text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        true => (0..64).step_by(4).map(|at| &text[at..at + 4]).collect::<Vec<_>>().join(" "),
+        true => grouped(&text),
         false => short(keyid),
     }
 }

@@ -36,25 +36,23 @@ pub(crate) struct OwnProgram {
 /// [`Error::Destination`] if the directory cannot be written; [`Error::Unexpected`] if the program cannot be read;
 /// [`Error::Trust`] if the digest cannot be signed.
 pub(crate) fn write(directory: &Path, signer: &dyn Signer) -> Result<OwnProgram, Error> {
-    let mut program = fs::open_regular(Path::new(THIS), fs::Links::Follow)
-        .map_err(io::Error::from)
-        .map_err(Error::unexpected("reading the program of this process"))?;
     let unreadable = || Error::unexpected("reading the program of this process");
+    let program = fs::open_regular(Path::new(THIS), fs::Links::Follow).map_err(io::Error::from);
+    let mut program = program.map_err(unreadable())?;
     let needs_libraries = needs_libraries(&mut program).map_err(unreadable())?;
     let digest = digest(&mut program).map_err(unreadable())?;
     let checksum = format!("{}  {PROGRAM}\n", digest.hex());
     let signature = signer.sign(&Message::checksum(&checksum))?;
-    let failed = |error: io::Error| {
-        Error::Destination {
-        path: directory.to_path_buf(),
-        what: format!("{PROGRAM} could not be written there: {error}"),
-        hint: "The bundle itself was written: free space or repair the medium, then export again with --with-self, or copy the program yourself."
-            .into(),
-    }
-    };
-    put(directory, &mut program, &digest, &checksum, &signature).map_err(failed)?;
+    put(directory, &mut program, &digest, &checksum, &signature)
+        .map_err(|error| not_written(directory, &error))?;
     let paths = [PROGRAM, CHECKSUM, SIGNATURE].map(|name| directory.join(name)).into();
     Ok(OwnProgram { paths, needs_libraries })
+}
+
+fn not_written(directory: &Path, error: &io::Error) -> Error {
+    const HINT: &str = "The bundle itself was written: free space or repair the medium, then export again with --with-self, or copy the program yourself.";
+    let what = format!("{PROGRAM} could not be written there: {error}");
+    Error::Destination { path: directory.to_path_buf(), what, hint: HINT.into() }
 }
 
 fn put(

@@ -138,11 +138,13 @@ impl Http {
             }
         };
         Ok(Box::pin(async move {
-            let result = match tokio::time::timeout(limit, sending).await {
+            let sent = tokio::time::timeout(limit, sending).await;
+            let last_hop = lock(&hops).remove(&url);
+            let result = match sent {
                 Ok(Ok(response)) => Ok(Answer { with_login, secrets, ..Answer::of(subject, &url, response) }),
                 failed => {
                     // The failure is that of the last host that a redirect led to.
-                    let last = lock(&hops).get(&url).cloned().unwrap_or_else(|| url.clone());
+                    let last = last_hop.unwrap_or_else(|| url.clone());
                     Err(match (failed, deadline) {
                         (Ok(Err(error)), _) => failure(&*error, subject, &last),
                         (_, Some(deadline)) => deadline.passed(host_of(&last)),
@@ -155,7 +157,6 @@ impl Http {
                     })
                 }
             };
-            lock(&hops).remove(&url);
             if let Some(traced) = traced {
                 traced.end(result.as_ref());
             }

@@ -33,9 +33,7 @@ impl KeyId {
 
     /// The form for people: 16 groups of 4 upper-case hex digits.
     pub fn fingerprint(&self) -> String {
-        let hex = self.0.hex().to_uppercase();
-        let groups: Vec<&str> = (0..64).step_by(4).map(|at| &hex[at..at + 4]).collect();
-        groups.join(" ")
+        grouped(&self.0.hex())
     }
 
     /// The fingerprint in two lines of equal length, for people who read it aloud.
@@ -64,6 +62,12 @@ impl KeyId {
 /// Removes spaces, colons and hyphens from a typed fingerprint.
 fn plain(typed: &str) -> String {
     typed.chars().filter(|c| !c.is_whitespace() && !matches!(c, ':' | '-')).collect()
+}
+
+/// Formats 64 hex digits as a fingerprint: in upper case, in groups of 4.
+pub(crate) fn grouped(hex: &str) -> String {
+    let hex = hex.to_uppercase();
+    (0..64).step_by(4).map(|at| &hex[at..at + 4]).collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for KeyId {

@@ -27,9 +27,18 @@ fn read(blob: Result<Blob, SourceError>) -> Result<Vec<u8>, SourceError> {
 
 /// A Docker configuration with the user `me` and the password `secret` for one host.
 fn login_at(host: &str) -> (tempfile::TempDir, PathBuf) {
+    configuration(host, serde_json::json!({"username": "me", "password": "secret"}))
+}
+
+/// A Docker configuration with an identity token for one host.
+fn identity_token_at(host: &str, token: &str) -> (tempfile::TempDir, PathBuf) {
+    configuration(host, serde_json::json!({"identitytoken": token}))
+}
+
+fn configuration(host: &str, entry: serde_json::Value) -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("config.json");
-    let config = serde_json::json!({"auths": {host: {"username": "me", "password": "secret"}}});
+    let config = serde_json::json!({"auths": {host: entry}});
     std::fs::write(&path, config.to_string()).unwrap();
     (directory, path)
 }
@@ -117,10 +126,7 @@ fn a_refresh_token_is_posted_and_not_redirected() {
             header(status(401), "www-authenticate", &realm)
         }
     });
-    let directory = tempfile::tempdir().unwrap();
-    let config = directory.path().join("config.json");
-    let text = serde_json::json!({"auths": {&server.host: {"identitytoken": "refresh"}}});
-    std::fs::write(&config, text.to_string()).unwrap();
+    let (_directory, config) = identity_token_at(&server.host, "refresh");
     let network = network_with(RemoteOptions::default(), Some(config));
     network.resolve(&source(&server)).unwrap();
     let posted = server.seen().into_iter().find(|seen| seen.target == "/token").unwrap();
@@ -148,10 +154,7 @@ fn an_identity_token_that_a_token_service_repeats_is_not_shown() {
             header(status(401), "www-authenticate", &challenge)
         }
     });
-    let directory = tempfile::tempdir().unwrap();
-    let config = directory.path().join("config.json");
-    let text = serde_json::json!({"auths": {&server.host: {"identitytoken": "s3cret/t0ken"}}});
-    std::fs::write(&config, text.to_string()).unwrap();
+    let (_directory, config) = identity_token_at(&server.host, "s3cret/t0ken");
     let network = network_with(RemoteOptions::default(), Some(config));
     let shown = format!("{} {:?}", network.resolve(&source(&server)).unwrap_err(), network.take_warnings());
     assert!(shown.contains("refresh_token=…"), "{shown}");
