@@ -198,8 +198,8 @@ pub use delivery::report::{DatasetResult, DeliveryStatus, Fetched, ImageResult, 
 pub use delivery::target_id::TargetId;
 pub use digest::Digest;
 pub use import::heartbeat::HeartbeatResult;
-pub use intake::file_sets::SkippedFile;
 pub use intake::signer::SignerInfo;
+pub use intake::skipped::SkippedFile;
 pub use status::drift::DriftState;
 pub use trust::state::{Failure, Origin, ReceivedHeartbeat};
 pub use util::redacted::Redacted;

@@ -1,4 +1,4 @@
-//! The message when the user ends a run with Ctrl-C.
+//! The end of a run by a signal: the message after Ctrl-C, and SIGTERM for the first process of a container.
 
 use std::io::Write;
 use std::thread;
@@ -8,6 +8,17 @@ use tokio::signal::unix::{SignalKind, signal};
 /// The exit code of a program that SIGINT ended, by the convention of shells.
 const INTERRUPTED: i32 = 130;
 
+/// The exit code of a program that SIGTERM ended, by the convention of shells.
+const TERMINATED: i32 = 143;
+
+/// Ends the program at SIGTERM if it is the first process of a container. The kernel ignores a signal without a handler
+/// for this process (pid_namespaces(7)), so that stopping the container would wait until it is killed.
+pub(crate) fn end_at_sigterm_in_containers() {
+    if std::process::id() == 1 {
+        on(SignalKind::terminate(), || std::process::exit(TERMINATED));
+    }
+}
+
 /// Installs a handler that prints this line when an interrupt ends the program. Does nothing if the
 /// process ignores interrupts, as background jobs of a shell do. If the handler cannot be
 /// installed, an interrupt ends the program without the line.
@@ -15,21 +26,28 @@ pub(crate) fn says(line: &'static str) {
     if is_ignored() {
         return;
     }
+    on(SignalKind::interrupt(), move || {
+        let _ = writeln!(std::io::stderr(), "\n{line}");
+        std::process::exit(INTERRUPTED);
+    });
+}
+
+/// Calls a function when the process gets a signal. Returns once the handler is installed.
+fn on(kind: SignalKind, then: impl FnOnce() + Send + 'static) {
     let (ready, waits) = std::sync::mpsc::channel();
     let listen = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
         let Ok(runtime) = runtime else { return };
         runtime.block_on(async {
-            let Ok(mut interrupts) = signal(SignalKind::interrupt()) else { return };
+            let Ok(mut signals) = signal(kind) else { return };
             let _ = ready.send(());
-            if interrupts.recv().await.is_some() {
-                let _ = writeln!(std::io::stderr(), "\n{line}");
-                std::process::exit(INTERRUPTED);
+            if signals.recv().await.is_some() {
+                then();
             }
         });
     };
-    if thread::Builder::new().name("interrupt".into()).spawn(listen).is_ok() {
-        // Wait for the handler: an earlier interrupt would end the program without the line.
+    if thread::Builder::new().name("signal".into()).spawn(listen).is_ok() {
+        // Wait for the handler: an earlier signal would have the effect that it has without one.
         let _ = waits.recv();
     }
 }

@@ -36,6 +36,10 @@ pub fn main() -> ExitCode {
         debug_log::start(args.log_format);
     }
     let progress = terminal::progress(args.log_format, args.quiet);
+    // `serve` has a handler of its own, which lets running downloads finish.
+    if !matches!(args.command, Command::Serve(_)) {
+        interrupt::end_at_sigterm_in_containers();
+    }
     let outcome = run(&args.command, &*progress);
     let (exit, printed) = match outcome {
         Ok(mut outcome) => {

@@ -6,7 +6,7 @@ use crate::delivery::context::DeliveryContext;
 use crate::delivery::ledger::TargetLedger;
 use crate::delivery::report::{NEWER_BUNDLE, TargetReport};
 use crate::error::Error;
-use crate::intake::open::SkippedFile;
+use crate::intake::skipped::SkippedFile;
 use crate::intake::verify::candidate;
 use crate::trust::Rejection;
 use crate::trust::acceptance::{Admission, admit, present, record};

@@ -14,7 +14,7 @@ use crate::delivery::ledger::InstalledItems;
 use crate::delivery::target_id::TargetId;
 use crate::digest::Digest;
 use crate::error::Error;
-use crate::intake::open::SkippedFile;
+use crate::intake::skipped::SkippedFile;
 use crate::targets::Switch;
 use crate::targets::compat::Compat;
 use crate::trust::Rejection;

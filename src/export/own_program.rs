@@ -1,11 +1,12 @@
 //! `--with-self`: puts the program of this process beside the bundle, with its digest and a signature.
 //!
-//! This module depends on the signer and on the directory. It knows nothing of bundles.
+//! This module depends on the signer and on the directory. It does not know the bundle.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
+use crate::bundle::names::{PROGRAM, PROGRAM_CHECKSUM, PROGRAM_SIGNATURE};
 use crate::digest::{Digest, digest_of};
 use crate::error::Error;
 use crate::trust::message::Message;
@@ -14,12 +15,6 @@ use crate::util::dir::write::{Durability, PendingFile};
 use crate::util::dir::{Dir, FileMode};
 use crate::util::fs;
 
-/// The name of the program on the medium.
-const PROGRAM: &str = "trivy-ferry";
-/// The name of the file with its digest, in the form of `sha256sum`.
-const CHECKSUM: &str = "trivy-ferry.sha256";
-/// The name of the signature of that file: the 64 bytes of an Ed25519 signature, as openssl writes and reads it.
-const SIGNATURE: &str = "trivy-ferry.sha256.sig";
 /// The program of this process. It stays readable if an upgrade has replaced the file.
 const THIS: &str = "/proc/self/exe";
 
@@ -45,7 +40,7 @@ pub(crate) fn write(directory: &Path, signer: &dyn Signer) -> Result<OwnProgram,
     let signature = signer.sign(&Message::checksum(&checksum))?;
     put(directory, &mut program, &digest, &checksum, &signature)
         .map_err(|error| not_written(directory, &error))?;
-    let paths = [PROGRAM, CHECKSUM, SIGNATURE].map(|name| directory.join(name)).into();
+    let paths = [PROGRAM, PROGRAM_CHECKSUM, PROGRAM_SIGNATURE].map(|name| directory.join(name)).into();
     Ok(OwnProgram { paths, needs_libraries })
 }
 
@@ -75,7 +70,7 @@ fn put(
         io::copy(program, &mut copy)?;
         copy.replace(PROGRAM, Durability::Synced)?;
     }
-    for (name, bytes) in [(CHECKSUM, checksum.as_bytes()), (SIGNATURE, &signature[..])] {
+    for (name, bytes) in [(PROGRAM_CHECKSUM, checksum.as_bytes()), (PROGRAM_SIGNATURE, &signature[..])] {
         dir.replace(name, bytes, FileMode::AtMost(0o644), None, Durability::Synced)?;
     }
     Ok(())

@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::bundle::parity::{self, ParityFile};
 use crate::bundle::volumes::{self, Volume, VolumeNumber, beside};
@@ -16,18 +15,9 @@ use crate::bundle::{
 use crate::error::Error;
 use crate::intake::namesakes::{Digests, Look};
 use crate::intake::renamed::{MAX_PARITY, RenamedFiles, Search};
+use crate::intake::skipped::{NOT_NAMED, SkippedFile, SkippedFiles};
 use crate::trust::keyring::Keyring;
 use crate::util::text::{escape, parse_stamp};
-
-/// A skipped file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct SkippedFile {
-    /// Its name.
-    pub name: String,
-    /// The reason.
-    pub why: String,
-}
 
 /// The files in the inputs.
 #[derive(Default)]
@@ -78,8 +68,6 @@ const MAX_RENAMED: usize = 4_096;
 /// The suffixes that programs give to files that they are still writing.
 const UNFINISHED: &[&str] =
     &[".partial", ".part", ".filepart", ".tmp", ".temp", ".crdownload", ".download", ".upload", ".uploading"];
-/// The reason for skipping a file with an unknown name.
-const NOT_NAMED: &str = "not named .tar";
 /// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
@@ -91,56 +79,6 @@ enum Turn {
     Parts,
     /// Volumes and parity without a head.
     Strays,
-}
-
-/// The skipped files. The first of them are named and the others only counted, because there may be very many.
-#[derive(Default)]
-pub(crate) struct SkippedFiles {
-    named: Vec<SkippedFile>,
-    more: usize,
-}
-
-impl SkippedFiles {
-    /// The limit of files that are named.
-    const MAX: usize = 100;
-
-    /// Adds a file.
-    pub(crate) fn add(&mut self, ignored: SkippedFile) {
-        self.named.push(ignored);
-        if self.named.len() > 2 * Self::MAX {
-            self.cut();
-        }
-    }
-
-    fn cut(&mut self) {
-        self.named.sort_by(|a, b| a.name.cmp(&b.name));
-        self.more += self.named.len().saturating_sub(Self::MAX);
-        self.named.truncate(Self::MAX);
-    }
-
-    /// Returns the number of all skipped files.
-    pub(crate) fn len(&self) -> usize {
-        self.named.len() + self.more
-    }
-
-    /// Returns the files to mention to the user, without public keys, which are often beside a bundle.
-    pub(crate) fn remarks(self) -> Vec<SkippedFile> {
-        let mut list = self.list();
-        list.retain(|file| file.why != NOT_NAMED || !file.name.to_lowercase().ends_with(".pub"));
-        list
-    }
-
-    /// Returns all files as a list. Its last entry may represent many files.
-    pub(crate) fn list(mut self) -> Vec<SkippedFile> {
-        self.cut();
-        if self.more > 0 {
-            self.named.push(SkippedFile {
-                name: format!("{} more", self.more),
-                why: "skipped too, but not listed".into(),
-            });
-        }
-        self.named
-    }
 }
 
 /// The files of one bundle.

@@ -12,6 +12,7 @@ pub(crate) mod renamed;
 pub(crate) mod repair;
 pub(crate) mod sign;
 pub(crate) mod signer;
+pub(crate) mod skipped;
 pub(crate) mod staging;
 pub(crate) mod unpack;
 pub(crate) mod verify;

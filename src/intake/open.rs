@@ -11,9 +11,9 @@ use crate::error::Error;
 use crate::intake::file_sets;
 use crate::intake::rebuild::SCRATCH;
 
-pub(crate) use crate::intake::file_sets::SkippedFile;
-use crate::intake::file_sets::{Inputs, SkippedFiles, why_skipped};
+use crate::intake::file_sets::{Inputs, why_skipped};
 use crate::intake::rebuild::{Rebuilt, RebuiltBundle, rebuild_bundle};
+use crate::intake::skipped::{SkippedFile, SkippedFiles};
 use crate::trust::keyring::Keyring;
 use crate::util::fs::tempdir_in;
 use crate::util::text::{escape, format_count};

@@ -225,6 +225,8 @@ fn the_program_comes_on_the_medium() {
     let run = importer.ferry(&format!("import {medium} --trust {public} --cache-dir cache --format json"));
     run.exits(0);
     assert_eq!(run.statuses(), all_four("installed"));
+    // The import does not mention the files that the export put there.
+    assert_eq!(run.json()["ignored"], serde_json::json!([]));
     importer.sh(&format!("{program} -V")).exits(0).prints("trivy-ferry ");
 
     // The next export does not write an equal program again, and replaces another one.
