@@ -1,4 +1,4 @@
-// The program that builds the packages, pinned. release/build builds it.
+// The program that builds the packages, pinned. `release/build` builds it.
 module tools
 
 go 1.26.4

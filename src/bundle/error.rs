@@ -129,12 +129,12 @@ pub enum BundleError {
         /// Its signers, with the streams for which they are trusted.
         others: Vec<String>,
     },
-    /// More is lost than the parity can rebuild.
+    /// More of the bundle is lost than its parity can rebuild, or the parity claims more bytes than the disk can hold.
     #[error("{} cannot be rebuilt: {why}", path.display())]
     BeyondParity {
         /// The bundle, or the first of its files that was found.
         path: PathBuf,
-        /// The amount that is lost, and the amount of parity.
+        /// The amount that is lost and the amount of parity, or the claim.
         why: String,
     },
     /// A parity file cannot be used.

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_as_it_was_signed() {
+    fn a_heartbeat_is_read_as_it_was_signed() {
         let key = SigningKey::generate().unwrap();
         let bytes = heartbeat().signed(&key).unwrap();
         assert_eq!(read(&bytes, &key).unwrap(), heartbeat());
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_recognized_by_its_first_bytes() {
+    fn a_heartbeat_is_recognized_by_its_first_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("DEFAULT1.JSO");
         let begins = |bytes: &[u8]| {

@@ -646,7 +646,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn any_tar_reads_it_and_large_layers_come_last() {
+    fn any_tar_reads_a_bundle_and_large_layers_come_last() {
         let bytes = bundle();
         let mut archive = tar::Archive::new(&bytes[..]);
         let mut names = Vec::new();

@@ -173,7 +173,7 @@ fn password() -> Result<String, Error> {
     read.map_err(Error::unexpected("reading the password from standard input"))?;
     let line = text.lines().next().unwrap_or_default();
     match line {
-        "" => Err(Error::usage("standard input has no password", "Pipe it in: … --password-stdin < FILE.")),
+        "" => Err(Error::usage("standard input has no password", "Pipe it in: `… --password-stdin < FILE`.")),
         line => Ok(line.to_owned()),
     }
 }

@@ -19,14 +19,14 @@ pub enum Kind {
     Vex,
 }
 
-/// The tag of the trivy-db repository for schema version 2 (Trivy v0.74.0, pkg/db: `SchemaVersion`).
+/// The tag of the trivy-db repository for schema version 2 (Trivy v0.74.0, `pkg/db`: `SchemaVersion`).
 pub const DB_TAG: &str = "2";
 /// The tag of the trivy-java-db repository for schema version 1 (Trivy v0.74.0, pkg/javadb).
 pub const JAVA_DB_TAG: &str = "1";
 /// The version of the VEX repository specification that Trivy reads (Trivy v0.74.0, pkg/vex/repo:
 /// `SchemaVersion`).
 pub const VEX_SPEC: &str = "0.1";
-/// Trivy's default VEX repository (Trivy v0.74.0, pkg/vex/repo/manager.go).
+/// Trivy's default VEX repository (Trivy v0.74.0, `pkg/vex/repo/manager.go`).
 pub const VEX_HUB: &str = "https://github.com/aquasecurity/vexhub";
 /// The newest known Trivy version. Later versions are assumed to use the same data.
 pub const NEWEST_TRIVY: (u32, u32) = (0, 74);
@@ -53,7 +53,7 @@ impl Kind {
     }
 
     /// Returns the default repositories without tags: first those that Trivy uses, in its order (Trivy v0.74.0,
-    /// pkg/flag/db_flags.go and pkg/policy), then other repositories to which upstream publishes. mirror.gcr.io is a
+    /// `pkg/flag/db_flags.go` and pkg/policy), then other repositories to which upstream publishes. mirror.gcr.io is a
     /// pull-through cache of docker.io.
     pub fn default_repositories(self) -> &'static [&'static str] {
         match self {
@@ -103,7 +103,7 @@ impl Kind {
         matches!(self, Kind::TrivyDb | Kind::TrivyJavaDb)
     }
 
-    /// Checks a manifest by the rules of Trivy (v0.74.0, pkg/oci/artifact.go): one layer, its media type, and a title.
+    /// Checks a manifest by the rules of Trivy (v0.74.0, `pkg/oci/artifact.go`): one layer, its media type, and a title.
     /// The configuration and the artifact type have varied upstream, and Trivy ignores them.
     ///
     /// # Errors
@@ -173,7 +173,7 @@ impl TrivyVersion {
         TrivyVersion { major: NEWEST_TRIVY.0, minor: NEWEST_TRIVY.1 }
     }
 
-    /// Returns the tag of the checks bundle that this version requests: 1 from 0.56, 2 from 0.69 (pkg/policy:
+    /// Returns the tag of the checks bundle that this version requests: 1 from 0.56, 2 from 0.69 (`pkg/policy`:
     /// `BundleVersion` of those releases).
     pub fn checks_tag(self) -> &'static str {
         if self >= (TrivyVersion { major: 0, minor: 69 }) { "2" } else { "1" }

@@ -5,9 +5,9 @@ use crate::dataset::name::Name;
 /// The wanted datasets: all, if both lists are empty.
 #[derive(Debug, Clone, Default)]
 pub struct Selection {
-    /// Only these, unless the list is empty.
+    /// The only wanted datasets, unless the list is empty.
     pub only: Vec<Name>,
-    /// All except these.
+    /// The datasets to skip.
     pub skip: Vec<Name>,
 }
 

@@ -4,7 +4,7 @@
 //! table, whose records begin with the columns `type`, `name`, `tbl_name` and `rootpage`. Today, its entries fit the
 //! first page. If they do not, `examine` searches for them in the rest of the file.
 
-/// The tables of schema version 1 (trivy-java-db, pkg/db/db.go).
+/// The tables of schema version 1 (trivy-java-db, `pkg/db/db.go`).
 pub(super) const TABLES: [&str; 2] = ["artifacts", "indices"];
 /// The offset of the header of the first page, which follows the header of the file.
 pub(super) const HEADER: usize = 100;

@@ -1,7 +1,7 @@
 //! A copy of a VEX repository on another web server: the names of its files, and its `vex-repository.json`, which
 //! points to the copy. This module does no I/O.
 //!
-//! Trivy (v0.74.0, pkg/vex/repo/repo.go: `Manifest`) downloads `vex-repository.json` once and keeps it as long as its
+//! Trivy (v0.74.0, `pkg/vex/repo/repo.go`: `Manifest`) downloads `vex-repository.json` once and keeps it as long as its
 //! cache. It downloads only the archive again. Therefore the location must stay valid: the name of the archive
 //! contains neither version nor digest, and changes only with the directory in the archive, which is part of the
 //! location too.

@@ -163,12 +163,12 @@ fn vex_is_in_place(cache: &View, host: &HostContext) -> Result<bool, Error> {
     Ok(names.iter().any(|name| has_vex(cache, name)))
 }
 
-/// The path of the cache directory inside Harbor's adapter (harbor-scanner-trivy, pkg/etc/config.go:
+/// The path of the cache directory inside Harbor's adapter (harbor-scanner-trivy, `pkg/etc/config.go`:
 /// `SCANNER_TRIVY_CACHE_DIR`).
 const HARBOR_CACHE: &str = "/home/scanner/.cache/trivy";
 
 /// Returns the advice for VEX with Harbor's adapter. The adapter passes its environment to Trivy from
-/// harbor-scanner-trivy v0.34.2 on (pkg/etc/config.go, pkg/trivy/wrapper.go); `harbor.yml` and
+/// harbor-scanner-trivy v0.34.2 on (`pkg/etc/config.go`, `pkg/trivy/wrapper.go`); `harbor.yml` and
 /// Harbor's chart have no key for VEX.
 fn harbor_vex(options: &ImportOptions) -> String {
     let home = match &options.data_home {
@@ -181,7 +181,7 @@ fn harbor_vex(options: &ImportOptions) -> String {
 }
 
 /// Returns when Trivy will try to download a newer database: `NextUpdate` has passed, and the last
-/// download is 1 hour old, or 24 hours for trivy-java-db (Trivy v0.74.0, pkg/db and pkg/javadb:
+/// download is 1 hour old, or 24 hours for trivy-java-db (Trivy v0.74.0, `pkg/db` and `pkg/javadb`:
 /// `NeedsUpdate`).
 fn fails_from(db: Option<&CachedDataset>, java_db: Option<&CachedDataset>) -> Option<Timestamp> {
     let due = |installed: &CachedDataset, hours| {

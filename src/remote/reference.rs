@@ -162,7 +162,7 @@ impl Repository {
 }
 
 /// Whether a host, with or without a port, is this machine, which may be reached over plain HTTP if HTTPS
-/// does not answer (go-containerregistry v0.22.1, pkg/name/registry.go: `Scheme`, which Trivy uses). That
+/// does not answer (go-containerregistry v0.22.1, `pkg/name/registry.go`: `Scheme`, which Trivy uses). That
 /// code also accepts private address ranges. This function does not, because another machine could take such
 /// an address and receive passwords in plain text.
 pub(crate) fn is_loopback(host: &str) -> bool {

@@ -203,7 +203,7 @@ impl Registries {
     }
 
     /// Sends a request over HTTPS, and over plain HTTP if that is allowed and HTTPS does not answer
-    /// (go-containerregistry v0.22.1, pkg/v1/remote/transport/ping.go).
+    /// (go-containerregistry v0.22.1, `pkg/v1/remote/transport/ping.go`).
     fn by_scheme(
         &self,
         host: &str,

@@ -8,7 +8,7 @@ use crate::targets::error::TargetError;
 type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// Returns Trivy's default cache directory: `TRIVY_CACHE_DIR`, else `$XDG_CACHE_HOME/trivy`, else
-/// `$HOME/.cache/trivy` (Trivy v0.74.0, pkg/cache/dir.go with Go's `os.UserCacheDir`). A `trivy.yaml` in the
+/// `$HOME/.cache/trivy` (Trivy v0.74.0, `pkg/cache/dir.go` with Go's `os.UserCacheDir`). A `trivy.yaml` in the
 /// working directory can name another one (`cache.dir`). It is ignored, because an import need not run in the
 /// working directory of Trivy.
 ///

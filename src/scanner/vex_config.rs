@@ -337,7 +337,7 @@ impl VexConfig {
     }
 }
 
-/// Returns Trivy's home directory (Trivy v0.74.0, pkg/utils/fsutils/fs.go: `HomeDir`).
+/// Returns Trivy's home directory (Trivy v0.74.0, `pkg/utils/fsutils/fs.go`: `HomeDir`).
 fn home(environment: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     let set = |name| environment(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("XDG_DATA_HOME").or_else(|| set("HOME")).filter(|home| home != Path::new("/nonexistent"))

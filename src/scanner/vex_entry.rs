@@ -13,7 +13,7 @@ pub struct CarriedRepository {
     pub origin: Option<Origin>,
 }
 
-/// One entry of the file (Trivy v0.74.0, pkg/vex/repo/repo.go: `Repository`).
+/// One entry of the file (Trivy v0.74.0, `pkg/vex/repo/repo.go`: `Repository`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct VexEntry {
     /// The name of its directory in Trivy's cache.

@@ -10,7 +10,7 @@ use crate::scanner::vex_yaml::entry_text;
 pub const FILE: &str = "vex-repository.yaml";
 
 /// Returns the text of a `repository.yaml` that enables these repositories and disables VEX Hub on the
-/// internet, because Trivy fails if it cannot reach an enabled repository (v0.74.0, pkg/vex/repo/manager.go).
+/// internet, because Trivy fails if it cannot reach an enabled repository (v0.74.0, `pkg/vex/repo/manager.go`).
 pub fn repository_yaml(served: &[CarriedRepository]) -> String {
     let hub = CarriedRepository { name: "default".into(), url: VEX_HUB.into(), origin: None };
     let mut text = String::from_utf8_lossy(OURS).into_owned()

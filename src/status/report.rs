@@ -107,7 +107,7 @@ impl TargetStatus {
             return hint.into();
         }
         let hint = hint.trim_end_matches('.');
-        format!("{hint}; if runs no longer use it, retire it: {}", self.forget_command())
+        format!("{hint}; if runs no longer use it, retire it: `{}`", self.forget_command())
     }
 
     /// The last bundle that it accepted, for messages.

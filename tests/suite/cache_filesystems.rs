@@ -293,7 +293,7 @@ fn nested_directories_of_any_depth_are_replaced() {
 }
 
 #[test]
-fn a_thousand_files_are_staged() {
+fn an_import_of_1000_files_is_staged() {
     let dir = tempfile::tempdir().unwrap();
     let mut cache = open(dir.path()).unwrap();
     let content: Content =

@@ -445,7 +445,7 @@ fn raise_open_files() -> usize {
 }
 
 #[test]
-fn a_thousand_idle_clients_do_not_block_others() {
+fn up_to_1000_idle_clients_do_not_block_others() {
     let mut serve = Serve::plain();
     let allowed = raise_open_files();
     // The other end of each connection is in this process.
@@ -531,7 +531,7 @@ fn pull(mut stream: impl Read + Write, bytes: usize) {
 }
 
 #[test]
-fn a_hundred_pulls_at_once_cost_little_memory() {
+fn the_server_needs_little_memory_for_100_pulls_at_once() {
     let (plain, tls) = (Serve::plain(), Serve::tls());
     std::thread::scope(|scope| {
         for _ in 0..100 {

@@ -22,7 +22,7 @@ pub struct RebuiltFiles {
 /// The reason why nothing was rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// More is lost than the parity can rebuild.
+    /// More shards are lost than the parity can rebuild.
     #[error("{lost} of {all} shards are lost, and the parity can rebuild {spare}")]
     TooMuch {
         /// The number of lost or damaged shards.

@@ -137,8 +137,8 @@ pub enum Command {
     Sign(SignArgs),
     /// Verify a bundle as `import` does, and change nothing.
     ///
-    /// Verifies the signature, every member and the unpacked content. Only `import` checks whether
-    /// the bundle is older than the data that this host has accepted.
+    /// Verifies the signature, every member and the unpacked content. Unlike `import`, it does not
+    /// check whether the bundle is older than the data that this host has accepted.
     Verify(VerifyArgs),
     /// Show the content, the age and the signers of a bundle.
     ///

@@ -1,5 +1,5 @@
 //! Examines the documents of a VEX repository: whether the documents in its index exist, and whether Trivy can read
-//! them. Trivy (v0.74.0, pkg/vex/repo.go) reads OpenVEX, or CSAF if the index says so, and skips others with a
+//! them. Trivy (v0.74.0, `pkg/vex/repo.go`) reads OpenVEX, or CSAF if the index says so, and skips others with a
 //! warning.
 
 use std::collections::HashMap;

@@ -387,8 +387,8 @@ fn is_data(manifest: &[u8]) -> bool {
     oci::Manifest::parse(manifest).is_ok_and(|it| it.layers.iter().any(|layer| is_of_data(&layer.media_type)))
 }
 
-/// Whether a layer's type is one of those that Trivy downloads (Trivy v0.74.0: pkg/db, pkg/javadb,
-/// pkg/policy).
+/// Whether a layer's type is one of those that Trivy downloads (Trivy v0.74.0: `pkg/db`, `pkg/javadb`,
+/// `pkg/policy`).
 fn is_of_data(media_type: &str) -> bool {
     const TYPES: [&str; 2] = ["application/vnd.aquasec.trivy.", "application/vnd.cncf.openpolicyagent."];
     TYPES.iter().any(|prefix| media_type.starts_with(prefix))

@@ -1,4 +1,4 @@
-//! Computes the response to a request: the pull half of the OCI distribution specification (v1.1, spec.md), and
+//! Computes the response to a request: the pull half of the OCI distribution specification (v1.1, `spec.md`), and
 //! the parts of HTTP semantics (RFC 9110) that it needs. This module sends nothing and reads no blob.
 
 use std::sync::Arc;
@@ -282,7 +282,7 @@ fn made(document: Bytes) -> Answer {
     Answer { body: Body::Made(document), ..answer }
 }
 
-/// Returns an error in the form of registries (spec.md, "Error Codes").
+/// Returns an error in the form of registries (`spec.md`, "Error Codes").
 pub(crate) fn refusal(status: StatusCode, code: &str, message: &str) -> Answer {
     let document = json!({ "errors": [{ "code": code, "message": message }] });
     with_type(status, JSON, document.to_string().into())

@@ -1,6 +1,6 @@
 //! The names of VEX repositories and of the archives that they point to.
 //!
-//! This module parses such URLs as Trivy does (v0.74.0, pkg/vex/repo/repo.go and pkg/downloader/download.go,
+//! This module parses such URLs as Trivy does (v0.74.0, `pkg/vex/repo/repo.go` and `pkg/downloader/download.go`,
 //! which uses go-getter). It does no I/O.
 
 use std::fmt;

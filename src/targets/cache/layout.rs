@@ -7,8 +7,8 @@ use crate::dataset::{Kind, Name, RelPath};
 /// The layout of a cache directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Layout {
-    /// The layout of Trivy: all four datasets (Trivy v0.74.0, pkg/db, pkg/javadb, pkg/policy,
-    /// pkg/vex/repo).
+    /// The layout of Trivy: all four datasets (Trivy v0.74.0, `pkg/db`, `pkg/javadb`, `pkg/policy`,
+    /// `pkg/vex/repo`).
     #[default]
     Trivy,
     /// The layout of Harbor's adapter, `<data_volume>/trivy-adapter/trivy`: the two databases and

@@ -15,7 +15,7 @@ pub enum Metadata {
         /// The time of the import.
         downloaded_at: Timestamp,
     },
-    /// trivy-checks: `policy/metadata.json` (Trivy v0.74.0, pkg/policy/policy.go `Metadata`).
+    /// trivy-checks: `policy/metadata.json` (Trivy v0.74.0, `pkg/policy/policy.go` `Metadata`).
     Checks {
         /// The digest of upstream's OCI manifest.
         manifest_digest: Digest,
@@ -27,7 +27,7 @@ pub enum Metadata {
         downloaded_at: Timestamp,
     },
     /// A VEX repository: `vex-repository.json` and `cache.json` (Trivy v0.74.0,
-    /// pkg/vex/repo/repo.go).
+    /// `pkg/vex/repo/repo.go`).
     Vex {
         /// Upstream's `vex-repository.json`, byte for byte.
         manifest_json: Vec<u8>,
@@ -55,8 +55,8 @@ pub struct CachedDataset {
     pub version: Option<String>,
 }
 
-/// `metadata.json` of both databases, with the order of fields that Trivy writes (trivy-db pkg/metadata/metadata.go
-/// and trivy-java-db pkg/db/metadata.go, in the versions of Trivy v0.74.0).
+/// `metadata.json` of both databases, with the order of fields that Trivy writes (trivy-db `pkg/metadata/metadata.go`
+/// and trivy-java-db `pkg/db/metadata.go`, in the versions of Trivy v0.74.0).
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Database {

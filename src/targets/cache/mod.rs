@@ -301,7 +301,7 @@ impl<'p> Cache<'p> {
     }
 
     /// Removes Trivy's scan cache, `fanal/`, as `trivy clean --scan-cache` does (Trivy v0.74.0,
-    /// pkg/cache/fs.go). Returns whether there was one.
+    /// `pkg/cache/fs.go`). Returns whether there was one.
     ///
     /// # Errors
     /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if it is a link or a file; else the error

@@ -135,7 +135,7 @@ fn the_trip_brings_all_four_datasets_into_the_cache() {
 
 #[test]
 #[ignore = "tools"]
-fn the_printed_lines_find_everything_eight_days_later() {
+fn the_printed_lines_find_everything_8_days_later() {
     let Trip { importer, cache, import, .. } = Trip::eight_days_ago();
     let network = importer.offline("tail -n +3 /proc/net/dev").exits(0).out.clone();
     assert!(network.lines().all(|line| line.trim_start().starts_with("lo:")), "{network}");
@@ -152,7 +152,7 @@ fn the_printed_lines_find_everything_eight_days_later() {
 /// The scans run as in a systemd unit or a pipeline: with the written variables or the written configuration only.
 #[test]
 #[ignore = "tools"]
-fn the_written_settings_find_everything_eight_days_later() {
+fn the_written_settings_find_everything_8_days_later() {
     let Trip { importer, config, .. } = Trip::eight_days_ago();
     let home = importer.at("");
     let trivy = format!("{}/trivy", tools());
