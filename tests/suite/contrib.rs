@@ -8,7 +8,7 @@ use serde_json::Value;
 use test_kit::files::Fault;
 use test_kit::host::names;
 use test_kit::noise::Noise;
-use test_kit::process::Run;
+use test_kit::process::{Process, Run, wait_for};
 use test_kit::registry::Registry;
 
 use crate::forge::upstream::Upstream;
@@ -235,6 +235,58 @@ fn the_pods_of_the_air_gapped_side_import_and_serve() {
     let mut command = host.command();
     command.args(arguments("serve.yaml"));
     forge::run(command).exits(2).does_not_say("unexpected argument");
+}
+
+/// The first process of a container ignores signals without a handler.
+#[test]
+#[ignore = "tools"]
+fn a_pod_that_watches_ends_at_once() {
+    let host = Host::new();
+    fs::create_dir_all(host.path("inbox")).unwrap();
+    let words = [env!("CARGO_BIN_EXE_trivy-ferry"), "watch", "inbox", "--trust", "keys/exporter.pub"];
+    let mut command = Command::new("unshare");
+    command.current_dir(host.path(".")).args(["--user", "--map-root-user", "--pid", "--fork"]).args(words);
+    command.args(["--cache-dir", "cache", "--state-dir", "state", "--data-home", "home"]);
+    command.stderr(fs::File::create(host.path("log")).unwrap());
+    let mut pod = Process::start(&mut command);
+    let log = || fs::read_to_string(host.path("log")).unwrap();
+    wait_for("the watch", || log().contains("Watching").then_some(()));
+    let children = format!("/proc/{0}/task/{0}/children", pod.id());
+    let watch = fs::read_to_string(children).unwrap();
+    assert!(Command::new("kill").args(["-TERM", watch.trim()]).status().unwrap().success());
+    let status = wait_for("the end", || pod.child().try_wait().unwrap());
+    assert_eq!(status.code(), Some(143), "{}", log());
+}
+
+#[test]
+#[ignore = "tools"]
+fn logs_are_rotated() {
+    let host = Host::new();
+    let import = |age| {
+        let bundle = Bundle::of(hours(age), &Part::all(days(age))).signed(&host.key);
+        host.import(&host.file("b.tar", bundle), &[]).good();
+    };
+    import(-3);
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/logrotate/trivy-ferry");
+    let rules = fs::read_to_string(rules).unwrap();
+    // A small log is rotated here, and by the user of the test.
+    let rules = rules.replace("/var/lib/trivy-ferry", &host.at("state")).replace("size 64M", "size 1");
+    let rules: Vec<&str> = rules.lines().filter(|line| !line.trim().starts_with("su ")).collect();
+    host.file("rules", rules.join("\n") + "\n");
+    let mut rotate = Command::new("logrotate");
+    rotate.args(["--state", &host.at("rotated"), &host.at("rules")]);
+    forge::run(rotate).good();
+    assert!(!host.path("state/imports.jsonl").exists());
+    import(-2);
+    let logs: Vec<String> =
+        names(host.path("state")).into_iter().filter(|name| name.starts_with("imports.jsonl")).collect();
+    let [log, rotated] = &logs[..] else { panic!("{logs:?}") };
+    assert!(rotated.ends_with(".gz"), "{logs:?}");
+    let accepted = |text: &str| text.matches(r#""event":"accepted""#).count();
+    assert_eq!(accepted(&fs::read_to_string(host.path("state").join(log)).unwrap()), 1);
+    let mut unpack = Command::new("gzip");
+    unpack.args(["--decompress", "--stdout", &host.at(format!("state/{rotated}"))]);
+    assert_eq!(accepted(&forge::run(unpack).out), 1);
 }
 
 #[test]
