@@ -87,6 +87,8 @@ pub mod content_digest;
 pub mod dataset;
 pub(crate) mod delivery;
 #[doc(hidden)]
+pub mod delta;
+#[doc(hidden)]
 pub mod digest;
 pub(crate) mod error;
 pub(crate) mod export;

@@ -137,6 +137,28 @@ pub enum BundleError {
         /// The amount that is lost and the amount of parity, or the claim.
         why: String,
     },
+    /// A dataset is carried as a difference from versions that the target does not hold.
+    #[error("{}: {dataset} cannot be made, because {target} holds none of the versions that it is a difference from: {bases}", path.display())]
+    NoBase {
+        /// The bundle.
+        path: PathBuf,
+        /// The name of the dataset.
+        dataset: String,
+        /// The target.
+        target: String,
+        /// The dates of the versions.
+        bases: String,
+    },
+    /// A dataset is carried as a difference, and the target needs its layer.
+    #[error("{}: {dataset} is carried as a difference, which {target} cannot take", path.display())]
+    NeedsLayer {
+        /// The bundle.
+        path: PathBuf,
+        /// The name of the dataset.
+        dataset: String,
+        /// The kind of the target.
+        target: String,
+    },
     /// A parity file cannot be used.
     #[error("parity file {} cannot be used: {why}", path.display())]
     Parity {
@@ -276,6 +298,8 @@ impl BundleError {
             | BundleError::Volumes { path, .. }
             | BundleError::NoHead { path, .. }
             | BundleError::BeyondParity { path, .. }
+            | BundleError::NoBase { path, .. }
+            | BundleError::NeedsLayer { path, .. }
             | BundleError::FewSigners { path, .. }
             | BundleError::NotForStream { path, .. }
             | BundleError::Parity { path, .. }
@@ -300,6 +324,8 @@ impl BundleError {
             self,
             BundleError::Short { .. }
                 | BundleError::FewSigners { .. }
+                | BundleError::NoBase { .. }
+                | BundleError::NeedsLayer { .. }
                 | BundleError::NotForStream { .. }
                 | BundleError::Long { .. }
                 | BundleError::Volumes { .. }
@@ -323,6 +349,8 @@ impl BundleError {
             BundleError::Volumes { missing, .. } => !missing.is_empty(),
             BundleError::NoHead { .. }
             | BundleError::BeyondParity { .. }
+            | BundleError::NoBase { .. }
+            | BundleError::NeedsLayer { .. }
             | BundleError::NeverComplete { .. } => true,
             _ => false,
         }

@@ -45,6 +45,14 @@ impl Hint for BundleError {
                 let verify = VERIFY_ADVICE[1];
                 format!("Copy the missing or damaged volumes again{verify}, or copy more parity files.")
             }
+            BundleError::NoBase { .. } => {
+                "Import a bundle of this stream that carries the dataset whole: the exporter writes one with `export` without --delta."
+                    .into()
+            }
+            BundleError::NeedsLayer { .. } => {
+                "Bring a bundle that carries the dataset whole, or import this one into a cache: `export` without --delta writes one."
+                    .into()
+            }
             BundleError::NoHead { .. } => {
                 let repair = REPAIR_ADVICE[1];
                 format!("Copy it into the directory of the others{repair}; an export writes the head volume last.")

@@ -6,6 +6,7 @@
 mod assemble;
 pub mod chunks;
 mod content;
+pub mod delta;
 mod error;
 pub mod format;
 mod header;

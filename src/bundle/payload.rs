@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::delta::{self, Delta};
 use crate::bundle::format::{FORMAT, MANIFEST, MAX_MEMBER, SUMS};
 use crate::bundle::header;
 use crate::bundle::volumes::{self, Volume};
@@ -144,8 +145,11 @@ pub struct Dataset {
     pub manifest: Blob,
     /// Upstream's configuration blob.
     pub config: Blob,
-    /// Upstream's layers, in the manifest's order.
+    /// Upstream's layers, in the manifest's order. They are members, unless there is a delta.
     pub layers: Vec<Blob>,
+    /// Its files, if they are carried in place of its layer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delta: Option<Delta>,
     /// The version in an annotation of upstream, for information only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
@@ -235,9 +239,9 @@ impl Blob {
         format!("blobs/sha256/{}", self.digest.hex())
     }
 
-    /// Whether it is the layer of one of the two large databases.
+    /// Whether it is the layer of one of the two large databases, or a patch for one of their files.
     pub fn is_large(&self) -> bool {
-        [Kind::TrivyDb, Kind::TrivyJavaDb]
+        self.media_type == delta::PATCH_TYPE || [Kind::TrivyDb, Kind::TrivyJavaDb]
             .iter()
             .any(|kind| kind.layer_media_type() == Some(&self.media_type))
     }
@@ -260,9 +264,11 @@ impl Dataset {
         DatasetRef::new(self.name.clone(), self.tag.clone())
     }
 
-    /// Returns all its blobs: manifest, configuration and layers.
+    /// Returns all its blobs that are members: the manifest, the configuration, and the layers or the delta.
     pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
-        [&self.manifest, &self.config].into_iter().chain(&self.layers)
+        let layers = self.layers.iter().filter(|_| self.delta.is_none());
+        let delta = self.delta.iter().flat_map(Delta::blobs);
+        [&self.manifest, &self.config].into_iter().chain(layers).chain(delta)
     }
 
     /// Checks that its manifest names the blobs that the payload lists, so that a registry serves exactly the
@@ -376,7 +382,8 @@ impl Payload {
         if probe.format != FORMAT {
             return Err(BadPayload::Unknown(format!("format version {}", probe.format).into()));
         }
-        if let Some(feature) = probe.requires.into_iter().find(|feature| feature != volumes::FEATURE) {
+        let known = |feature: &str| feature == volumes::FEATURE || delta::is_feature(feature);
+        if let Some(feature) = probe.requires.into_iter().find(|feature| !known(feature)) {
             return Err(BadPayload::Unknown(feature.into()));
         }
         let payload: Payload = json::from_slice(bytes).map_err(rule)?;
@@ -388,6 +395,7 @@ impl Payload {
     pub(super) fn check(&self) -> Result<(), String> {
         let members = self.check_members()?;
         self.check_volumes()?;
+        self.check_features()?;
         MissingItem::check(&self.missing).map_err(|why| format!("it {why}"))?;
         let (datasets, images) = (self.datasets.len(), self.images.len());
         if datasets + images == 0 || datasets > MAX_DATASETS || images > MAX_IMAGES {
@@ -449,6 +457,22 @@ impl Payload {
             return Err("it lists a volume of 0 bytes".into());
         }
         Ok(())
+    }
+
+    /// Checks that a reader without support for its deltas rejects the bundle.
+    fn check_features(&self) -> Result<(), String> {
+        let mut wanted = self.delta_features();
+        wanted.extend(self.requires.iter().map(String::as_str).filter(|feature| *feature == volumes::FEATURE));
+        let listed: BTreeSet<&str> = self.requires.iter().map(String::as_str).collect();
+        if listed == wanted {
+            return Ok(());
+        }
+        Err(format!("it requires {:?}, but its datasets need {wanted:?}", self.requires))
+    }
+
+    /// Returns the words for `requires` that its deltas need.
+    pub(super) fn delta_features(&self) -> BTreeSet<&'static str> {
+        self.datasets.iter().filter_map(|dataset| dataset.delta.as_ref()).flat_map(Delta::features).collect()
     }
 
     fn check_members(&self) -> Result<BTreeMap<&str, &Member>, String> {
@@ -515,6 +539,12 @@ impl Payload {
             dataset.check_vex_source()?;
         }
         let contents = &dataset.contents;
+        if let Some(delta) = &dataset.delta {
+            if !kind.is_large() {
+                return Err("has a delta, which only databases may have".into());
+            }
+            delta.check(contents)?;
+        }
         if contents.tree.is_some() == kind.is_large()
             || contents.files.len() != if kind.is_large() { 2 } else { 0 }
         {

@@ -101,7 +101,8 @@ impl BundlePlan {
             volumes: Vec::new(),
             missing: info.missing,
         };
-        let mut plan = BundlePlan { payload, capacity: 0, derived };
+        let features = payload.delta_features().into_iter().map(str::to_owned).collect();
+        let mut plan = BundlePlan { payload: Payload { requires: features, ..payload }, capacity: 0, derived };
         let (small, large) = plan.footprints();
         plan.measure(small + large)?;
         if let Some(most) = info.volume_size.filter(|most| plan.length() > *most) {
@@ -155,7 +156,7 @@ impl BundlePlan {
             });
         }
         let size = |index: u64| most.min(behind - index * most);
-        self.payload.requires = vec![volumes::FEATURE.into()];
+        self.payload.requires.insert(0, volumes::FEATURE.into());
         self.payload.volumes =
             (0..count).map(|index| Volume { size: size(index), digest: Digest::of(b"") }).collect();
         Ok(())

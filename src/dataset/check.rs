@@ -94,7 +94,7 @@ fn hash(path: &str) -> u128 {
 }
 
 /// Checks the files of one dataset.
-pub(super) struct Checker<'a> {
+pub(crate) struct Checker<'a> {
     kind: Kind,
     limits: UnpackLimits,
     sink: &'a mut dyn Sink,
@@ -128,7 +128,7 @@ enum Keep {
 }
 
 impl<'a> Checker<'a> {
-    pub(super) fn new(kind: Kind, limits: UnpackLimits, sink: &'a mut dyn Sink) -> Self {
+    pub(crate) fn new(kind: Kind, limits: UnpackLimits, sink: &'a mut dyn Sink) -> Self {
         Checker {
             kind,
             limits,
@@ -146,7 +146,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Begins a file. Its name must be expected and new, and its size within the limits.
-    pub(super) fn begin(&mut self, path: RelPath, size: u64) -> Result<(), UnpackError> {
+    pub(crate) fn begin(&mut self, path: RelPath, size: u64) -> Result<(), UnpackError> {
         let keep = match (self.kind, path.as_str()) {
             (Kind::TrivyDb, "trivy.db") | (Kind::TrivyJavaDb, "trivy-java.db") => Keep::Head,
             (Kind::TrivyDb | Kind::TrivyJavaDb, "metadata.json") | (Kind::Vex, "index.json") => Keep::Json,
@@ -234,7 +234,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Takes the next bytes of the current file.
-    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
+    pub(crate) fn data(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
         let Some(current) = &mut self.current else {
             return Err(bad("the archive contains bytes before the first file"));
         };
@@ -255,7 +255,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Ends the current file.
-    pub(super) fn end(&mut self) -> Result<(), UnpackError> {
+    pub(crate) fn end(&mut self) -> Result<(), UnpackError> {
         let Some(current) = self.current.take() else {
             return Err(bad("a file ends before it begins"));
         };
@@ -267,7 +267,7 @@ impl<'a> Checker<'a> {
     }
 
     /// Checks the content after the last file.
-    pub(super) fn finish(self) -> Result<Contents, UnpackError> {
+    pub(crate) fn finish(self) -> Result<Contents, UnpackError> {
         match self.kind {
             Kind::TrivyDb => self.database("trivy.db", 2, bolt::check),
             Kind::TrivyJavaDb => self.database("trivy-java.db", 1, sqlite::check),

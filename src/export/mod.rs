@@ -3,6 +3,8 @@
 //! This module depends on sources, bundles and destinations, but not on the command line or the
 //! terminal.
 
+pub(crate) mod base_store;
+pub(crate) mod delta;
 pub(crate) mod drop_directory;
 pub(crate) mod heartbeat;
 pub(crate) mod log;

@@ -59,6 +59,8 @@ pub struct ExportOptions {
     pub verify_after_write: bool,
     /// Puts the program of this process beside the bundle, with its digest and a signature.
     pub with_self: bool,
+    /// Carries the databases as differences from earlier bundles of the stream; `None` carries them whole.
+    pub delta: Option<DeltaOptions>,
     /// The number of the stream's bundles to keep in the directory; `None` for all.
     pub keep: Option<u32>,
     /// A directory that gets a copy of the bundle at the end.
@@ -75,6 +77,44 @@ pub struct ExportOptions {
     pub limits: RetryLimits,
     /// The state directory of this host; `None` for the default.
     pub state_dir: Option<PathBuf>,
+}
+
+/// The options for deltas.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DeltaOptions {
+    /// When the databases are carried whole, although a difference is possible.
+    pub full_every: FullEvery,
+    /// The directory for the layers that deltas start from; `None` for one below the state directory.
+    pub base_store: Option<PathBuf>,
+}
+
+/// When the next bundle carries the databases whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FullEvery {
+    /// If the last such bundle is this old.
+    Age(Age),
+    /// After this number of exports.
+    Exports(u32),
+}
+
+impl std::str::FromStr for FullEvery {
+    type Err = crate::util::age::InvalidAge;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(number) => Ok(FullEvery::Exports(number)),
+            Err(_) => text.parse().map(FullEvery::Age),
+        }
+    }
+}
+
+impl DeltaOptions {
+    /// Creates options with the default directory.
+    #[must_use]
+    pub fn new(full_every: FullEvery) -> Self {
+        DeltaOptions { full_every, base_store: None }
+    }
 }
 
 impl ExportOptions {
@@ -100,6 +140,7 @@ impl ExportOptions {
             if_changed: false,
             verify_after_write: false,
             with_self: false,
+            delta: None,
             keep: None,
             drop_into: None,
             repeat: 1,

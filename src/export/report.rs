@@ -14,6 +14,7 @@ use crate::collect::requirement::{self, MissingSource};
 use crate::dataset::MissingItem;
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::export::delta::ExportedDelta;
 use crate::export::output::Parity;
 use crate::util::text::format_age;
 
@@ -31,6 +32,8 @@ pub struct ExportReport {
     pub bundle: Option<WrittenBundle>,
     /// The datasets.
     pub datasets: Vec<ExportedDataset>,
+    /// The databases that the bundle carries as differences.
+    pub deltas: Vec<ExportedDelta>,
     /// The images.
     pub images: Vec<ExportedImage>,
     /// The items that the bundle was written without because their sources failed. `errors` holds the

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::bundle::delta::MAX_BASES;
 use crate::bundle::payload::Payload;
 use crate::bundle::writer::{BundleInfo, BundlePlan, BundleWriter};
 use crate::bundle::{Dataset, Heartbeat, heartbeat as format};
@@ -20,6 +21,8 @@ use crate::collect::{self, images};
 use crate::dataset::{Contents, MissingItem};
 use crate::digest::Digest;
 use crate::error::Error;
+use crate::export::base_store::BaseStore;
+use crate::export::delta::{self, DeltaMaker, Prepared};
 use crate::export::drop_directory::{DropDirectory, remove_partials};
 use crate::export::options::ExportOptions;
 use crate::export::output::{Destination, dated};
@@ -353,6 +356,11 @@ impl ExportRun<'_> {
         let ExportRun { options, signer, progress, .. } = *self;
         let (created, earlier) = created(options, self.last.as_ref(), progress)?;
         let created = self.destination.free_timestamp(created)?;
+        let mut store = BaseStore::of_options(options, self.state.as_ref().map(StateDir::path))?;
+        let mut prepared = match &store {
+            Some(store) => self.prepare(store, &mut collected, created)?,
+            None => Prepared::default(),
+        };
         let plan = self.plan(&collected, images, missing, created)?;
         let most = self.destination.volume_size(options.volume_size);
         let parity = options.parity.map(|percent| (percent, most));
@@ -360,7 +368,7 @@ impl ExportRun<'_> {
         let file = destination.writer(&plan)?;
         let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
         let streamer = BlobStreamer { network: self.network, destination: &destination, progress };
-        let contents = self.write_members(&mut writer, &streamer, &mut collected, images, created)?;
+        let contents = self.write_members(&mut writer, &streamer, &mut collected, images, (&mut prepared, created))?;
         let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
         let mut synced = destination.sync(file)?;
         destination.add_parity(&mut synced, identity, progress)?;
@@ -388,7 +396,13 @@ impl ExportRun<'_> {
             sequence: payload.sequence,
             overrides: earlier.map(str::to_owned).into_iter().chain(accepted).collect(),
         };
-        Ok(self.conclude(written, &payload, &collected, images))
+        let mut report = self.conclude(written, &payload, &collected, images);
+        if let Some(store) = &mut store {
+            let bases = delta::bases(&payload);
+            report.errors.extend(store.add(bases, MAX_BASES).err().map(|error| delta::broken(store, error)));
+        }
+        report.deltas = prepared.deltas;
+        Ok(report)
     }
 
     /// Plans the bundle: its properties, and the order of its members.
@@ -419,9 +433,11 @@ impl ExportRun<'_> {
         streamer: &BlobStreamer<'_>,
         collected: &mut [CollectedDataset],
         images: &'i [images::CollectedImage],
-        created: Timestamp,
+        (prepared, created): (&mut Prepared, Timestamp),
     ) -> Result<BTreeMap<String, Contents>, ExportFailure> {
-        let mut contents: BTreeMap<String, Contents> = BTreeMap::new();
+        let stored = prepared.layers.iter();
+        let mut contents: BTreeMap<String, Contents> =
+            stored.map(|(dataset, layer)| (dataset.clone(), layer.examined.contents.clone())).collect();
         while let Some(member) = writer.wants().cloned() {
             let has =
                 |item: &CollectedDataset| item.planned.dataset.blobs().any(|blob| blob.path() == member.path);
@@ -440,16 +456,56 @@ impl ExportRun<'_> {
                 continue;
             }
             let dataset = &item.planned.dataset;
-            let Examined { contents: found, examination } = streamer.layer(writer, item, &member)?;
-            // Every source has the same content for this layer, so it is rejected from all of them.
-            judge(self.options, dataset, found.updated_at, &self.floors, created.max(clock::now()))
-                .and_then(|()| examine(self.options, dataset, &examination, self.last_size(dataset)))
-                .map_err(|error| Rejected::anywhere(error, dataset, member.digest))
-                .map(|verdict| (item.remarks, item.by_override) = (verdict.warnings, verdict.by_override))?;
-            contents.insert(item.planned.dataset.reference(), found);
-            item.examination = Some(examination);
+            if let Some(layer) = prepared.layers.get_mut(&dataset.reference()) {
+                layer.file.rewind().map_err(Error::unexpected("reading a stored layer"))?;
+                writer.member(&layer.file).map_err(|e| streamer.destination.failed(e))?;
+                continue;
+            }
+            let examined = streamer.layer(writer, item, &member)?;
+            self.judge_layer(item, &examined, member.digest, created)?;
+            contents.insert(item.planned.dataset.reference(), examined.contents);
+            item.examination = Some(examined.examination);
         }
         Ok(contents)
+    }
+
+    /// Checks the date and the content of a large layer that was read.
+    fn judge_layer(
+        &self,
+        item: &mut CollectedDataset,
+        examined: &Examined,
+        layer: Digest,
+        created: Timestamp,
+    ) -> Result<(), ExportFailure> {
+        let dataset = &item.planned.dataset;
+        let Examined { contents, examination } = examined;
+        // Every source has the same content for this layer, so it is rejected from all of them.
+        judge(self.options, dataset, contents.updated_at, &self.floors, created.max(clock::now()))
+            .and_then(|()| examine(self.options, dataset, examination, self.last_size(dataset)))
+            .map_err(|error| Rejected::anywhere(error, dataset, layer))
+            .map(|verdict| (item.remarks, item.by_override) = (verdict.warnings, verdict.by_override))?;
+        Ok(())
+    }
+
+    /// Fetches all large layers into the base store, and replaces those by patches that it can.
+    fn prepare(
+        &self,
+        store: &BaseStore,
+        collected: &mut [CollectedDataset],
+        created: Timestamp,
+    ) -> Result<Prepared, ExportFailure> {
+        let whole = self.options.delta.as_ref().is_none_or(|options| store.is_due(options.full_every, created));
+        let maker = DeltaMaker { network: self.network, store, whole, progress: self.progress };
+        let mut prepared = Prepared::default();
+        for item in collected.iter_mut().filter(|item| item.planned.dataset.name.kind().is_large()) {
+            let layer = maker.fetch(item)?;
+            let digest = item.planned.dataset.content_layer().map(|layer| layer.digest);
+            self.judge_layer(item, &layer.examined, digest.unwrap_or(item.planned.dataset.manifest.digest), created)?;
+            item.examination = Some(layer.examined.examination.clone());
+            prepared.deltas.extend(maker.replace(item, &layer)?);
+            prepared.layers.insert(item.planned.dataset.reference(), layer);
+        }
+        Ok(prepared)
     }
 
     /// Records the bundle, copies it to the drop directory, and removes older ones. Adds errors to the report,

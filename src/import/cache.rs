@@ -2,10 +2,11 @@
 //! depend on other targets.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::bundle::{Dataset, VerifiedBundle};
+use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::dataset::Name;
 use crate::dataset::catalogue::VEX_HUB;
 use crate::delivery::admission::{admit_all, watch_expiry};
@@ -156,6 +157,7 @@ impl Preparing<'_, '_> {
         let chosen = choose(options, cache, host, bundles, admitted, report)?;
         let holds = |slot: &Slot, contents: &_, fresh: &_| cache.holds(slot, contents, fresh);
         let chosen = filter_chosen((cache, &holds), state, context, chosen, report)?;
+        let chosen = self.with_bases(chosen, report)?;
         let incoming: Vec<(Slot, u64, u64)> = chosen
             .iter()
             .map(|c| {
@@ -187,6 +189,37 @@ impl Preparing<'_, '_> {
     }
 }
 
+impl Preparing<'_, '_> {
+    /// Finds the file that each delta is applied to. Drops the choices without one: the other datasets are imported
+    /// all the same.
+    fn with_bases(
+        &self,
+        chosen: Vec<CacheChoice>,
+        report: &mut TargetReport,
+    ) -> Result<Vec<CacheChoice>, Error> {
+        let mut left = Vec::new();
+        for mut choice in chosen {
+            let Some(delta) = &choice.dataset.delta else {
+                left.push(choice);
+                continue;
+            };
+            choice.base = self.cache.base(&choice.slot, &delta.versions())?;
+            if choice.base.is_some() {
+                left.push(choice);
+                continue;
+            }
+            report.set(&choice.dataset, DeliveryStatus::Failed, None);
+            report.errors.push(Error::Bundle(BundleError::NoBase {
+                path: self.bundles.get(choice.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into()),
+                dataset: choice.dataset.name.to_string(),
+                target: self.cache.dir().display().to_string(),
+                bases: delta.dates(),
+            }));
+        }
+        Ok(left)
+    }
+}
+
 /// Stages the chosen datasets of one bundle.
 struct Staging<'a, 'p> {
     cache: &'a Cache<'p>,
@@ -206,6 +239,11 @@ impl Receiver for Staging<'_, '_> {
 
     fn wants(&self, dataset: &Dataset) -> bool {
         self.choice(dataset).is_some()
+    }
+
+    fn base(&mut self, dataset: &Dataset) -> Option<(usize, File)> {
+        let (index, file) = self.choice(dataset)?.base.as_ref()?;
+        Some((*index, file.try_clone().ok()?))
     }
 
     fn sink(&mut self, dataset: &Dataset) -> Result<Stage, Error> {

@@ -3,6 +3,7 @@
 //! Reads bundles, the cache and the ledger; changes nothing.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 
 use jiff::Timestamp;
 
@@ -38,6 +39,8 @@ pub(crate) struct CacheChoice {
     pub(crate) known: bool,
     /// Whether it is older than the installed data, and imported because of `--allow-rollback`.
     pub(crate) rollback: bool,
+    /// The file that its delta is applied to, and the index of its base.
+    pub(crate) base: Option<(usize, File)>,
     /// Whether its bundle was received after newer ones. Older datasets in it need no warning then.
     late: bool,
 }
@@ -104,8 +107,8 @@ pub(crate) fn choose(
 fn choice(slot: Slot, candidate: DatasetCandidate, manifests: &[VexManifests]) -> CacheChoice {
     let DatasetCandidate { bundle, dataset, date, late } = candidate;
     let vex_manifest = vex_manifest(manifests, bundle, &dataset).unwrap_or_default().to_owned();
-    let (repairs, known, rollback) = (false, false, false);
-    CacheChoice { bundle, dataset, slot, vex_manifest, date, repairs, known, rollback, late }
+    let (repairs, known, rollback, base) = (false, false, false, None);
+    CacheChoice { bundle, dataset, slot, vex_manifest, date, repairs, known, rollback, base, late }
 }
 
 /// Returns the entry of a dataset for Trivy's VEX configuration; `None` if it is not a VEX repository.

@@ -2,6 +2,7 @@
 //! does not depend on the targets of the data.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,6 +15,7 @@ use crate::dataset::check::{UnpackError, UnpackLimits};
 use crate::dataset::layer::{self, CHUNK};
 use crate::dataset::{Contents, Discard, Sink};
 use crate::error::{Error, panicked};
+use crate::intake::rebuild_delta::Rebuilding;
 use crate::progress::{Progress, Step};
 use crate::util::pipe::{PipeWriter, pipe};
 use crate::util::spool::{IN_MEMORY, spool};
@@ -29,6 +31,12 @@ pub(crate) trait Receiver {
     /// Whether the images are checked too.
     fn wants_images(&self) -> bool {
         false
+    }
+
+    /// Returns the file that a delta of a wanted dataset is applied to, and the index of its base. `None` if there is no
+    /// such file: then only the bytes of the bundle are checked.
+    fn base(&mut self, _: &Dataset) -> Option<(usize, File)> {
+        None
     }
 
     /// Returns the sink for a wanted dataset.
@@ -93,14 +101,17 @@ pub(crate) fn unpack_bundle<R: Receiver>(
     let large = |member: &payload::Member| {
         datasets
             .iter()
-            .find(|d| d.name.kind().is_large() && d.content_layer().is_some_and(|l| l.path() == member.path))
+            .find(|d| d.name.kind().is_large() && d.delta.is_none() && d.content_layer().is_some_and(|l| l.path() == member.path))
     };
+    let mut deltas = Rebuilding::of(&datasets, receiver);
     let skippable = skippable(bundle.payload(), receiver.wants_images());
     let mut small: BTreeMap<String, SpooledTempFile> = BTreeMap::new();
     let mut in_memory = IN_MEMORY;
     let mut members = bundle.members();
     while let Some(member) = members.next()? {
-        if let Some(dataset) = large(member.member()) {
+        if let Some(delta) = deltas.iter_mut().find(|delta| delta.needs(member.member())) {
+            delta.take(member, receiver, progress)?;
+        } else if let Some(dataset) = large(member.member()) {
             let step = progress.begin(&dataset.reference(), member.member().size, "");
             let mut sink = receiver.sink(dataset)?;
             let contents = stream(member, dataset, &mut sink, &*step, receiver)?;
@@ -220,13 +231,13 @@ fn feed(
     Ok(())
 }
 
-fn not_as_signed(path: &std::path::Path, dataset: &Dataset, why: &str) -> Error {
+pub(super) fn not_as_signed(path: &std::path::Path, dataset: &Dataset, why: &str) -> Error {
     let member = dataset.content_layer().map_or_else(String::new, Blob::path);
     let why = format!("does not contain the signed {}: {why}", dataset.name);
     BundleError::Member { path: path.into(), member: member.into(), why: why.into() }.into()
 }
 
-fn same(path: &std::path::Path, dataset: &Dataset, contents: &Contents) -> Result<(), Error> {
+pub(super) fn same(path: &std::path::Path, dataset: &Dataset, contents: &Contents) -> Result<(), Error> {
     match contents.difference(&dataset.contents) {
         Some(what) => Err(not_as_signed(path, dataset, &what)),
         None => Ok(()),

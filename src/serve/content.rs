@@ -54,6 +54,10 @@ pub(crate) fn add(
         let manifest = read_all(&verified, dataset.manifest.digest, oci::MAX_MANIFEST)
             .map_err(|error| BundleError::from_io(&path, error))?;
         dataset.agrees_with(&manifest).map_err(&lacks)?;
+        if dataset.delta.is_some() {
+            let (dataset, target) = (dataset.name.to_string(), "a server".into());
+            return Err(BundleError::NeedsLayer { path, dataset, target }.into());
+        }
         for blob in std::iter::once(&dataset.config).chain(&dataset.layers) {
             let verified = verified.blob(blob.digest).ok_or_else(|| lacks("a blob is missing".into()))?;
             site.blob(dataset.name.as_str(), blob.digest, Arc::new(verified));

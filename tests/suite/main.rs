@@ -19,6 +19,7 @@ mod content;
 mod contrib;
 mod damage;
 mod debug_log;
+mod deltas;
 mod forge;
 mod golden;
 mod golden_state;

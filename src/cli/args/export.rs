@@ -11,6 +11,7 @@ use crate::cli::args::shared::{Renamed, RetryFlags, SigningFlags, SourceFlags, r
 use crate::collect::images::CarriedImage;
 use crate::collect::requirement::Requirement;
 use crate::dataset::Name;
+use crate::export::options::FullEvery;
 use crate::oci::Platform;
 use crate::trust::max_age::MaxAge;
 use crate::util::age::Age;
@@ -48,6 +49,18 @@ pub struct ExportArgs {
     /// docs/install.md.
     #[arg(long, help_heading = OUTPUT, env = "TRIVY_FERRY_WITH_SELF", value_parser = switch)]
     pub with_self: bool,
+    /// Carry trivy-db as differences from earlier bundles of the stream.
+    ///
+    /// Importers make the database from the version that they have. An importer that holds none of the last 8 versions
+    /// needs a bundle that was written without this option.
+    #[arg(long, help_heading = OUTPUT, env = "TRIVY_FERRY_DELTA", value_parser = switch)]
+    pub delta: bool,
+    /// Carry the databases whole at least this often: an age, or a number of exports.
+    #[arg(long, help_heading = OUTPUT, hide_short_help = true, env = "TRIVY_FERRY_FULL_EVERY", value_name = "AGE|NUMBER", default_value = "7d", requires = "delta")]
+    pub full_every: FullEvery,
+    /// Keep the versions that differences start from here [default: `bases` in the state directory].
+    #[arg(long, help_heading = OUTPUT, hide_short_help = true, env = "TRIVY_FERRY_BASE_STORE", value_name = "DIR", requires = "delta")]
+    pub base_store: Option<PathBuf>,
     /// Keep only this many bundles of the stream in the directory.
     ///
     /// The newest bundles are kept, and for each dataset the last bundle that holds it. Only

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::bundle::Dataset;
+use crate::bundle::delta::Delta;
 use crate::bundle::volumes::VolumeNumber;
 use crate::intake::inspect::{InspectReport, InspectedBundle};
 use crate::intake::repair::RepairReport;
@@ -169,8 +170,13 @@ impl InspectedBundle {
         writeln!(f, "\n  {} {}   {what}", dataset.name, dataset.tag)?;
         writeln!(f, "    from       {}", escape(&Redacted::new(&dataset.source).to_string()))?;
         writeln!(f, "    manifest   {}", dataset.manifest.digest)?;
+        let carried = if dataset.delta.is_some() { ", not in this bundle" } else { "" };
         for layer in &dataset.layers {
-            writeln!(f, "    layer      {} {}", layer.digest, format_size(layer.size))?;
+            writeln!(f, "    layer      {} {}{carried}", layer.digest, format_size(layer.size))?;
+        }
+        for base in dataset.delta.iter().flat_map(Delta::bases) {
+            let date = base.updated_at.map_or_else(|| "an unknown date".into(), format_minute);
+            writeln!(f, "    from       {} of {date}, patch of {}", base.digest, format_size(base.patch.size))?;
         }
         for file in &contents.files {
             writeln!(f, "    file       {} {} {}", file.digest, format_size(file.size), file.path)?;

@@ -72,6 +72,19 @@ impl fmt::Display for ExportReport {
                 escape(&row.source)
             )?;
         }
+        for delta in &self.deltas {
+            writeln!(
+                f,
+                "{:<19} carried as differences from {} ({} instead of {})",
+                delta.dataset,
+                format_count(delta.bases, "version"),
+                format_size(delta.size),
+                format_size(delta.layer)
+            )?;
+            if let Some(date) = delta.reaches_back_to {
+                writeln!(f, "{:<19} for importers that have the data of {} or later", "", format_minute(date))?;
+            }
+        }
         for image in &self.images {
             writeln!(f, "{:<48} {:>10}", escape(&image.name), format_size(image.size))?;
         }

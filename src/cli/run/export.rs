@@ -4,7 +4,7 @@ use crate::cli::args::ExportArgs;
 use crate::cli::{CommandOutcome, interrupt, prompt};
 use crate::error::Error;
 use crate::export::Exporter;
-use crate::export::options::ExportOptions;
+use crate::export::options::{DeltaOptions, ExportOptions};
 use crate::progress::Progress;
 use crate::remote::RemoteOptions;
 use crate::trust::signer::Signer;
@@ -54,6 +54,10 @@ fn options(args: &ExportArgs) -> ExportOptions {
         if_changed: args.if_changed,
         verify_after_write: args.verify_after_write,
         with_self: args.with_self,
+        delta: args.delta.then(|| DeltaOptions {
+            full_every: args.full_every,
+            base_store: args.base_store.clone(),
+        }),
         keep: args.keep,
         drop_into: args.drop_into.clone(),
         repeat: args.repeat,

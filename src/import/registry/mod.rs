@@ -1,9 +1,11 @@
 //! Imports into registries: compares the registry with the bundles, pushes the missing content, and reports the
 //! results. This module does not depend on other targets.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 
-use crate::bundle::VerifiedBundle;
+use crate::bundle::{BundleError, VerifiedBundle};
 use crate::dataset::Kind;
 use crate::delivery::admission::{admit_all, conclude};
 use crate::delivery::candidates::{candidates, newest};
@@ -128,6 +130,14 @@ fn choose(
             continue;
         }
         if let Some(reference) = place.repository(&dataset.name, &dataset.tag)? {
+            if dataset.delta.is_some() {
+                let path =
+                    bundles.get(candidate.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into());
+                let (name, target) = (dataset.name.to_string(), "a registry".into());
+                let error = BundleError::NeedsLayer { path, dataset: name, target };
+                report.fails(dataset, reference.to_string(), error.into());
+                continue;
+            }
             placed.push((reference.to_string(), reference, candidate));
         }
     }

@@ -10,11 +10,13 @@
 //! group shares (setgid and group-writable) the group has the same permissions as the owner on these files and on the
 //! data.
 
+use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::content_digest::ContentDigest;
 use crate::progress::Progress;
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::{self, Dir, FileMode, Owner};
@@ -195,6 +197,30 @@ impl<'p> Cache<'p> {
             return Ok(false);
         }
         self.view.holds(slot, contents, fresh)
+    }
+
+    /// Returns the main file of a database if the cache holds one of these versions, in place or as the kept generation,
+    /// and the index of that version.
+    ///
+    /// # Errors
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the
+    /// place of a directory; [`TargetError::MountInside`] if the slot has a mount point inside; else the error of the
+    /// system if a file cannot be read.
+    pub fn base(
+        &self,
+        slot: &Slot,
+        versions: &[(ContentDigest, u64)],
+    ) -> Result<Option<(usize, File)>, TargetError> {
+        if let Some(found) = self.view.base(slot, versions)? {
+            return Ok(Some(found));
+        }
+        let (inside, _) = working::stands_apart(&self.root, &self.work, slot)?;
+        let Some(directory) = self.working_directory(slot, inside)? else { return Ok(None) };
+        let Some(previous) = working::open_real(&directory, PREVIOUS)? else { return Ok(None) };
+        match working::open_real(&previous, &slot.key())? {
+            Some(kept) => view::version_in(&kept, slot, versions),
+            None => Ok(None),
+        }
     }
 
     /// Begins to stage a dataset in a private directory on the file system of its slot.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use crate::content_digest::content_digest_of;
+use crate::content_digest::{ContentDigest, content_digest_of};
 use crate::dataset::{self, Contents, Kind, Name, Tree};
 use crate::targets::cache::layout::{Layout, Slot};
 use crate::targets::cache::metadata::{self, CachedDataset, Metadata};
@@ -93,6 +93,23 @@ impl View {
 }
 
 impl View {
+    /// Returns the main file of a database if it is one of these versions, and the index of that version. It is hashed and
+    /// returned through one descriptor, because other programs may replace the file at any time.
+    ///
+    /// # Errors
+    /// [`TargetError::Symlink`] or [`TargetError::NotADirectory`] if a link or a file is in the place of
+    /// the directory; else the error of the system if a file cannot be read.
+    pub fn base(
+        &self,
+        slot: &Slot,
+        versions: &[(ContentDigest, u64)],
+    ) -> Result<Option<(usize, File)>, TargetError> {
+        match working::open_slot(&self.root, slot.path())? {
+            Some(dir) => version_in(&dir, slot, versions),
+            None => Ok(None),
+        }
+    }
+
     /// Whether the installed files have the number and the sizes of these contents. It reads no files, so it is fast.
     ///
     /// # Errors
@@ -145,6 +162,24 @@ fn unreadable_is_none<T>(result: io::Result<Option<T>>) -> io::Result<Option<T>>
         }
         other => other,
     }
+}
+
+/// Returns the main file in a directory if it is one of these versions, and the index of that version.
+pub(crate) fn version_in(
+    dir: &Dir,
+    slot: &Slot,
+    versions: &[(ContentDigest, u64)],
+) -> Result<Option<(usize, File)>, TargetError> {
+    let path = slot.main();
+    let file = unreadable_is_none(dir.open_file(path)).at("read", dir.at(path))?;
+    let Some(file) = file.filter(|_| slot.is_database()) else { return Ok(None) };
+    let size = file.metadata().at("read", dir.at(path))?.len();
+    if !versions.iter().any(|(_, version)| *version == size) {
+        return Ok(None);
+    }
+    let copy = file.try_clone().at("read", dir.at(path))?;
+    let found = content_digest_of(buffered(copy)).at("read", dir.at(path))?;
+    Ok(versions.iter().position(|version| *version == found).map(|index| (index, file)))
 }
 
 /// Compares the files of a database, except its metadata, which an import rewrites and which is compared by field.

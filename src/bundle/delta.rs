@@ -1,0 +1,157 @@
+//! The part of a payload that describes a dataset as differences from earlier versions of its files. This module defines
+//! the JSON form and the rules that it can break by itself. It does not know how a patch is made or applied.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::bundle::payload::Blob;
+use crate::content_digest::ContentDigest;
+use crate::dataset::{Contents, RelPath};
+use crate::delta::patch::{self, Patch};
+use crate::delta::stream::Form;
+use crate::util::text::format_second;
+
+/// The word in `requires` for a bundle with deltas.
+pub const FEATURE: &str = "deltas";
+/// The most bases of one file.
+pub const MAX_BASES: usize = 8;
+/// The most bytes of a file that is carried whole. It is held in memory.
+pub const MAX_WHOLE: u64 = 1 << 20;
+/// The media type of a patch.
+pub const PATCH_TYPE: &str = "application/vnd.trivy-ferry.delta.patch.v1+zstd";
+/// The media type of a file that is carried whole.
+pub const WHOLE_TYPE: &str = "application/vnd.trivy-ferry.delta.file.v1";
+
+/// Whether this version reads bundles that require this feature.
+pub(super) fn is_feature(word: &str) -> bool {
+    word == FEATURE || Form::named(word).is_some()
+}
+
+/// The files of a dataset, without its layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Delta {
+    /// Each file of the contents, in their order.
+    pub files: Vec<DeltaFile>,
+}
+
+/// A file of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeltaFile {
+    /// Its path in the layer.
+    pub path: RelPath,
+    /// The way in which it is carried.
+    #[serde(flatten)]
+    pub encoding: Encoding,
+}
+
+/// The way in which a file is carried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Encoding {
+    /// The file is a member.
+    Whole {
+        /// The member.
+        whole: Blob,
+    },
+    /// The file is made from an earlier version of it.
+    Patched {
+        /// What the segments of the patches make.
+        form: Form,
+        /// The earlier versions, at least one.
+        bases: Vec<Base>,
+    },
+}
+
+/// An earlier version of a file, and the patch that makes the new version from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The content digest of the earlier version.
+    pub digest: ContentDigest,
+    /// Its length in bytes.
+    pub size: u64,
+    /// When upstream built it, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<Timestamp>,
+    /// The member with the patch.
+    pub patch: Blob,
+    /// The segments of the patch.
+    #[serde(flatten)]
+    pub segments: Patch,
+}
+
+impl Delta {
+    /// Returns the members that it needs.
+    pub fn blobs(&self) -> impl Iterator<Item = &Blob> {
+        self.files.iter().flat_map(|file| -> Box<dyn Iterator<Item = &Blob>> {
+            match &file.encoding {
+                Encoding::Whole { whole } => Box::new(std::iter::once(whole)),
+                Encoding::Patched { bases, .. } => Box::new(bases.iter().map(|base| &base.patch)),
+            }
+        })
+    }
+
+    /// Returns the words that a reader has to know for it.
+    pub fn features(&self) -> BTreeSet<&'static str> {
+        let forms = self.files.iter().filter_map(|file| match &file.encoding {
+            Encoding::Whole { .. } => None,
+            Encoding::Patched { form, .. } => Some(form.name()),
+        });
+        std::iter::once(FEATURE).chain(forms).collect()
+    }
+
+    /// Returns the earlier versions that it can be applied to, by their digest and length.
+    pub fn versions(&self) -> Vec<(ContentDigest, u64)> {
+        self.bases().map(|base| (base.digest, base.size)).collect()
+    }
+
+    /// Returns the dates of the earlier versions, for people.
+    pub fn dates(&self) -> String {
+        let date = |base: &Base| base.updated_at.map_or_else(|| "of an unknown date".into(), format_second);
+        self.bases().map(date).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Returns the earlier versions of its patched file. A database has one large file.
+    pub fn bases(&self) -> impl Iterator<Item = &Base> {
+        self.files.iter().flat_map(|file| match &file.encoding {
+            Encoding::Whole { .. } => &[][..],
+            Encoding::Patched { bases, .. } => &bases[..],
+        })
+    }
+
+    /// Checks the rules that it can break by itself.
+    ///
+    /// # Errors
+    /// If it lists other files than the contents, too many bases, a base twice, a file that is too large to be whole,
+    /// or segments that break the rules of patches. The text is a clause about the dataset.
+    pub(super) fn check(&self, contents: &Contents) -> Result<(), String> {
+        if self.files.iter().filter(|file| matches!(file.encoding, Encoding::Patched { .. })).count() > 1 {
+            return Err("has patches of several files".into());
+        }
+        let paths = self.files.iter().map(|file| &file.path);
+        if !paths.eq(contents.files.iter().map(|file| &file.path)) {
+            return Err("has a delta of other files than its contents".into());
+        }
+        for (file, target) in self.files.iter().zip(&contents.files) {
+            let path = &file.path;
+            match &file.encoding {
+                Encoding::Whole { whole } if whole.size != target.size || whole.size > MAX_WHOLE => {
+                    return Err(format!("carries {path} whole with {} bytes", whole.size));
+                }
+                Encoding::Whole { .. } => {}
+                Encoding::Patched { bases, .. } => {
+                    let digests: BTreeSet<ContentDigest> = bases.iter().map(|base| base.digest).collect();
+                    if bases.is_empty() || bases.len() > MAX_BASES || digests.len() != bases.len() {
+                        return Err(format!("lists {} bases of {path} (limit: {MAX_BASES})", bases.len()));
+                    }
+                    for base in bases {
+                        patch::check(&base.segments, Some(base.size), target.size)
+                            .map_err(|why| format!("has a patch of {path} that cannot be used: {why}"))?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
