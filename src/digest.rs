@@ -10,7 +10,7 @@ use std::str::FromStr;
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A sha256 digest, written `sha256:<64 lower-case hex digits>` as in the OCI image specification (descriptor.md,
+/// A sha256 digest, written `sha256:<64 lower-case hex digits>` as in the OCI image specification (`descriptor.md`,
 /// "Digests"). Other algorithms are not supported, because everything that Trivy publishes uses sha256.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);

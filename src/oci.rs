@@ -13,25 +13,25 @@ use crate::digest::Digest;
 use crate::util::json;
 use crate::util::text::escape;
 
-/// The media type of an OCI image manifest (image-spec v1.1, manifest.md).
+/// The media type of an OCI image manifest (image-spec v1.1, `manifest.md`).
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// The media type of an OCI image index (image-spec v1.1, image-index.md).
+/// The media type of an OCI image index (image-spec v1.1, `image-index.md`).
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// The media type of Docker's image manifest, which registries may return for older pushes.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// The media type of Docker's list of image manifests, one for each platform.
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-/// The annotation with the file name of a layer (image-spec v1.1, annotations.md).
+/// The annotation with the file name of a layer (image-spec v1.1, `annotations.md`).
 pub const TITLE: &str = "org.opencontainers.image.title";
 /// The annotation with the version of an artifact.
 pub const VERSION: &str = "org.opencontainers.image.version";
 /// The annotation with the creation time of an artifact.
 pub const CREATED: &str = "org.opencontainers.image.created";
-/// The annotation with the name of a manifest in an image layout (image-layout.md).
+/// The annotation with the name of a manifest in an image layout (`image-layout.md`).
 pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 /// The annotation with the name that containerd gives to an image that it imports from a layout (containerd v2,
-/// core/images: `AnnotationImageName`).
+/// `core/images`: `AnnotationImageName`).
 pub const IMAGE_NAME: &str = "io.containerd.image.name";
 
 /// The limit for a manifest in bytes, from the distribution specification (v1.1, "Pushing Manifests", 4 MiB).
@@ -41,7 +41,7 @@ pub const MAX_MANIFEST: u64 = 4 << 20;
 /// registry are parsed in memory and take 16 times their size.
 const MAX_ARTIFACT: usize = 1 << 20;
 
-/// The reference to a blob: its type, its digest and its size in bytes (image-spec v1.1, descriptor.md).
+/// The reference to a blob: its type, its digest and its size in bytes (image-spec v1.1, `descriptor.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
@@ -139,7 +139,7 @@ impl Manifest {
     }
 }
 
-/// The platform of an image (image-spec v1.1, image-index.md), written `linux/amd64` or `linux/arm/v7`.
+/// The platform of an image (image-spec v1.1, `image-index.md`), written `linux/amd64` or `linux/arm/v7`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     /// The operating system.
@@ -307,7 +307,7 @@ impl Document {
     }
 }
 
-/// The `index.json` of an image layout (image-spec v1.1, image-layout.md).
+/// The `index.json` of an image layout (image-spec v1.1, `image-layout.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {

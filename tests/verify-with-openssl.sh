@@ -12,7 +12,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 
-# 1. The envelope: one line of JSON with payloadType, payload and signatures.
+# 1. The envelope: one line of JSON with `payloadType`, `payload` and `signatures`.
 tar xOf "$bundle" manifest.dsse.json >envelope
 field() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" "$2"; }
 type=$(field payloadType envelope)
@@ -40,7 +40,7 @@ if [ $good = no ]; then
 fi
 echo "signature good: $(field created payload.json), stream $(field stream payload.json)"
 
-# 4. The signed payload lists the digest of SHA256SUMS. SHA256SUMS lists the digest of every file.
+# 4. The signed payload lists the digest of `SHA256SUMS`. `SHA256SUMS` lists the digest of every file.
 mkdir files
 tar xf "$bundle" -C files
 cd files

@@ -1,6 +1,6 @@
 //! Checks the beginning of a bbolt file: its format, its version, and its length. It does not read the entries.
 //!
-//! Layout from bbolt v1.4 (internal/common/meta.go, page.go): each of the first two pages holds a
+//! Layout from bbolt v1.4 (`internal/common/meta.go`, `page.go`): each of the first two pages holds a
 //! 16-byte page header and then magic, version, page size, flags (4 bytes each), the root bucket
 //! (16), freelist page, page count and transaction (8 each), and an FNV-1a checksum of all of it.
 //! Numbers are in the writer's byte order; upstream builds on little-endian machines.

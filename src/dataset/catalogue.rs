@@ -21,9 +21,9 @@ pub enum Kind {
 
 /// The tag of the trivy-db repository for schema version 2 (Trivy v0.74.0, `pkg/db`: `SchemaVersion`).
 pub const DB_TAG: &str = "2";
-/// The tag of the trivy-java-db repository for schema version 1 (Trivy v0.74.0, pkg/javadb).
+/// The tag of the trivy-java-db repository for schema version 1 (Trivy v0.74.0, `pkg/javadb`).
 pub const JAVA_DB_TAG: &str = "1";
-/// The version of the VEX repository specification that Trivy reads (Trivy v0.74.0, pkg/vex/repo:
+/// The version of the VEX repository specification that Trivy reads (Trivy v0.74.0, `pkg/vex/repo`:
 /// `SchemaVersion`).
 pub const VEX_SPEC: &str = "0.1";
 /// Trivy's default VEX repository (Trivy v0.74.0, `pkg/vex/repo/manager.go`).
@@ -53,8 +53,8 @@ impl Kind {
     }
 
     /// Returns the default repositories without tags: first those that Trivy uses, in its order (Trivy v0.74.0,
-    /// `pkg/flag/db_flags.go` and pkg/policy), then other repositories to which upstream publishes. mirror.gcr.io is a
-    /// pull-through cache of docker.io.
+    /// `pkg/flag/db_flags.go` and `pkg/policy`), then other repositories to which upstream publishes. mirror.gcr.io is
+    /// a pull-through cache of docker.io.
     pub fn default_repositories(self) -> &'static [&'static str] {
         match self {
             Kind::TrivyDb => &[

@@ -79,7 +79,7 @@ const MAX_JSON: usize = 16 << 20;
 /// known. VEX Hub has 13 KB, and 100,000 files with names of its average length have 6.4 MB.
 pub const MAX_NAMES: u64 = 8 << 20;
 
-/// The `metadata.json` of both databases (trivy-db, pkg/metadata; trivy-java-db, pkg/db).
+/// The `metadata.json` of both databases (trivy-db, `pkg/metadata`; trivy-java-db, `pkg/db`).
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Metadata {

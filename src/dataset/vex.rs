@@ -1,7 +1,7 @@
 //! A VEX repository: its `vex-repository.json` and the archive that it points to. This module makes no requests.
 //!
-//! The format is that of the VEX Repository Specification 0.1 as Trivy v0.74.0 reads it (pkg/vex/repo). A location is
-//! the URL of an archive, followed by `//` and the directory in the archive.
+//! The format is that of the VEX Repository Specification 0.1 as Trivy v0.74.0 reads it (`pkg/vex/repo`). A location
+//! is the URL of an archive, followed by `//` and the directory in the archive.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Seek};

@@ -1,4 +1,4 @@
-//! Reads the `index.json` of a VEX repository (Trivy v0.74.0, pkg/vex/repo: `RawIndex`). It does not keep the
+//! Reads the `index.json` of a VEX repository (Trivy v0.74.0, `pkg/vex/repo`: `RawIndex`). It does not keep the
 //! packages, because a file of 16 MiB may list 1,000,000 of them.
 
 use std::borrow::Cow;

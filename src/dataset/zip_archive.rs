@@ -1,8 +1,8 @@
 //! Reads a zip archive one entry at a time. Its use of memory depends neither on the number of entries nor on the
 //! content of their headers.
 //!
-//! Layout from APPNOTE.TXT 6.3.10, read like Go's archive/zip, which Trivy v0.74.0 uses through go-getter. Go accepts
-//! some archives that can be read in two ways. They are rejected here, so that both readers see the same files:
+//! Layout from `APPNOTE.TXT` 6.3.10, read like Go's `archive/zip`, which Trivy v0.74.0 uses through go-getter. Go
+//! accepts some archives that can be read in two ways. They are rejected here, so that both readers see the same files:
 //!
 //! - The last end record is used. Its comment must end with the file.
 //! - The directory must end at the beginning of the end records, and have the number of entries that they state. No

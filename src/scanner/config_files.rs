@@ -2,15 +2,15 @@
 //! Harbor's scanner adapter.
 //!
 //! The keys come from these sources, and the two charts were rendered with the files:
-//! - trivy-operator v0.32.0, chart 0.34.0 (deploy/helm: values.yaml, `templates/configmaps/trivy.yaml`
-//!   and operator.yaml). The chart joins `dbRegistry`, a slash and `dbRepository`, and has no key for
+//! - trivy-operator v0.32.0, chart 0.34.0 (`deploy/helm`: `values.yaml`, `templates/configmaps/trivy.yaml`
+//!   and `operator.yaml`). The chart joins `dbRegistry`, a slash and `dbRepository`, and has no key for
 //!   the tag, which therefore follows the repository. Only `policiesBundle` has a `tag`. Its default is
 //!   `1`, although this operator is built with Trivy v0.72.0, which needs version 2.
 //!   `dbRepositoryInsecure` applies to the scan jobs for both databases (`pkg/plugins/trivy/image.go`).
 //! - The operator's own audit uses the checks of the bundle only with `useBuiltinRegoPolicies`, and falls
 //!   back to embedded checks without a message if `useEmbeddedRegoPolicies` is on
 //!   (`pkg/policy/policy.go`: `loadPolicies`, `scannerOptions`).
-//! - Trivy v0.74.0, chart 0.25.0 (helm/trivy: values.yaml, `templates/configmap.yaml`):
+//! - Trivy v0.74.0, chart 0.25.0 (`helm/trivy`: `values.yaml`, `templates/configmap.yaml`):
 //!   `dbRepository` is one string with its tag, and `extraEnvVars` sets environment variables.
 //! - harbor-scanner-trivy v0.38.0 (`pkg/etc/config.go`; `pkg/trivy/wrapper.go` passes its environment to
 //!   Trivy). Its repositories can be configured since v0.33.0. Harbor's installer (2.15.0,

@@ -228,7 +228,7 @@ fn environment(
 }
 
 /// Returns the text of a `trivy.yaml`. The keys are those of `trivy --generate-default-config` of
-/// v0.74.0 (pkg/flag: `ConfigName`).
+/// v0.74.0 (`pkg/flag`: `ConfigName`).
 fn config(cache: &str, version_check: bool, in_place: InstalledData, memory: bool) -> String {
     let mut text = String::from_utf8_lossy(OURS).into_owned()
         + " Trivy uses the imported data and does not access the network.\ncache:\n";

@@ -33,7 +33,7 @@ pub(crate) fn scalar(text: &str) -> String {
     if word { text.into() } else { quoted(text) }
 }
 
-/// Parses a boolean of YAML 1.1 as Go's yaml.v3 does (decode.go).
+/// Parses a boolean of YAML 1.1 as Go's yaml.v3 does (`decode.go`).
 pub(crate) fn truth(text: &str) -> Option<bool> {
     match text {
         "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),

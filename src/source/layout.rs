@@ -1,4 +1,4 @@
-//! Artifacts in an OCI image layout on disk (image-spec v1.1, image-layout.md) that another tool fetched.
+//! Artifacts in an OCI image layout on disk (image-spec v1.1, `image-layout.md`) that another tool fetched.
 //! They are verified as strictly as the answers of a registry.
 
 use std::io::{Seek, SeekFrom};

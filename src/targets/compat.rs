@@ -2,7 +2,7 @@
 //! Harbor rejects empty configurations, and GitLab rejects artifact types.
 //!
 //! The layers keep their digests, so Trivy unpacks the same data. Trivy reads neither the configuration nor the
-//! artifact type (v0.74.0, pkg/oci). The digest of the manifest changes. The result depends only on the bytes of
+//! artifact type (v0.74.0, `pkg/oci`). The digest of the manifest changes. The result depends only on the bytes of
 //! upstream, so that a second push finds the first. This module makes no requests.
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::digest::Digest;
 use crate::oci;
 
-/// The media type of the configuration of an image (image-spec v1.1, config.md).
+/// The media type of the configuration of an image (image-spec v1.1, `config.md`).
 pub const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 /// The smallest valid configuration of an image.
 const CONFIG: &str =

@@ -40,7 +40,7 @@ pub struct Policy {
     pub stream: String,
     /// Admits a bundle older than the last one, and lowers the floors to it.
     pub allow_rollback: bool,
-    /// Admits a bundle from the future, without raising the floors to it.
+    /// Admits a bundle that is dated in the future, without raising the floors to it.
     pub allow_future: bool,
     /// Admits an expired bundle.
     pub allow_expired: bool,
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_from_the_future_is_rejected_and_never_raises_a_floor() {
+    fn a_bundle_dated_in_the_future_is_rejected_and_never_raises_a_floor() {
         let future = candidate("2036-01-01T00:00:00Z", "a", None);
         assert!(matches!(verdict(&future, &TargetState::default()), Err(Rejection::Future { .. })));
         let nearly = candidate("2026-11-22T11:59:00Z", "b", None);

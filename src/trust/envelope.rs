@@ -1,4 +1,4 @@
-//! The signed envelope: DSSE v1 (secure-systems-lab/dsse, envelope.md and protocol.md).
+//! The signed envelope: DSSE v1 (secure-systems-lab/dsse, `envelope.md` and `protocol.md`).
 //!
 //! A signature covers the pre-authentication encoding of a payload and its type, so that a signature over
 //! one kind of document is not valid for another. The key identifiers in an envelope are hints that anyone
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn the_encoding_is_the_one_of_the_protocol() {
-        // The example of protocol.md.
+        // The example of `protocol.md`.
         assert_eq!(
             pae("http://example.com/HelloWorld", b"hello world"),
             b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"

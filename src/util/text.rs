@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(escape_lines("a\n\x1bb\r\n"), "a\n\\u{1b}b\\u{d}\n");
     }
 
-    /// The categories Cf, Zl and Zp of Unicode 17 (DerivedGeneralCategory.txt).
+    /// The categories Cf, Zl and Zp of Unicode 17 (`DerivedGeneralCategory.txt`).
     const FORMATS: [(u32, u32); 21] = [
         (0xad, 0xad),
         (0x600, 0x605),

@@ -556,7 +556,7 @@ fn is_kept(path: &Path) -> bool {
 }
 
 /// Whether an error may mean that another program has the file open. CIFS servers return any of these (Linux,
-/// fs/smb/client/smb2maperror.c): `EBUSY` for a sharing violation, `EACCES` for a file that was just in use.
+/// `fs/smb/client/smb2maperror.c`): `EBUSY` for a sharing violation, `EACCES` for a file that was just in use.
 fn is_held(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::ACCESS | Errno::BUSY | Errno::TXTBSY | Errno::AGAIN))
 }

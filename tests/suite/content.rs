@@ -17,7 +17,7 @@ use crate::forge::{Archive, Bundle, Host, Part, days, manifest_of, metadata_json
 const OPENVEX: &str = r#"{"@context":"https://openvex.dev/ns/v0.2.0","@id":"x","statements":[]}"#;
 const CSAF: &str = r#"{"document":{"category":"csaf_vex","csaf_version":"2.0"}}"#;
 const CYCLONEDX: &str = r#"{"bomFormat":"CycloneDX","vulnerabilities":[]}"#;
-/// The pointer that Git LFS stores in place of a file (git-lfs, docs/spec.md).
+/// The pointer that Git LFS stores in place of a file (git-lfs, `docs/spec.md`).
 const POINTER: &str = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 109948522\n";
 
 fn exporter() -> Host {

@@ -240,7 +240,7 @@ fn images_that_a_cache_cannot_hold_are_mentioned() {
     host.import(&without, &[]).exits(0).does_not_say("are for a registry");
 }
 
-/// Trivy's databases have dates in nanoseconds (trivy-db, pkg/metadata), and VEX repositories in
+/// Trivy's databases have dates in nanoseconds (trivy-db, `pkg/metadata`), and VEX repositories in
 /// microseconds. Only `inspect` shows the dates of the signed payload.
 #[test]
 fn dates_in_json_are_whole_seconds() {

@@ -67,8 +67,8 @@ fn one_import_fills_several_caches() {
         .fails_with(2, &["need different settings"]);
 }
 
-/// The adapter has supported VEX since 0.34.2 (goharbor/harbor-scanner-trivy, pkg/etc/config.go and
-/// pkg/trivy/wrapper.go: `SCANNER_TRIVY_VEX_SOURCE`; it passes its environment to Trivy).
+/// The adapter has supported VEX since 0.34.2 (goharbor/harbor-scanner-trivy, `pkg/etc/config.go`
+/// and `pkg/trivy/wrapper.go`: `SCANNER_TRIVY_VEX_SOURCE`; it passes its environment to Trivy).
 #[test]
 fn harbors_adapter_gets_vex_and_its_configuration() {
     let (host, import) = host();

@@ -207,7 +207,7 @@ fn all_connections_use_socks_and_no_name_is_looked_up_here() {
 }
 
 /// Logins for VEX repositories: Trivy reads them from `repository.yaml` and `~/.netrc` (trivy
-/// v0.74.0, pkg/downloader/download.go; requested in kubewarden/sbomscanner PR 326).
+/// v0.74.0, `pkg/downloader/download.go`; requested in kubewarden/sbomscanner PR 326).
 #[test]
 fn a_vex_repository_gets_the_login_of_its_host_and_no_other() {
     let elsewhere = Server::new(|_| ok(forge::vex_archive("x", days(-1))));
@@ -322,7 +322,8 @@ fn a_registry_with_a_self_signed_certificate_is_trusted_if_the_certificate_is_gi
 }
 
 /// An attacker with the key of a trusted self-signed server cannot impersonate another server: curl
-/// and Go (crypto/x509, `CheckSignatureFrom`) accept no certificate without `CA:TRUE` as an issuer.
+/// and Go (`crypto/x509`, `CheckSignatureFrom`) accept no certificate without `CA:TRUE` as an
+/// issuer.
 #[test]
 fn the_key_of_a_trusted_server_cannot_issue_trusted_certificates() {
     let (host, bundle) = importer();

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &CompletionsArgs) -> CommandOutcome {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, name, &mut script);
     // The script for Bash has two spellings of a name with a hyphen, and so completes nothing after a command
-    // (clap_complete 4.6.11; clap's issue 6421).
+    // (`clap_complete` 4.6.11; clap's issue 6421).
     let script = String::from_utf8_lossy(&script).replace("trivy__subcmd__ferry", "trivy__ferry");
     CommandOutcome::done(&CompletionsReport { shell: args.shell.to_string(), script })
 }

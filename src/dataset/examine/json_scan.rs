@@ -336,7 +336,8 @@ mod tests {
             (r#"{"docume\u006Et":{"csaf\u005fversion":"2.0"}}"#, Some(DocumentKind::Csaf)),
             (r#"{"\uD83D\uDE00":1,"\u0062omFormat":2}"#, Some(DocumentKind::CycloneDx)),
             (r#"{"stateme\nts":[],"\u0000statements":[],"statements\u0000":[]}"#, Some(DocumentKind::Other)),
-            // Go 1.26 (encoding/json) ignores the case of keys, and accepts the letters that Unicode folds to k and s.
+            // Go 1.26 (`encoding/json`) ignores the case of keys, and accepts the letters that Unicode folds to k
+            // and s.
             (r#"{"Statements":[]}"#, Some(DocumentKind::OpenVex)),
             (r#"{"@Context":"https://openvex.dev/ns"}"#, Some(DocumentKind::OpenVex)),
             ("{\"\u{17f}TATEMENTS\":[]}", Some(DocumentKind::OpenVex)),
@@ -450,7 +451,7 @@ mod tests {
         }
     }
 
-    /// Whether serde_json, which is as strict as Go, finds a JSON value at the beginning.
+    /// Whether `serde_json`, which is as strict as Go, finds a JSON value at the beginning.
     fn is_json(text: &[u8]) -> bool {
         matches!(Deserializer::from_slice(text).into_iter::<IgnoredAny>().next(), Some(Ok(_)))
     }
@@ -468,7 +469,7 @@ mod tests {
         }
     }
 
-    /// Checks that the scan and serde_json agree on whether a text is JSON, for random texts and for documents with
+    /// Checks that the scan and `serde_json` agree on whether a text is JSON, for random texts and for documents with
     /// changed bytes, and agree on the kind of unchanged documents.
     #[test]
     fn the_scan_agrees_with_a_parser() {

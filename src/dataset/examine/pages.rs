@@ -2,8 +2,8 @@
 //! table of a SQLite file.
 //!
 //! Both are trees of pages in any order. The module keeps the number of entries of each leaf and the children of
-//! each inner page, and walks the tree at the end. Formats: bbolt v1.4 (internal/common), and "Database File Format"
-//! of SQLite. Files may be hostile, so memory is limited, and a tree that cannot be followed has no count.
+//! each inner page, and walks the tree at the end. Formats: bbolt v1.4 (`internal/common`), and "Database File
+//! Format" of SQLite. Files may be hostile, so memory is limited, and a tree that cannot be followed has no count.
 
 use std::collections::{BTreeMap, BTreeSet};
 

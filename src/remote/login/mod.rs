@@ -1,7 +1,7 @@
 //! The sources of logins for repositories: the files of `podman login` and `docker login`, and the helpers
 //! that these files name.
 //!
-//! The rules are those of containers/image (`go.podman.io/image/v5`, pkg/docker/config), which Podman, Skopeo
+//! The rules are those of containers/image (`go.podman.io/image/v5`, `pkg/docker/config`), which Podman, Skopeo
 //! and Buildah use, and those that only Docker has. This module contacts no server, and prints no login.
 
 mod credentials;
@@ -76,7 +76,7 @@ impl LoginFiles {
     }
 
     /// The files of a user with these variables. If the user names a file, it is the only one, as in Podman
-    /// and Skopeo (containers/common, pkg/auth: `GetDefaultAuthFile`).
+    /// and Skopeo (containers/common, `pkg/auth`: `GetDefaultAuthFile`).
     pub(crate) fn of(variable: impl Fn(&str) -> Option<OsString>) -> Self {
         let path = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let file = |path: PathBuf| LoginFile { path, form: Form::Current, named_by: None };

@@ -56,7 +56,7 @@ pub(super) fn retry_after_in_message(said: &str) -> Option<Duration> {
     go_duration(word)
 }
 
-/// Parses a duration in the form of Go's `time.Duration`, such as `1m30.5s` (package time, `ParseDuration`).
+/// Parses a duration in the form of Go's `time.Duration`, such as `1m30.5s` (package `time`, `ParseDuration`).
 fn go_duration(mut text: &str) -> Option<Duration> {
     let mut total = 0.0;
     while !text.is_empty() {

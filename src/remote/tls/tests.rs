@@ -1,4 +1,4 @@
-//! Tests the table of certificates with this module and with Go's crypto/x509.
+//! Tests the table of certificates with this module and with Go's `crypto/x509`.
 
 use std::collections::BTreeMap;
 use std::process::Command;

@@ -217,7 +217,7 @@ fn parse_range(text: &str, size: u64) -> Option<Range> {
     Some(if begin < end { Range::Of(begin, end) } else { Range::Outside })
 }
 
-/// Returns a page of a list: at most `n` names after `last` (spec.md, "Listing Tags").
+/// Returns a page of a list: at most `n` names after `last` (`spec.md`, "Listing Tags").
 fn list(
     all: Vec<&str>,
     request: &Parts,

@@ -67,7 +67,7 @@ struct Place {
 }
 
 /// Returns the locations, not parsed, for the version that Trivy reads: those of the first entry with that
-/// version, as in Trivy (v0.74.0, pkg/vex/repo: `selectSupportedVersion`).
+/// version, as in Trivy (v0.74.0, `pkg/vex/repo`: `selectSupportedVersion`).
 pub(in crate::source) fn locations(repository: &str, manifest: &[u8]) -> Result<Vec<String>, SourceError> {
     let unusable = |why: String, hint: &str| SourceError::Vex {
         repository: repository.to_owned(),

@@ -33,7 +33,7 @@ impl Host {
         Host { home, program: program.into(), tools: None, ahead: AtomicI64::new(0) }
     }
 
-    /// Creates a host that also has the real tools of a directory on its PATH.
+    /// Creates a host that also has the real tools of a directory on its `PATH`.
     #[must_use]
     pub fn with(program: impl Into<PathBuf>, tools: &str) -> Host {
         Host { tools: Some(tools.into()), ..Host::bare(program) }

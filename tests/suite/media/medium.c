@@ -1,7 +1,7 @@
 /* Simulates a failing medium for a program that preloads this library: one byte of a bundle that
  * is being written is changed.
  *
- *   BAD_BYTE    the byte's number in the file, or in the volume whose number is BAD_VOLUME
+ *   BAD_BYTE    the byte's number in the file, or in the volume whose number is `BAD_VOLUME`
  *   BAD_IMAGE   the image of the file system: the byte is changed there when the file is synced, and
  *               the page cache of the system keeps the correct byte. Without it, the byte is changed
  *               at once.

@@ -26,7 +26,7 @@ type description struct {
 	Key string `json:"key"`
 	// The issuer: the name of an earlier certificate; the certificate itself, if empty.
 	By string `json:"by"`
-	// The signature algorithm of the issuer, as named by crypto/x509, such as "ECDSA-SHA512".
+	// The signature algorithm of the issuer, as named by `crypto/x509`, such as "ECDSA-SHA512".
 	Signature string `json:"signature"`
 	// Whether it is a CA; no basic constraints, if absent.
 	CA *bool `json:"ca"`
