@@ -21,6 +21,8 @@ pub const MAX_BASES: usize = 8;
 pub const MAX_WHOLE: u64 = 1 << 20;
 /// The media type of a patch.
 pub const PATCH_TYPE: &str = "application/vnd.trivy-ferry.delta.patch.v1+zstd";
+/// The media type of the head of a database that is made from rows.
+pub const HEAD_TYPE: &str = "application/vnd.trivy-ferry.delta.head.v1";
 /// The media type of a file that is carried whole.
 pub const WHOLE_TYPE: &str = "application/vnd.trivy-ferry.delta.file.v1";
 
@@ -59,9 +61,30 @@ pub enum Encoding {
     Patched {
         /// What the segments of the patches make.
         form: Form,
+        /// What a reader needs to make the file from rows; present exactly for the form of rows.
+        #[serde(flatten)]
+        rows: Option<Rows>,
         /// The earlier versions, at least one.
         bases: Vec<Base>,
     },
+}
+
+/// What a reader needs to make a database from rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rows {
+    /// The member with everything in the file that does not follow from its rows.
+    pub head: Blob,
+    /// The rows.
+    pub stream: RowStream,
+}
+
+/// The rows of a database, as one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowStream {
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its content digest, which tells a wrong patch from a wrong head.
+    pub digest: ContentDigest,
 }
 
 /// An earlier version of a file, and the patch that makes the new version from it.
@@ -87,7 +110,10 @@ impl Delta {
         self.files.iter().flat_map(|file| -> Box<dyn Iterator<Item = &Blob>> {
             match &file.encoding {
                 Encoding::Whole { whole } => Box::new(std::iter::once(whole)),
-                Encoding::Patched { bases, .. } => Box::new(bases.iter().map(|base| &base.patch)),
+                Encoding::Patched { bases, rows, .. } => {
+                    let head = rows.iter().map(|rows| &rows.head);
+                    Box::new(head.chain(bases.iter().map(|base| &base.patch)))
+                }
             }
         })
     }
@@ -140,13 +166,21 @@ impl Delta {
                     return Err(format!("carries {path} whole with {} bytes", whole.size));
                 }
                 Encoding::Whole { .. } => {}
-                Encoding::Patched { bases, .. } => {
+                Encoding::Patched { form, rows, bases } => {
+                    if rows.is_some() != (*form == Form::JavaRows) {
+                        return Err(format!("has the form {} of {path} without its parts", form.name()));
+                    }
+                    let stream = rows.as_ref().map_or(target.size, |rows| rows.stream.size);
+                    if stream > target.size || rows.as_ref().is_some_and(|rows| rows.head.size > MAX_WHOLE) {
+                        return Err(format!("has rows or a head of {path} that are too large"));
+                    }
                     let digests: BTreeSet<ContentDigest> = bases.iter().map(|base| base.digest).collect();
                     if bases.is_empty() || bases.len() > MAX_BASES || digests.len() != bases.len() {
                         return Err(format!("lists {} bases of {path} (limit: {MAX_BASES})", bases.len()));
                     }
                     for base in bases {
-                        patch::check(&base.segments, Some(base.size), target.size)
+                        // The rows of a database take fewer bytes than the file.
+                        patch::check(&base.segments, Some(base.size), stream)
                             .map_err(|why| format!("has a patch of {path} that cannot be used: {why}"))?;
                     }
                 }

@@ -241,9 +241,10 @@ impl Blob {
 
     /// Whether it is the layer of one of the two large databases, or a patch for one of their files.
     pub fn is_large(&self) -> bool {
-        self.media_type == delta::PATCH_TYPE || [Kind::TrivyDb, Kind::TrivyJavaDb]
-            .iter()
-            .any(|kind| kind.layer_media_type() == Some(&self.media_type))
+        self.media_type == delta::PATCH_TYPE
+            || [Kind::TrivyDb, Kind::TrivyJavaDb]
+                .iter()
+                .any(|kind| kind.layer_media_type() == Some(&self.media_type))
     }
 }
 
@@ -462,7 +463,8 @@ impl Payload {
     /// Checks that a reader without support for its deltas rejects the bundle.
     fn check_features(&self) -> Result<(), String> {
         let mut wanted = self.delta_features();
-        wanted.extend(self.requires.iter().map(String::as_str).filter(|feature| *feature == volumes::FEATURE));
+        wanted
+            .extend(self.requires.iter().map(String::as_str).filter(|feature| *feature == volumes::FEATURE));
         let listed: BTreeSet<&str> = self.requires.iter().map(String::as_str).collect();
         if listed == wanted {
             return Ok(());

@@ -102,7 +102,8 @@ impl BundlePlan {
             missing: info.missing,
         };
         let features = payload.delta_features().into_iter().map(str::to_owned).collect();
-        let mut plan = BundlePlan { payload: Payload { requires: features, ..payload }, capacity: 0, derived };
+        let mut plan =
+            BundlePlan { payload: Payload { requires: features, ..payload }, capacity: 0, derived };
         let (small, large) = plan.footprints();
         plan.measure(small + large)?;
         if let Some(most) = info.volume_size.filter(|most| plan.length() > *most) {
@@ -551,6 +552,7 @@ pub(super) mod tests {
             manifest: blob(oci::MANIFEST, &manifest),
             config,
             layers: vec![layer_blob],
+            delta: None,
             version: None,
             subdir: None,
             contents,

@@ -14,15 +14,19 @@ pub(crate) const PAGE: usize = 4096;
 const HEADER: usize = 16;
 /// The length of an element of a branch page or a leaf page in bytes.
 const ELEMENT: usize = 16;
-/// The flag of a branch page, and the flag of a leaf page.
+/// The flag of a branch page.
 const BRANCH: u16 = 1;
+/// The flag of a leaf page.
 const LEAF: u16 = 2;
 /// The flag of an element of a leaf page whose value is a bucket.
 const BUCKET: u32 = 1;
 
+/// Whether a page is filtered or restored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Direction {
+    /// Makes numbers relative.
     Apply,
+    /// Makes numbers absolute.
     Undo,
 }
 
@@ -36,6 +40,7 @@ pub(crate) fn undo(page: &mut [u8], index: u64) {
     convert(page, index, Direction::Undo);
 }
 
+/// Filters or restores a page. Shorter pages stay unchanged.
 fn convert(page: &mut [u8], index: u64, direction: Direction) {
     let Ok(page) = <&mut [u8; PAGE]>::try_from(page) else { return };
     let (from, to) = match direction {
@@ -107,6 +112,7 @@ fn bucket_at(page: &[u8; PAGE], element: usize) -> Option<usize> {
     start.checked_add(key)?.checked_add(key_length)
 }
 
+/// Makes a number relative or absolute.
 fn shift(number: u64, index: u64, direction: Direction) -> u64 {
     match direction {
         Direction::Apply => number.wrapping_sub(index),
@@ -114,18 +120,22 @@ fn shift(number: u64, index: u64, direction: Direction) -> u64 {
     }
 }
 
+/// Returns the bytes at a position, if they are inside of the page.
 fn array_at<const N: usize>(page: &[u8; PAGE], at: usize) -> Option<[u8; N]> {
     page.get(at..)?.first_chunk().copied()
 }
 
+/// Returns the number of 2 bytes at a position.
 fn u16_at(page: &[u8; PAGE], at: usize) -> Option<u16> {
     array_at(page, at).map(u16::from_le_bytes)
 }
 
+/// Returns the number of 4 bytes at a position.
 fn u32_at(page: &[u8; PAGE], at: usize) -> Option<u32> {
     array_at(page, at).map(u32::from_le_bytes)
 }
 
+/// Returns the number of 8 bytes at a position.
 fn u64_at(page: &[u8; PAGE], at: usize) -> Option<u64> {
     array_at(page, at).map(u64::from_le_bytes)
 }

@@ -15,10 +15,13 @@ const PAGES: usize = 256;
 /// Takes the bytes of a stream and passes the bytes of the file on. [`FileWriter::finish`] writes the rest. After an
 /// error the file is incomplete.
 pub(crate) struct FileWriter<W> {
+    /// The file.
     out: W,
+    /// The form of its stream.
     form: Form,
-    /// The digest and the length of the bytes that were written.
+    /// The digest of the bytes that were written.
     hasher: ContentHasher,
+    /// The number of bytes that were written.
     length: u64,
     /// The filtered bytes that are not written yet. They begin on a page boundary.
     waiting: Vec<u8>,
@@ -60,7 +63,7 @@ impl<W: Write> FileWriter<W> {
 
 impl<W: Write> Write for FileWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.form == Form::Plain {
+        if self.form != Form::Bolt {
             let count = self.out.write(bytes)?;
             self.hasher.update(bytes.get(..count).ok_or(io::ErrorKind::InvalidData)?);
             self.length += count as u64;

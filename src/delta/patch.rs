@@ -1,14 +1,16 @@
 //! A patch: what makes a new stream from a base stream, or from nothing.
 //!
 //! The new stream is divided into segments of at most 32 MiB. Each segment is one zstd frame, compressed with a window
-//! of the base as its prefix. The frames are concatenated. If there is a base, the result is compressed a second time
-//! in an outer frame: zstd writes some bytes for each block of 128 KiB even if nothing changed, and these compress well.
+//! of the base as its prefix. The frames are concatenated. If there is a base, the result is compressed a second
+//! time in an outer frame: zstd writes some bytes for each block of 128 KiB even if nothing changed, and these bytes
+//! compress well.
 //!
-//! [`Patch`] describes the frames and is part of the signed payload. Segments have no position of their own: each begins
-//! at the end of the previous one, so they can neither overlap nor leave a gap. The frames are untrusted. They are
-//! decoded within limits that follow from the description ([`check`]), and the digest of the result decides.
+//! [`Patch`] describes the frames and is part of the signed payload. Segments have no position of their own: each
+//! begins at the end of the previous one, so they can neither overlap nor leave a gap. The frames are untrusted. They
+//! are decoded within limits that follow from the description ([`check`]). Whether the result is accepted depends
+//! only on its digest.
 //!
-//! [`make`] writes patches, [`apply`] reads them. Neither knows about files, rows, bundles or signatures.
+//! [`make()`] writes patches, [`apply()`] reads them. Neither knows about files, rows, bundles or signatures.
 
 mod apply;
 mod frame;
@@ -20,10 +22,9 @@ use serde::{Deserialize, Serialize};
 use zstd::zstd_safe::compress_bound;
 
 pub(crate) use apply::{ApplyError, apply};
-pub(crate) use frame::Fault;
-pub(crate) use make::{MakeError, make};
+pub(crate) use make::make;
 
-/// The largest length of a segment in bytes. [`make`] uses this length for all segments but the last.
+/// The largest length of a segment in bytes. [`make()`] uses this length for all segments but the last.
 pub(crate) const MAX_SEGMENT: u32 = 32 << 20;
 /// The largest length of a window in bytes.
 pub(crate) const MAX_WINDOW: u32 = 64 << 20;

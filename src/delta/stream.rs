@@ -10,7 +10,6 @@ use std::os::unix::fs::FileExt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::content_digest::{ContentDigest, ContentHasher};
 use crate::delta::bolt_filter::{self, PAGE};
 
 /// The length in bytes of the pieces in which a stream is read from start to end.
@@ -25,28 +24,38 @@ pub enum Form {
     /// The stream is the file after the filter `bbolt-4k`.
     #[serde(rename = "bbolt-4k")]
     Bolt,
+    /// The stream is the rows of a `trivy-java.db`, which [`crate::delta::java`] reads into a temporary file.
+    #[serde(rename = "java-rows-1")]
+    JavaRows,
 }
 
 /// An open file that is read as a stream. Its length is the length of the file when it was opened.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    /// The file. It is never written.
     file: File,
+    /// The length in bytes.
     length: u64,
+    /// How the stream follows from the file.
     form: Form,
 }
 
 impl Form {
+    /// All forms.
+    const ALL: [Form; 3] = [Form::Plain, Form::Bolt, Form::JavaRows];
+
     /// Returns its name in the payload of a bundle.
     pub fn name(self) -> &'static str {
         match self {
             Form::Plain => "plain",
             Form::Bolt => "bbolt-4k",
+            Form::JavaRows => "java-rows-1",
         }
     }
 
     /// Returns the form with this name.
     pub fn named(name: &str) -> Option<Form> {
-        [Form::Plain, Form::Bolt].into_iter().find(|form| form.name() == name)
+        Form::ALL.into_iter().find(|form| form.name() == name)
     }
 }
 
@@ -58,6 +67,11 @@ impl Stream {
     pub(crate) fn new(file: File, form: Form) -> io::Result<Self> {
         let length = file.metadata()?.len();
         Ok(Stream { file, length, form })
+    }
+
+    /// Returns its form.
+    pub(crate) fn form(&self) -> Form {
+        self.form
     }
 
     /// Returns the length of the stream in bytes.
@@ -75,15 +89,15 @@ impl Stream {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match self.form {
-            Form::Plain => self.file.read_exact_at(buffer, offset),
+            Form::Plain | Form::JavaRows => self.file.read_exact_at(buffer, offset),
             Form::Bolt => self.read_filtered(buffer, offset),
         }
     }
 
     /// Fills a buffer with filtered bytes. The range is inside the stream, and may begin and end inside of pages.
     fn read_filtered(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        // The lossless conversions below cannot fail: a remainder is less than PAGE, and a length of memory fits in 64 bits.
         let size = PAGE as u64;
+        // The conversion cannot fail, because the remainder is less than PAGE.
         let skip = usize::try_from(offset % size).unwrap_or(0);
         let head = if skip == 0 { 0 } else { (PAGE - skip).min(buffer.len()) };
         let (head, rest) = buffer.split_at_mut(head);
@@ -134,16 +148,6 @@ impl Stream {
             offset += piece.len() as u64;
         }
         Ok(())
-    }
-
-    /// Returns the content digest of the stream. For filtered pages it is not the digest of the file.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
-    pub(crate) fn digest(&self) -> io::Result<ContentDigest> {
-        let mut hasher = ContentHasher::new();
-        self.for_each_piece(0..self.length, |piece, _| hasher.update(piece))?;
-        Ok(hasher.finish())
     }
 }
 
@@ -198,7 +202,8 @@ mod tests {
 
         #[test]
         fn every_range_has_the_bytes_of_the_filtered_file(
-            pages in 0..4u64, rest in 0..100usize, one in any::<prop::sample::Index>(), other in any::<prop::sample::Index>()
+            pages in 0..4u64, rest in 0..100usize,
+            one in any::<prop::sample::Index>(), other in any::<prop::sample::Index>()
         ) {
             let file = [samples::bolt(7, pages), samples::noise(8, rest)].concat();
             let stream = samples::stream(&file, Form::Bolt);

@@ -28,6 +28,7 @@ const REPEATED: u64 = u64::MAX;
 /// The table of the gear hash: one random number for each byte. Other numbers would choose other windows.
 const GEAR: [u64; 256] = gear();
 
+/// Computes the table of the gear hash.
 const fn gear() -> [u64; 256] {
     let mut table = [0; 256];
     // A generator of the kind xorshift64*.
@@ -46,7 +47,9 @@ const fn gear() -> [u64; 256] {
 /// A position in a stream that is recognized by the preceding bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Anchor {
+    /// The hash of the preceding bytes.
     hash: u64,
+    /// The offset of the byte after them, or [`REPEATED`].
     position: u64,
 }
 
@@ -55,6 +58,7 @@ struct Anchor {
 pub(crate) struct Index {
     /// Sorted by hash.
     anchors: Vec<Anchor>,
+    /// The length of the base in bytes.
     base_length: u64,
     /// The largest length of a window in bytes.
     limit: u64,
@@ -130,6 +134,7 @@ impl Index {
 
 /// Collects the anchors of a base in a fixed amount of memory.
 struct Table {
+    /// The anchors of the base so far, except dropped ones.
     anchors: Vec<Anchor>,
     /// The number of zero bits at the start of the hashes that are kept.
     zeros: u32,
@@ -138,6 +143,7 @@ struct Table {
 }
 
 impl Table {
+    /// Adds an anchor. If the table is full, it first drops some of the anchors.
     fn insert(&mut self, anchor: Anchor) {
         if anchor.hash.leading_zeros() < self.zeros {
             return;

@@ -10,9 +10,12 @@ use std::io::{self, Read, Seek, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::bundle::{Dataset, Payload};
-use crate::bundle::delta::{Base, Delta, DeltaFile, Encoding, MAX_BASES, PATCH_TYPE, WHOLE_TYPE};
+use crate::bundle::delta::{
+    Base, Delta, DeltaFile, Encoding, HEAD_TYPE, MAX_BASES, MAX_WHOLE, PATCH_TYPE, RowStream, Rows,
+    WHOLE_TYPE,
+};
 use crate::bundle::payload::Blob;
+use crate::bundle::{Dataset, Payload};
 use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::Rejected;
 use crate::collect::validate::{self, Examined, bad_content, broke_off, validate_while};
@@ -20,6 +23,11 @@ use crate::content_digest::{ContentDigest, content_digest_of};
 use crate::dataset::check::UnpackLimits;
 use crate::dataset::{Contents, Kind, RelPath, Sink, layer};
 use crate::delta::file_writer::FileWriter;
+use crate::delta::java::build::MEMORY;
+use crate::delta::java::extract::{ExtractError, extract};
+use crate::delta::java::find::{FindError, find_layout};
+use crate::delta::java::head::Head;
+use crate::delta::java::layout::Layout;
 use crate::delta::patch;
 use crate::delta::stream::{Form, Stream};
 use crate::digest::{Digest, Hasher, digest_of};
@@ -108,100 +116,145 @@ impl DeltaMaker<'_> {
         if found != *layer {
             return Ok(None);
         }
-        Ok(validate::examine(dataset.name.kind(), &file)
-            .ok()
-            .map(|examined| StoredLayer { file, examined }))
+        Ok(validate::examine(dataset.name.kind(), &file).ok().map(|examined| StoredLayer { file, examined }))
     }
 
     /// Replaces the layer of a dataset by patches from the versions in the store, if the smallest of them takes at most
     /// half of the layer. Returns `None` if the layer is carried whole.
     ///
     /// # Errors
-    /// If the base store cannot be read, or a patch that was made does not make the file.
+    /// If the base store cannot be read or written, or a patch that was made does not make the file.
     pub(crate) fn replace(
         &self,
         item: &mut CollectedDataset,
         layer: &StoredLayer,
     ) -> Result<Option<ExportedDelta>, Error> {
         let dataset = &item.planned.dataset;
-        let Some((form, layer_size)) = form(dataset.name.kind()).zip(dataset.content_layer().map(|l| l.size))
-        else {
-            return Ok(None);
-        };
-        let contents = &layer.examined.contents;
+        let kind = dataset.name.kind();
+        let (Some(form), Some(upstream)) = (form(kind), dataset.content_layer()) else { return Ok(None) };
         if self.whole || self.store.of(&dataset.reference()).next().is_none() {
             return Ok(None);
         }
-        let new = self.unpack(dataset.name.kind(), &layer.file, contents).map_err(|e| self.broken(e))?;
+        let new = self.unpack(kind, &layer.file, &layer.examined.contents).map_err(|e| self.broken(e))?;
+        let Some(new) = self.as_stream(form, new).map_err(|error| self.broken(error))? else {
+            item.remarks.push(NOT_ROWS.into());
+            return Ok(None);
+        };
         let (mut bases, mut patches) = (Vec::new(), Vec::new());
         for stored in self.store.of(&dataset.reference()).take(MAX_BASES) {
-            let made = self.patch(stored, dataset, form, &new).map_err(|error| self.broken(error))?;
+            let made = self.patch(stored, dataset, &new).map_err(|error| self.broken(error))?;
             let Some((base, patch)) = made else { continue };
             bases.push(base);
             patches.push(patch);
         }
         let smallest = bases.iter().map(|base| base.patch.size).min();
-        if smallest.is_none_or(|smallest| smallest > layer_size / 2) {
+        if smallest.is_none_or(|smallest| smallest > upstream.size / 2) {
             return Ok(None);
         }
+        let head = new.head.as_ref().map(|(bytes, stream)| (blob_of(HEAD_TYPE, bytes), bytes, *stream));
         let exported = ExportedDelta {
             dataset: dataset.reference(),
             bases: bases.len(),
             reaches_back_to: bases.iter().filter_map(|base| base.updated_at).min(),
             size: bases.iter().map(|base| base.patch.size).sum(),
-            layer: layer_size,
+            layer: upstream.size,
         };
-        for (patch, base) in patches.into_iter().zip(&bases) {
-            item.held.insert(base.patch.digest, spool(patch, ONE_IN_MEMORY, Error::spooling, Error::spooling)?);
+        let metadata = blob_of(WHOLE_TYPE, &new.metadata);
+        let small = head.iter().map(|(blob, bytes, _)| (blob, &bytes[..]));
+        for (blob, bytes) in small.chain([(&metadata, &new.metadata[..])]) {
+            let held = spool(bytes, ONE_IN_MEMORY, Error::spooling, Error::spooling)?;
+            item.held.insert(blob.digest, held);
         }
-        let metadata = Blob {
-            media_type: WHOLE_TYPE.into(),
-            digest: Digest::of(&new.metadata),
-            size: new.metadata.len() as u64,
-        };
-        let held = spool(&new.metadata[..], ONE_IN_MEMORY, Error::spooling, Error::spooling)?;
-        item.held.insert(metadata.digest, held);
-        let files = contents.files.iter().map(|file| DeltaFile {
+        for (patch, base) in patches.into_iter().zip(&bases) {
+            item.held
+                .insert(base.patch.digest, spool(patch, ONE_IN_MEMORY, Error::spooling, Error::spooling)?);
+        }
+        let rows = head.map(|(head, _, stream)| Rows { head, stream });
+        let files = layer.examined.contents.files.iter().map(|file| DeltaFile {
             path: file.path.clone(),
             encoding: match file.path.as_str() == METADATA {
                 true => Encoding::Whole { whole: metadata.clone() },
-                false => Encoding::Patched { form, bases: bases.clone() },
+                false => Encoding::Patched { form, rows: rows.clone(), bases: bases.clone() },
             },
         });
         item.planned.dataset.delta = Some(Delta { files: files.collect() });
         Ok(Some(exported))
     }
 
+    /// Returns the files of a database with the stream that patches make. `None` if the database holds something other
+    /// than the rows that a stream can hold, or cannot be made from them.
+    fn as_stream(&self, form: Form, files: Unpacked) -> io::Result<Option<NewVersion>> {
+        let Unpacked { main, digest, size, metadata } = files;
+        if form != Form::JavaRows {
+            let stream = Stream::new(main, form)?;
+            return Ok(Some(NewVersion { stream, digest, size, metadata, head: None }));
+        }
+        let Some((rows, head)) = self.rows(&main)? else { return Ok(None) };
+        let head = match find_layout(&main, &rows, head, &self.temporary()?, UPSTREAM, MEMORY) {
+            Ok(head) => head,
+            Err(FindError::Io(error)) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let Some(head) = head.to_bytes().ok().filter(|head| head.len() as u64 <= MAX_WHOLE) else {
+            return Ok(None);
+        };
+        let (digest, size) = digest_at_start(&rows)?;
+        let stream = Stream::new(rows, form)?;
+        Ok(Some(NewVersion {
+            stream,
+            digest,
+            size,
+            metadata,
+            head: Some((head, RowStream { size, digest })),
+        }))
+    }
+
+    /// Reads the rows of a database into a temporary file.
+    fn rows(&self, database: &File) -> io::Result<Option<(File, Head)>> {
+        let rows = self.temporary()?;
+        let mut out = io::BufWriter::with_capacity(layer::CHUNK, &rows);
+        let head = match extract(database, &mut out) {
+            Ok(head) => head,
+            Err(ExtractError::Io(error)) => return Err(error),
+            Err(ExtractError::NotRows(_)) => return Ok(None),
+        };
+        out.flush()?;
+        drop(out);
+        Ok(Some((rows, head)))
+    }
+
     /// Makes the patch from a version in the store, and applies it as an importer does. `None` if the version is not what
-    /// was stored, or the patch does not make the file.
+    /// was stored.
     fn patch(
         &self,
         stored: &StoredBase,
         dataset: &Dataset,
-        form: Form,
-        new: &Unpacked,
+        new: &NewVersion,
     ) -> io::Result<Option<(Base, File)>> {
         let Some(layer) = self.store.fetched(&stored.layer)? else { return Ok(None) };
+        let kind = dataset.name.kind();
         let mut base = MainFile::new(self.temporary()?);
-        let limits = UnpackLimits::of(dataset.name.kind());
-        if layer::unpack(dataset.name.kind(), layer, limits, &mut base).is_err() {
+        if layer::unpack(kind, layer, UnpackLimits::of(kind), &mut base).is_err() {
             return Ok(None);
         }
-        let base = base.file;
+        let mut base = base.file;
         if digest_at_start(&base)? != (stored.digest, stored.size) {
             return Ok(None);
         }
-        let (from, to) = (Stream::new(base, form)?, Stream::new(new.main.try_clone()?, form)?);
+        let form = new.stream.form();
+        if form == Form::JavaRows {
+            let Some((rows, _)) = self.rows(&base)? else { return Ok(None) };
+            base = rows;
+        }
+        let from = Stream::new(base, form)?;
         let mut file = self.temporary()?;
-        let segments = patch::make(Some(&from), &to, &mut file).map_err(io::Error::other)?;
+        let segments = patch::make(Some(&from), &new.stream, &mut file).map_err(io::Error::other)?;
         file.rewind()?;
         let mut proof = FileWriter::new(io::sink(), form);
         patch::apply(Some(&from), &segments, &mut file, &mut proof).map_err(io::Error::other)?;
         if proof.finish()? != (new.digest, new.size) {
-            return Err(io::Error::other(format!(
-                "the patch for {} does not make the file that it was made for",
-                dataset.reference()
-            )));
+            let what = "does not make the version that it was made for";
+            return Err(io::Error::other(format!("a patch for {} {what}", dataset.reference())));
         }
         file.rewind()?;
         let (digest, size) = digest_of(&file)?;
@@ -271,8 +324,31 @@ const METADATA: &str = "metadata.json";
 fn form(kind: Kind) -> Option<Form> {
     match kind {
         Kind::TrivyDb => Some(Form::Bolt),
-        Kind::TrivyJavaDb | Kind::TrivyChecks | Kind::Vex => None,
+        Kind::TrivyJavaDb => Some(Form::JavaRows),
+        Kind::TrivyChecks | Kind::Vex => None,
     }
+}
+
+/// The remark for a database that could not be carried as differences.
+const NOT_ROWS: &str = "trivy-java-db is carried whole: its database is not built as usual";
+
+/// The layout of the databases that upstream's SQLite wrote last (modernc.org/sqlite 1.20 to 1.23, SQLite 3.40).
+const UPSTREAM: Layout = Layout { old_free_blocks: true, secure_delete: false };
+
+/// Describes bytes as a member.
+fn blob_of(media_type: &str, bytes: &[u8]) -> Blob {
+    Blob { media_type: media_type.into(), digest: Digest::of(bytes), size: bytes.len() as u64 }
+}
+
+/// The version of a database that a bundle carries.
+struct NewVersion {
+    stream: Stream,
+    /// The digest of what a reader makes from the stream, without the step from rows to the database.
+    digest: ContentDigest,
+    size: u64,
+    metadata: Vec<u8>,
+    /// The head of a database that is made from rows, and the description of the rows.
+    head: Option<(Vec<u8>, RowStream)>,
 }
 
 /// The files of a database.

@@ -368,7 +368,8 @@ impl ExportRun<'_> {
         let file = destination.writer(&plan)?;
         let mut writer = BundleWriter::new(plan, file).map_err(|e| destination.failed(e))?;
         let streamer = BlobStreamer { network: self.network, destination: &destination, progress };
-        let contents = self.write_members(&mut writer, &streamer, &mut collected, images, (&mut prepared, created))?;
+        let contents =
+            self.write_members(&mut writer, &streamer, &mut collected, images, (&mut prepared, created))?;
         let (payload, identity, file) = writer.finish(contents, signer).map_err(|e| destination.failed(e))?;
         let mut synced = destination.sync(file)?;
         destination.add_parity(&mut synced, identity, progress)?;
@@ -494,13 +495,19 @@ impl ExportRun<'_> {
         collected: &mut [CollectedDataset],
         created: Timestamp,
     ) -> Result<Prepared, ExportFailure> {
-        let whole = self.options.delta.as_ref().is_none_or(|options| store.is_due(options.full_every, created));
+        let whole =
+            self.options.delta.as_ref().is_none_or(|options| store.is_due(options.full_every, created));
         let maker = DeltaMaker { network: self.network, store, whole, progress: self.progress };
         let mut prepared = Prepared::default();
         for item in collected.iter_mut().filter(|item| item.planned.dataset.name.kind().is_large()) {
             let layer = maker.fetch(item)?;
             let digest = item.planned.dataset.content_layer().map(|layer| layer.digest);
-            self.judge_layer(item, &layer.examined, digest.unwrap_or(item.planned.dataset.manifest.digest), created)?;
+            self.judge_layer(
+                item,
+                &layer.examined,
+                digest.unwrap_or(item.planned.dataset.manifest.digest),
+                created,
+            )?;
             item.examination = Some(layer.examined.examination.clone());
             prepared.deltas.extend(maker.replace(item, &layer)?);
             prepared.layers.insert(item.planned.dataset.reference(), layer);

@@ -210,7 +210,10 @@ impl Preparing<'_, '_> {
             }
             report.set(&choice.dataset, DeliveryStatus::Failed, None);
             report.errors.push(Error::Bundle(BundleError::NoBase {
-                path: self.bundles.get(choice.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into()),
+                path: self
+                    .bundles
+                    .get(choice.bundle)
+                    .map_or_else(PathBuf::new, |bundle| bundle.path().into()),
                 dataset: choice.dataset.name.to_string(),
                 target: self.cache.dir().display().to_string(),
                 bases: delta.dates(),
@@ -244,6 +247,10 @@ impl Receiver for Staging<'_, '_> {
     fn base(&mut self, dataset: &Dataset) -> Option<(usize, File)> {
         let (index, file) = self.choice(dataset)?.base.as_ref()?;
         Some((*index, file.try_clone().ok()?))
+    }
+
+    fn temporary(&self) -> io::Result<File> {
+        self.cache.temporary()
     }
 
     fn sink(&mut self, dataset: &Dataset) -> Result<Stage, Error> {

@@ -3,16 +3,19 @@
 //! This module does not know where the base comes from, or where the files go.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 
-use crate::bundle::delta::{Base, Delta, DeltaFile, Encoding};
+use crate::bundle::delta::{Base, Delta, DeltaFile, Encoding, Rows};
 use crate::bundle::payload::Member;
 use crate::bundle::reader::MemberReader;
 use crate::bundle::{BundleError, Dataset};
-use crate::dataset::Contents;
 use crate::dataset::check::{Checker, UnpackError, UnpackLimits};
-use crate::delta::patch::{self, ApplyError};
+use crate::dataset::layer::CHUNK;
 use crate::delta::file_writer::FileWriter;
+use crate::delta::java::build::{BuildError, MEMORY, build};
+use crate::delta::java::extract::{ExtractError, extract};
+use crate::delta::java::head::Head;
+use crate::delta::patch::{self, ApplyError};
 use crate::delta::stream::{Form, Stream};
 use crate::error::Error;
 use crate::intake::unpack::{Receiver, not_as_signed, same};
@@ -24,8 +27,8 @@ pub(super) struct Rebuilding<'d> {
     delta: &'d Delta,
     /// The file that the patch is applied to, and the index of its base; `None` if only the bytes are checked.
     base: Option<(usize, File)>,
-    /// The files that are carried whole, by the path of their member.
-    whole: Vec<(String, Vec<u8>)>,
+    /// The files that are carried whole, and the head of a database, by the path of their member.
+    small: Vec<(String, Vec<u8>)>,
 }
 
 impl<'d> Rebuilding<'d> {
@@ -37,7 +40,7 @@ impl<'d> Rebuilding<'d> {
                 dataset,
                 delta,
                 base: receiver.base(dataset),
-                whole: Vec::new(),
+                small: Vec::new(),
             })
             .collect()
     }
@@ -61,14 +64,14 @@ impl<'d> Rebuilding<'d> {
     ) -> Result<(), Error> {
         let Some((index, base)) = &self.base else { return Ok(member.check()?) };
         let path = member.member().path.clone();
-        let patched = self.patched(*index).filter(|(_, _, base)| base.patch.path() == path);
-        let Some((file, form, wanted)) = patched else {
-            if self.delta.files.iter().any(|file| is_whole(file, &path)) {
+        let patched = self.patched(*index).filter(|(_, base)| base.patch.path() == path);
+        let Some((form, wanted)) = patched else {
+            if self.delta.files.iter().any(|file| is_small(file, &path)) {
                 let mut bytes = Vec::new();
                 let bundle = member.bundle_path().to_path_buf();
                 // The rules of the payload limit its size.
                 member.read_to_end(&mut bytes).map_err(|error| BundleError::from_io(&bundle, error))?;
-                self.whole.push((path, bytes));
+                self.small.push((path, bytes));
                 return Ok(());
             }
             // It is the patch of another base.
@@ -79,9 +82,8 @@ impl<'d> Rebuilding<'d> {
         let mut sink = receiver.sink(self.dataset)?;
         let limits = UnpackLimits::exactly(&self.dataset.contents);
         let mut checker = Checker::new(self.dataset.name.kind(), limits, &mut sink);
-        let stream = base.try_clone().and_then(|base| Stream::new(base, form));
-        let stream = stream.map_err(Error::unexpected("reading the base of a difference"))?;
-        let made = self.make(&mut checker, &mut member, (file, form), (&stream, wanted));
+        let temporary = || receiver.temporary();
+        let made = self.make(&mut checker, &mut member, &Source { form, base, wanted }, &temporary);
         step.advance(wanted.patch.size);
         let made = made.and_then(|()| Ok(checker.finish()?));
         // Damage causes other errors too. The wrong digest is the most helpful one.
@@ -93,6 +95,9 @@ impl<'d> Rebuilding<'d> {
                 not_as_signed(&bundle, self.dataset, &error.to_string())
             }
             MakeError::Patch(why) => not_as_signed(&bundle, self.dataset, &why),
+            MakeError::Temporary(error) => {
+                Error::unexpected("writing temporary files for a difference")(error)
+            }
         })?;
         same(&bundle, self.dataset, &contents)?;
         receiver.complete(self.dataset, sink)
@@ -100,11 +105,11 @@ impl<'d> Rebuilding<'d> {
 }
 
 impl Rebuilding<'_> {
-    /// Returns the file that is made from a base, with that base.
-    fn patched(&self, index: usize) -> Option<(&DeltaFile, Form, &Base)> {
+    /// Returns a base of the file that is patched, and the form of its stream.
+    fn patched(&self, index: usize) -> Option<(Form, &Base)> {
         self.delta.files.iter().find_map(|file| match &file.encoding {
             Encoding::Whole { .. } => None,
-            Encoding::Patched { form, bases } => Some((file, *form, bases.get(index)?)),
+            Encoding::Patched { form, bases, .. } => Some((*form, bases.get(index)?)),
         })
     }
 
@@ -113,31 +118,106 @@ impl Rebuilding<'_> {
         &self,
         checker: &mut Checker<'_>,
         patch: &mut MemberReader<'_>,
-        (patched, form): (&DeltaFile, Form),
-        (stream, base): (&Stream, &Base),
+        source: &Source<'_>,
+        temporary: &dyn Fn() -> io::Result<File>,
     ) -> Result<(), MakeError> {
         for (file, wanted) in self.delta.files.iter().zip(&self.dataset.contents.files) {
             checker.begin(file.path.clone(), wanted.size)?;
-            if file.path == patched.path {
-                let mut taken = CheckerWriter { checker: &mut *checker, failed: None };
-                let mut writer = FileWriter::new(&mut taken, form);
-                let applied = patch::apply(Some(stream), &base.segments, &mut *patch, &mut writer);
-                let finished = writer.finish();
-                match (applied, finished, taken.failed) {
-                    (_, _, Some(error)) => return Err(error.into()),
-                    (Err(ApplyError::Read(error)), _, _) => return Err(UnpackError::Read(error).into()),
-                    (Err(error), _, _) => return Err(MakeError::Patch(error.to_string())),
-                    (Ok(_), finished, None) => {
-                        finished.map_err(UnpackError::Sink)?;
+            match &file.encoding {
+                Encoding::Whole { whole } => checker.data(self.small(&whole.path()))?,
+                Encoding::Patched { rows: None, .. } => apply(checker, patch, source)?,
+                Encoding::Patched { rows: Some(rows), .. } => {
+                    let database = self.build(patch, source, rows, wanted.size, temporary)?;
+                    let mut buffer = vec![0; CHUNK];
+                    let mut database = &database;
+                    loop {
+                        match database.read(&mut buffer).map_err(MakeError::Temporary)? {
+                            0 => break,
+                            count => checker.data(&buffer[..count])?,
+                        }
                     }
                 }
-            } else {
-                let bytes = self.whole.iter().find(|(path, _)| is_whole(file, path));
-                checker.data(bytes.map_or(&[][..], |(_, bytes)| bytes))?;
             }
             checker.end()?;
         }
         Ok(())
+    }
+}
+
+impl Rebuilding<'_> {
+    /// Makes a database from its rows, in a temporary file.
+    fn build(
+        &self,
+        patch: &mut MemberReader<'_>,
+        source: &Source<'_>,
+        rows: &Rows,
+        size: u64,
+        temporary: &dyn Fn() -> io::Result<File>,
+    ) -> Result<File, MakeError> {
+        let head = Head::parse(self.small(&rows.head.path()))
+            .map_err(|error| MakeError::Patch(error.to_string()))?;
+        let from = temporary().map_err(MakeError::Temporary)?;
+        extract(source.base, BufWriter::with_capacity(CHUNK, &from)).map_err(|error| match error {
+            ExtractError::Io(error) => MakeError::Temporary(error),
+            error => MakeError::Patch(error.to_string()),
+        })?;
+        let from = Stream::new(from, source.form).map_err(MakeError::Temporary)?;
+        let to = temporary().map_err(MakeError::Temporary)?;
+        let mut out = BufWriter::with_capacity(CHUNK, &to);
+        let found =
+            patch::apply(Some(&from), &source.wanted.segments, patch, &mut out).map_err(
+                |error| match error {
+                    ApplyError::Read(error) => UnpackError::Read(error).into(),
+                    ApplyError::Write(error) => MakeError::Temporary(error),
+                    error => MakeError::Patch(error.to_string()),
+                },
+            )?;
+        out.flush().map_err(MakeError::Temporary)?;
+        drop(out);
+        if found != rows.stream.digest {
+            return Err(MakeError::Patch("the patch does not make the signed rows".into()));
+        }
+        drop(from);
+        let database = temporary().map_err(MakeError::Temporary)?;
+        build(&to, &head, &database, size, MEMORY).map_err(|error| match error {
+            BuildError::Io(error) => MakeError::Temporary(error),
+            error => MakeError::Patch(error.to_string()),
+        })?;
+        (&database).rewind().map_err(MakeError::Temporary)?;
+        Ok(database)
+    }
+
+    /// Returns a member that was kept in memory.
+    fn small(&self, path: &str) -> &[u8] {
+        self.small.iter().find(|(known, _)| known == path).map_or(&[][..], |(_, bytes)| bytes)
+    }
+}
+
+/// The base of a file, and the patch that is applied to it.
+struct Source<'s> {
+    form: Form,
+    base: &'s File,
+    wanted: &'s Base,
+}
+
+/// Applies a patch, and passes the file to the checker.
+fn apply(
+    checker: &mut Checker<'_>,
+    patch: &mut MemberReader<'_>,
+    source: &Source<'_>,
+) -> Result<(), MakeError> {
+    let base = source.base.try_clone().and_then(|base| Stream::new(base, source.form));
+    let base = base.map_err(MakeError::Temporary)?;
+    let mut taken = CheckerWriter { checker, failed: None };
+    let mut writer = FileWriter::new(&mut taken, source.form);
+    let applied = patch::apply(Some(&base), &source.wanted.segments, patch, &mut writer);
+    let finished = writer.finish();
+    match (applied, finished, taken.failed) {
+        (_, _, Some(error)) => Err(error.into()),
+        (Err(ApplyError::Read(error)), _, _) => Err(UnpackError::Read(error).into()),
+        (Err(error), _, _) => Err(MakeError::Patch(error.to_string())),
+        (Ok(_), Err(error), None) => Err(UnpackError::Sink(error).into()),
+        (Ok(_), Ok(_), None) => Ok(()),
     }
 }
 
@@ -162,9 +242,12 @@ impl Write for CheckerWriter<'_, '_> {
     }
 }
 
-/// Whether a file is this member.
-fn is_whole(file: &DeltaFile, path: &str) -> bool {
-    matches!(&file.encoding, Encoding::Whole { whole } if whole.path() == path)
+/// Whether a member is kept in memory for a file: the file itself, or its head.
+fn is_small(file: &DeltaFile, path: &str) -> bool {
+    match &file.encoding {
+        Encoding::Whole { whole } => whole.path() == path,
+        Encoding::Patched { rows, .. } => rows.as_ref().is_some_and(|rows| rows.head.path() == path),
+    }
 }
 
 /// The reason why the files could not be made.
@@ -173,6 +256,8 @@ enum MakeError {
     Unpack(UnpackError),
     /// The patch cannot be applied. The text is a clause.
     Patch(String),
+    /// The base cannot be read, or a temporary file cannot be written.
+    Temporary(io::Error),
 }
 
 impl From<UnpackError> for MakeError {

@@ -39,6 +39,11 @@ pub(crate) trait Receiver {
         None
     }
 
+    /// Creates an unnamed file with space for a database.
+    fn temporary(&self) -> io::Result<File> {
+        tempfile::tempfile()
+    }
+
     /// Returns the sink for a wanted dataset.
     fn sink(&mut self, dataset: &Dataset) -> Result<Self::Sink, Error>;
 
@@ -99,9 +104,11 @@ pub(crate) fn unpack_bundle<R: Receiver>(
     let datasets: Vec<Dataset> =
         bundle.payload().datasets.iter().filter(|dataset| receiver.wants(dataset)).cloned().collect();
     let large = |member: &payload::Member| {
-        datasets
-            .iter()
-            .find(|d| d.name.kind().is_large() && d.delta.is_none() && d.content_layer().is_some_and(|l| l.path() == member.path))
+        datasets.iter().find(|d| {
+            d.name.kind().is_large()
+                && d.delta.is_none()
+                && d.content_layer().is_some_and(|l| l.path() == member.path)
+        })
     };
     let mut deltas = Rebuilding::of(&datasets, receiver);
     let skippable = skippable(bundle.payload(), receiver.wants_images());

@@ -60,7 +60,7 @@ fn a_database_is_made_from_the_version_in_the_cache() {
     let whole = fs::metadata(&first).unwrap().len();
     for generation in 1..4 {
         let (bundle, report) = site.export(generation, &[]);
-        assert_eq!(report["deltas"][0]["dataset"], "trivy-db-1", "{report:#}");
+        assert_eq!(report["deltas"][0]["dataset"], "trivy-db-2", "{report:#}");
         assert_eq!(report["deltas"][0]["bases"], generation);
         let size = fs::metadata(&bundle).unwrap().len();
         assert!(size < whole / 5, "{size} of {whole} bytes");
@@ -105,7 +105,6 @@ fn an_importer_that_missed_bundles_still_finds_a_base() {
     site.import(&last, &[]).good();
     // The kept generation is a base too.
     let newest = site.database("cache");
-    site.host.import(&first, &["--allow-rollback"]).good();
     fs::write(site.host.path("cache/db/trivy.db"), b"another program wrote this").unwrap();
     let run = site.import(&last, &[]);
     run.good();
@@ -140,7 +139,8 @@ fn registries_and_servers_need_the_layer() {
     let (key, state) = (site.host.at("keys/exporter.pub"), site.host.at("state"));
     let place = format!("{}/mirror", registry.host);
     let bundle = bundle.to_str().unwrap();
-    let args = ["import", bundle, "--trust", &key, "--state-dir", &state, "--plain-http", "--registry", &place];
+    let args =
+        ["import", bundle, "--trust", &key, "--state-dir", &state, "--plain-http", "--registry", &place];
     let run = site.host.run(&args);
     assert_eq!(run.code, 6, "{run:#?}");
     assert!(run.err.contains("carried as a difference, which a registry cannot take"), "{run:#?}");

@@ -159,6 +159,7 @@ fn made(name: &str, tag: &str, layers: Vec<(String, Vec<u8>)>, contents: Content
         manifest: blob(oci::MANIFEST, &manifest),
         config,
         layers: blobs,
+        delta: None,
         version: None,
         contents,
     };

@@ -176,7 +176,12 @@ impl InspectedBundle {
         }
         for base in dataset.delta.iter().flat_map(Delta::bases) {
             let date = base.updated_at.map_or_else(|| "an unknown date".into(), format_minute);
-            writeln!(f, "    from       {} of {date}, patch of {}", base.digest, format_size(base.patch.size))?;
+            writeln!(
+                f,
+                "    from       {} of {date}, patch of {}",
+                base.digest,
+                format_size(base.patch.size)
+            )?;
         }
         for file in &contents.files {
             writeln!(f, "    file       {} {} {}", file.digest, format_size(file.size), file.path)?;

@@ -82,7 +82,12 @@ impl fmt::Display for ExportReport {
                 format_size(delta.layer)
             )?;
             if let Some(date) = delta.reaches_back_to {
-                writeln!(f, "{:<19} for importers that have the data of {} or later", "", format_minute(date))?;
+                writeln!(
+                    f,
+                    "{:<19} for importers that have the data of {} or later",
+                    "",
+                    format_minute(date)
+                )?;
             }
         }
         for image in &self.images {

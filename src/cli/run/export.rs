@@ -54,10 +54,9 @@ fn options(args: &ExportArgs) -> ExportOptions {
         if_changed: args.if_changed,
         verify_after_write: args.verify_after_write,
         with_self: args.with_self,
-        delta: args.delta.then(|| DeltaOptions {
-            full_every: args.full_every,
-            base_store: args.base_store.clone(),
-        }),
+        delta: args
+            .delta
+            .then(|| DeltaOptions { full_every: args.full_every, base_store: args.base_store.clone() }),
         keep: args.keep,
         drop_into: args.drop_into.clone(),
         repeat: args.repeat,

@@ -154,6 +154,7 @@ enum Frames<'a, R> {
 }
 
 impl<R: Read> Frames<'_, R> {
+    /// Fills a buffer with the next bytes of the frames.
     fn read_exact(&mut self, buffer: &mut [u8]) -> Result<(), ApplyError> {
         match self {
             Frames::Outer(frame) => frame.read_exact(buffer),
@@ -178,11 +179,15 @@ impl<R: Read> Frames<'_, R> {
 
 /// The outer frame, decoded while it is read.
 struct OuterFrame<'a, R> {
+    /// The patch.
     input: &'a mut R,
+    /// The state of the decoder.
     context: DCtx<'static>,
+    /// The bytes of the patch that were read last.
     buffer: Vec<u8>,
     /// The bytes in the buffer that are not decoded yet.
     waiting: std::ops::Range<usize>,
+    /// Whether the end of the frame was decoded.
     is_complete: bool,
 }
 

@@ -65,7 +65,9 @@ pub(crate) enum MakeError {
 /// The lengths of segments and windows, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sizes {
+    /// The length of all segments but the last.
     pub(super) segment: u32,
+    /// The largest length of a window.
     pub(super) window: u32,
 }
 
@@ -112,7 +114,9 @@ pub(super) fn make_with(
 
 /// A writer, with the error that it causes.
 struct Out<'a, W> {
+    /// The writer.
     out: &'a mut W,
+    /// Converts an error of the writer.
     failed: fn(io::Error) -> MakeError,
 }
 
@@ -154,11 +158,14 @@ fn short(length: u64) -> u32 {
 
 /// A base, with what is needed to choose windows.
 struct Base<'a> {
+    /// The base stream.
     stream: &'a Stream,
+    /// The anchors of the base.
     index: Index,
 }
 
 impl<'a> Base<'a> {
+    /// Reads a base, for windows of at most this length in bytes.
     fn new(stream: &'a Stream, window: u32) -> Result<Self, MakeError> {
         let index = Index::new(stream, window.into()).map_err(MakeError::Base)?;
         Ok(Base { stream, index })
@@ -235,6 +242,7 @@ fn compress_piece(
     }
 }
 
+/// Converts an error code of zstd.
 fn zstd_error(code: usize) -> MakeError {
     MakeError::Zstd(get_error_name(code))
 }

@@ -223,6 +223,14 @@ impl<'p> Cache<'p> {
         }
     }
 
+    /// Creates an unnamed file in the working directory, on the file system that has room for a database.
+    ///
+    /// # Errors
+    /// If it cannot be created.
+    pub fn temporary(&self) -> io::Result<File> {
+        tempfile::tempfile_in(self.work.pinned())
+    }
+
     /// Begins to stage a dataset in a private directory on the file system of its slot.
     ///
     /// # Errors

@@ -484,6 +484,7 @@ impl Part {
             manifest: blob(oci::MANIFEST, &manifest),
             config: blob("application/vnd.oci.empty.v1+json", b"{}"),
             layers: layers.iter().map(|(media_type, bytes)| blob(media_type, bytes)).collect(),
+            delta: None,
             version: None,
             subdir: subdir.map(|subdir| subdir.parse().unwrap()),
             contents,
