@@ -71,7 +71,7 @@ const UNFINISHED: &[&str] =
 /// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
-/// The passes over the files of directories. Files of a head are first, so that junk cannot use up the limits.
+/// The passes over the files of directories. Files of a head are first, so that other files cannot use up the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Heads,
