@@ -73,7 +73,7 @@ const NOT_A_FILE: &str = "not a regular file";
 /// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
-/// The passes over the files of directories. Files of a head are first, so that junk cannot use up the limits.
+/// The passes over the files of directories. Files of a head are first, so that other files cannot use up the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Heads,
