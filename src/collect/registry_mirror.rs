@@ -8,7 +8,7 @@ use crate::remote::{RemoteError, Repository};
 use crate::source::ArtifactSource;
 use crate::util::redacted::Redacted;
 
-/// `HOST=MIRROR[/PREFIX]`: MIRROR has the repositories of HOST below PREFIX.
+/// `HOST=MIRROR[/PREFIX]`: `MIRROR` has the repositories of `HOST` below `PREFIX`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryMirror {
     origin: String,

@@ -2,11 +2,12 @@
 //!
 //! This module depends on the signer and on the directory. It does not know the bundle.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::bundle::names::{PROGRAM, PROGRAM_CHECKSUM, PROGRAM_SIGNATURE};
+use crate::bundle::names::{PARTIAL, PROGRAM, PROGRAM_CHECKSUM, PROGRAM_SIGNATURE};
 use crate::digest::{Digest, digest_of};
 use crate::error::Error;
 use crate::trust::message::Message;
@@ -18,60 +19,86 @@ use crate::util::fs;
 /// The program of this process. It stays readable if an upgrade has replaced the file.
 const THIS: &str = "/proc/self/exe";
 
-/// The files that were written.
+/// The program of this process, and the signature of its digest.
 pub(crate) struct OwnProgram {
-    pub(crate) paths: Vec<PathBuf>,
+    file: File,
+    digest: Digest,
+    checksum: String,
+    signature: [u8; 64],
     /// Whether the program needs libraries that the other host may not have.
     pub(crate) needs_libraries: bool,
 }
 
-/// Writes the program, its digest and the signature of the digest into a directory, and replaces earlier ones.
-///
-/// # Errors
-/// [`Error::Destination`] if the directory cannot be written; [`Error::Unexpected`] if the program cannot be read;
-/// [`Error::Trust`] if the digest cannot be signed.
-pub(crate) fn write(directory: &Path, signer: &dyn Signer) -> Result<OwnProgram, Error> {
-    let unreadable = || Error::unexpected("reading the program of this process");
-    let program = fs::open_regular(Path::new(THIS), fs::Links::Follow).map_err(io::Error::from);
-    let mut program = program.map_err(unreadable())?;
-    let needs_libraries = needs_libraries(&mut program).map_err(unreadable())?;
-    let digest = digest(&mut program).map_err(unreadable())?;
-    let checksum = format!("{}  {PROGRAM}\n", digest.hex());
-    let signature = signer.sign(&Message::checksum(&checksum))?;
-    put(directory, &mut program, &digest, &checksum, &signature)
-        .map_err(|error| not_written(directory, &error))?;
-    let paths = [PROGRAM, PROGRAM_CHECKSUM, PROGRAM_SIGNATURE].map(|name| directory.join(name)).into();
-    Ok(OwnProgram { paths, needs_libraries })
-}
-
-fn not_written(directory: &Path, error: &io::Error) -> Error {
-    const HINT: &str = "The bundle itself was written: free space or repair the medium, then export again with --with-self, or copy the program yourself.";
-    let what = format!("{PROGRAM} could not be written there: {error}");
-    Error::Destination { path: directory.to_path_buf(), what, hint: HINT.into() }
-}
-
-fn put(
-    directory: &Path,
-    program: &mut File,
-    digest: &Digest,
-    checksum: &str,
-    signature: &[u8; 64],
-) -> io::Result<()> {
-    let dir = Dir::top(directory)?;
-    // A medium wears out: an equal program is not written again.
-    let same = fs::open_regular(&directory.join(PROGRAM), fs::Links::Refuse)
-        .map_err(io::Error::from)
-        .and_then(|mut file| self::digest(&mut file))
-        .is_ok_and(|found| found == *digest);
-    if !same {
-        program.rewind()?;
-        let mut copy =
-            PendingFile::create(&dir, format!(".{PROGRAM}.partial"), FileMode::AtMost(0o755), None)?;
-        io::copy(program, &mut copy)?;
-        copy.replace(PROGRAM, Durability::Synced)?;
+impl OwnProgram {
+    /// Opens the program, and signs its digest. An export does this before it fetches anything.
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] if the program cannot be read; [`Error::Trust`] if the digest cannot be signed.
+    pub(crate) fn signed(signer: &dyn Signer) -> Result<Self, Error> {
+        let unreadable = || Error::unexpected("reading the program of this process");
+        let file = fs::open_regular(Path::new(THIS), fs::Links::Follow).map_err(io::Error::from);
+        let mut file = file.map_err(unreadable())?;
+        let needs_libraries = needs_libraries(&mut file).map_err(unreadable())?;
+        let digest = digest(&mut file).map_err(unreadable())?;
+        let checksum = format!("{}  {PROGRAM}\n", digest.hex());
+        let signature = signer.sign(&Message::checksum(&checksum))?;
+        Ok(OwnProgram { file, digest, checksum, signature, needs_libraries })
     }
-    for (name, bytes) in [(PROGRAM_CHECKSUM, checksum.as_bytes()), (PROGRAM_SIGNATURE, &signature[..])] {
-        dir.replace(name, bytes, FileMode::AtMost(0o644), None, Durability::Synced)?;
+
+    /// Writes the program, its digest and the signature of the digest into a directory, and replaces earlier ones.
+    /// Returns their paths.
+    ///
+    /// # Errors
+    /// [`Error::Destination`] if the directory cannot be written.
+    pub(crate) fn put(&mut self, directory: &Path) -> Result<Vec<PathBuf>, Error> {
+        let failed = |name: &str, error: io::Error| {
+            const HINT: &str = "The bundle itself was written: free space or repair the medium, then export again with --with-self, or copy the program yourself.";
+            let what = format!("{name} could not be written there: {error}");
+            Error::Destination { path: directory.to_path_buf(), what, hint: HINT.into() }
+        };
+        let dir = Dir::top(directory).map_err(|error| failed(PROGRAM, error))?;
+        self.put_program(&dir).map_err(|error| failed(PROGRAM, error))?;
+        let small = [(PROGRAM_CHECKSUM, self.checksum.as_bytes()), (PROGRAM_SIGNATURE, &self.signature[..])];
+        for (name, bytes) in small {
+            let mode = FileMode::AtMost(0o644);
+            let put = dir.replace_beside_others(name, bytes, mode, None, Durability::Synced);
+            put.map_err(|error| failed(name, error))?;
+        }
+        Ok([PROGRAM, PROGRAM_CHECKSUM, PROGRAM_SIGNATURE].map(|name| directory.join(name)).into())
+    }
+
+    fn put_program(&mut self, dir: &Dir) -> io::Result<()> {
+        remove_leftovers(dir)?;
+        let there = fs::open_regular(&dir.at(PROGRAM), fs::Links::Refuse).map_err(io::Error::from);
+        let same = there.and_then(|mut there| Ok((digest(&mut there)? == self.digest).then_some(there)));
+        if let Ok(Some(there)) = same {
+            // A medium wears out: an equal program is not written again. Some file systems have no modes.
+            let _ = there.set_permissions(Permissions::from_mode(0o755));
+            return Ok(());
+        }
+        self.file.rewind()?;
+        let temporary = format!("{}{}{PARTIAL}", temporary_prefix(), std::process::id());
+        let mut copy = PendingFile::create(dir, temporary, FileMode::AtMost(0o755), None)?;
+        io::copy(&mut self.file, &mut copy)?;
+        copy.replace(PROGRAM, Durability::Synced)
+    }
+}
+
+/// Returns the beginning of the temporary name of the program. The identifier of the process follows, so that two
+/// exports into one directory do not disturb each other.
+fn temporary_prefix() -> String {
+    format!(".{PROGRAM}.")
+}
+
+/// Removes the temporary files of runs that were killed.
+fn remove_leftovers(dir: &Dir) -> io::Result<()> {
+    for name in dir.list()? {
+        let of =
+            |name: &str| name.strip_prefix(&temporary_prefix())?.strip_suffix(PARTIAL)?.parse::<u32>().ok();
+        let is_running = |process: u32| Path::new("/proc").join(process.to_string()).exists();
+        if name.to_str().and_then(of).is_some_and(|process| !is_running(process)) {
+            dir.remove(&name)?;
+        }
     }
     Ok(())
 }

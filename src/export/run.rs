@@ -26,13 +26,14 @@ use crate::export::delta::{self, DeltaMaker, Prepared};
 use crate::export::drop_directory::{DropDirectory, remove_partials};
 use crate::export::options::ExportOptions;
 use crate::export::output::{Destination, dated};
+use crate::export::own_program::OwnProgram;
 use crate::export::report::{
     ExportReport, ExportResult, ExportedDataset, ExportedImage, WrittenBundle, WrittenParity,
 };
 use crate::export::retention::retain;
 use crate::export::rules::{age_warning, created, examine, expiry, judge, quorum};
 use crate::export::stream::{BlobStreamer, ExportFailure};
-use crate::export::{heartbeat, log, own_program};
+use crate::export::{heartbeat, log};
 use crate::hint::Hint;
 use crate::progress::{Progress, Silent};
 use crate::source::Network;
@@ -80,6 +81,7 @@ pub(crate) fn collect_and_write(
     if state.is_some() {
         remove_leftovers(options, heartbeat_directory.as_deref());
     }
+    let mut program = options.with_self.then(|| OwnProgram::signed(&*signer)).transpose()?;
     let run = ExportRun {
         options,
         signer: &*signer,
@@ -91,8 +93,8 @@ pub(crate) fn collect_and_write(
         progress,
     };
     let mut done = run.export(&wanted);
-    if let Ok(report) = &mut done {
-        run.add_own_program(report);
+    if let (Ok(report), Some(program)) = (&mut done, &mut program) {
+        add_own_program(program, report);
     }
     if let Some(directory) = heartbeat_directory {
         match (run.write_heartbeat(&directory, &done), &mut done) {
@@ -123,6 +125,24 @@ pub(crate) fn plan(
             "Carry less, with --skip or fewer --image, or give another --volume-size.",
         )
     })
+}
+
+/// Puts the program beside the bundle, if one was written.
+fn add_own_program(program: &mut OwnProgram, report: &mut ExportReport) {
+    let Some(bundle) = &report.bundle else { return };
+    let directory = bundle.path.parent().filter(|path| !path.as_os_str().is_empty());
+    match program.put(directory.unwrap_or(Path::new("."))) {
+        Ok(paths) => {
+            report.program = paths;
+            if program.needs_libraries {
+                report.warnings.push(
+                    "the program that was put beside the bundle needs the libraries of this host; use the static program of a release (docs/install.md)"
+                        .into(),
+                );
+            }
+        }
+        Err(error) => report.errors.push(error),
+    }
 }
 
 /// Returns the directory for heartbeats, if the options ask for them.
@@ -164,24 +184,6 @@ struct ExportRun<'r> {
 }
 
 impl ExportRun<'_> {
-    /// Puts the program beside a bundle that was written, if the options ask for it.
-    fn add_own_program(&self, report: &mut ExportReport) {
-        let Some(bundle) = report.bundle.as_ref().filter(|_| self.options.with_self) else { return };
-        let directory = bundle.path.parent().filter(|path| !path.as_os_str().is_empty());
-        match own_program::write(directory.unwrap_or(Path::new(".")), self.signer) {
-            Ok(program) => {
-                report.program = program.paths;
-                if program.needs_libraries {
-                    report.warnings.push(
-                        "the program that was put beside the bundle needs the libraries of this host; use the static program of a release (docs/install.md)"
-                            .into(),
-                    );
-                }
-            }
-            Err(error) => report.errors.push(error),
-        }
-    }
-
     /// Writes a heartbeat with the result of the export.
     fn write_heartbeat(
         &self,

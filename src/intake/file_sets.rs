@@ -68,10 +68,12 @@ const MAX_RENAMED: usize = 4_096;
 /// The suffixes that programs give to files that they are still writing.
 const UNFINISHED: &[&str] =
     &[".partial", ".part", ".filepart", ".tmp", ".temp", ".crdownload", ".download", ".upload", ".uploading"];
+/// The reason for skipping a directory, a link or a device.
+const NOT_A_FILE: &str = "not a regular file";
 /// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
-/// The passes over the files of directories. Files of a head are first, so that junk cannot use up the limits.
+/// The passes over the files of directories. Files of a head are first, so that other files cannot use up the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Turn {
     Heads,
@@ -156,10 +158,12 @@ impl Inputs {
             if turn == Turn::Heads && Heartbeat::is_named(&name) && self.heartbeats.len() < MAX_HEARTBEATS {
                 self.heartbeats.push(entry.path());
             }
+            let is_file = || entry.file_type().is_ok_and(|it| it.is_file());
             match why_skipped(&name) {
                 // It may be a file of a bundle that was renamed.
-                Some(NOT_NAMED) if turn == Turn::Heads && entry.file_type().is_ok_and(|it| it.is_file()) => {
-                    self.take_renamed(entry.path());
+                Some(NOT_NAMED) if turn == Turn::Heads && is_file() => self.take_renamed(entry.path()),
+                Some(NOT_NAMED) if turn == Turn::Heads => {
+                    self.ignored.add(SkippedFile { name: escape(&name), why: NOT_A_FILE.into() });
                 }
                 Some(why) if turn == Turn::Heads => {
                     self.ignored.add(SkippedFile { name: escape(&name), why: why.into() });

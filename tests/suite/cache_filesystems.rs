@@ -330,7 +330,6 @@ fn a_killed_process_leaves_old_or_new_data() {
     let steps = std::fs::read_to_string(&list).unwrap().lines().count();
     std::fs::remove_file(&list).unwrap();
     assert!(steps > 20, "{steps}");
-    // Kill the process at every step.
     for round in 1..=steps {
         let status = child("TRIVY_FERRY_TEST_KILL_AT", round.to_string().as_ref());
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "step {round}: {status}");

@@ -312,9 +312,16 @@ fn each_alert_fires_on_its_condition() {
             "1000x600",
         ),
     ];
-    let series: Vec<String> = series
-        .iter()
-        .map(|(name, values)| format!("      - series: '{name}'\n        values: '{values}'"))
+    // Each of two hosts has all of them.
+    let on = |name: &str, host: &str| match name.strip_suffix('}') {
+        Some(labeled) => format!(r#"{labeled}, instance="{host}", job="ferry"}}"#),
+        None => format!(r#"{name}{{instance="{host}", job="ferry"}}"#),
+    };
+    let hosts = ["a", "b"].into_iter().flat_map(|host| series.iter().map(move |row| (host, row)));
+    let series: Vec<String> = hosts
+        .map(|(host, (name, values))| {
+            format!("      - series: '{}'\n        values: '{values}'", on(name, host))
+        })
         .collect();
     let alerts = [
         "TrivyDataOld",
@@ -342,6 +349,7 @@ fn each_alert_fires_on_its_condition() {
     let (good, said) = promtool(&["check", "rules", rules]);
     assert!(good && said.contains("7 rules found"), "{said}");
     let (_, said) = promtool(&["test", "rules", &host.at("test.yml")]);
+    assert!(!said.contains("many-to-many"), "{said}");
     for alert in alerts {
         assert!(
             said.contains(&format!("alertname=\"{alert}\"")) || said.contains(&format!("alertname: {alert}")),

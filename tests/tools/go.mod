@@ -1,7 +1,7 @@
-// The pinned versions of other programs for the tests. tests/run builds them.
+// The pinned versions of other programs for the tests. `tests/run` builds them.
 //
-// To move to another Trivy: change its version here and in tests/run, then
-// GOEXPERIMENT=jsonv2 go build -mod=mod -o /dev/null tool
+// To move to another Trivy: change its version here and in `tests/run`, then
+// `GOEXPERIMENT=jsonv2 go build -mod=mod -o /dev/null tool`
 module tools
 
 go 1.26.3

@@ -51,7 +51,7 @@ pub(crate) struct WorkingPlace {
 /// Opens a working directory that no untrusted user can have prepared, and creates it if it is missing.
 ///
 /// It must be a real directory that belongs to this user, to root or, in a cache directory that a group of this user
-/// shares, to that group, because an import follows the journal in it. Root shares with no group. A probe recognizes
+/// shares, to that group, because an import follows the journal in it. A run as root accepts no group. A probe recognizes
 /// file systems that show the same owner for all files (FAT, some network mounts).
 pub(crate) fn private(parent: &Dir) -> Result<Dir, TargetError> {
     let path = parent.at(WORK);

@@ -4,9 +4,11 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
+use std::process::Stdio;
 
 use test_kit::artifact::{Artifact, Form, all_four, flags_of, laid_out};
-use test_kit::host::{Host, files, json_file};
+use test_kit::host::{Host, files, json_file, names};
+use test_kit::process::Process;
 use test_kit::{needs_root, tools};
 
 use crate::stories::{bare, equipped};
@@ -237,6 +239,30 @@ fn the_program_comes_on_the_medium() {
     fs::write(&program, "another program").unwrap();
     laptop.export(&medium, &flags);
     laptop.sh(&verify).exits(0);
+
+    // A run that was killed leaves a temporary file. Two runs at once do not disturb each other.
+    fs::write(format!("{medium}/.trivy-ferry.4194303.partial"), "a part").unwrap();
+    fs::remove_file(&program).unwrap();
+    let exports: Vec<_> = ["one", "two"]
+        .map(|state| {
+            let line = format!(
+                "export --key {} --output {medium} --stream {state} --state-dir {state} {flags}",
+                laptop.at("ferry.key")
+            );
+            let mut command = laptop.ferry_command(&line);
+            Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()))
+        })
+        .into();
+    for mut export in exports {
+        assert!(export.child().wait().unwrap().success());
+    }
+    laptop.sh(&verify).exits(0);
+    let hidden = names(&medium).into_iter().filter(|name| name.starts_with('.')).collect::<Vec<_>>();
+    assert_eq!(hidden, Vec::<String>::new());
+    // An import mentions a directory with the name of the program.
+    laptop.sh(&format!("mkdir -p other/trivy-ferry && cp {medium}/default-*.tar other"));
+    let run = laptop.ferry(&format!("import other --trust {public} --cache-dir c2 --format json"));
+    assert_eq!(run.exits(0).json()["targets"][0]["ignored"][0]["name"], "trivy-ferry");
 
     // If the program cannot be written, the bundle is still written.
     fs::remove_file(&program).unwrap();

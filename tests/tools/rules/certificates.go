@@ -26,7 +26,7 @@ type description struct {
 	Key string `json:"key"`
 	// The issuer: the name of an earlier certificate; the certificate itself, if empty.
 	By string `json:"by"`
-	// The signature algorithm of the issuer, as named by `crypto/x509`, such as "ECDSA-SHA512".
+	// The signature algorithm of the issuer, as named by `crypto/x509`, such as `ECDSA-SHA512`.
 	Signature string `json:"signature"`
 	// Whether it is a CA; no basic constraints, if absent.
 	CA *bool `json:"ca"`
@@ -37,9 +37,9 @@ type description struct {
 	IP  []string `json:"ip"`
 	// The common name, if it differs from the name.
 	CommonName string `json:"commonName"`
-	// "server" or "client"; any, if empty.
+	// `server` or `client`; any, if empty.
 	Usage string `json:"usage"`
-	// "digitalSignature" or "keyCertSign"; none, if empty.
+	// `digitalSignature` or `keyCertSign`; none, if empty.
 	KeyUsage string `json:"keyUsage"`
 	// 1, which has no extensions, for P256 keys; 3, if absent.
 	Version int `json:"version"`

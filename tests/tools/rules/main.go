@@ -81,7 +81,7 @@ type proxyCase struct {
 	URL string            `json:"url"`
 }
 
-// proxy returns "direct", "refused" or the URL of the proxy.
+// proxy returns `direct`, `refused` or the URL of the proxy.
 func proxy(given proxyCase) (string, error) {
 	if err := setenv(given.Env); err != nil {
 		return "", err
@@ -105,7 +105,7 @@ type loginCase struct {
 	Repository string            `json:"repository"`
 }
 
-// login returns "none", "error", "NAME:PASSWORD" or "token:TOKEN".
+// login returns `none`, `error`, `NAME:PASSWORD` or `token:TOKEN`.
 func login(given loginCase) (string, error) {
 	if err := setenv(given.Env); err != nil {
 		return "", err
