@@ -587,7 +587,7 @@ mod tests {
         let parse = |text: &str| Payload::parse(text.as_bytes()).unwrap_err();
         let unknown = |text: &str| BadPayload::Unknown(text.into());
         assert_eq!(parse(r#"{"format":2,"new":[]}"#), unknown("format version 2"));
-        assert_eq!(parse(r#"{"format":1,"requires":["volumes","deltas"]}"#), unknown("deltas"));
+        assert_eq!(parse(r#"{"format":1,"requires":["volumes","deltas","plain-2"]}"#), unknown("plain-2"));
         assert!(matches!(parse(r#"{"format":1}"#), BadPayload::Rule(_)));
         assert!(matches!(parse("[]"), BadPayload::Rule(_)));
     }

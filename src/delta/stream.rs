@@ -152,10 +152,21 @@ impl Stream {
 }
 
 #[cfg(test)]
+impl Stream {
+    /// Returns the content digest of the stream. For filtered pages it is not the digest of the file.
+    pub(crate) fn digest(&self) -> io::Result<crate::content_digest::ContentDigest> {
+        let mut hasher = crate::content_digest::ContentHasher::new();
+        self.for_each_piece(0..self.length, |piece, _| hasher.update(piece))?;
+        Ok(hasher.finish())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::content_digest::ContentDigest;
     use crate::delta::samples;
 
     /// The filtered bytes of a file, computed at once.
