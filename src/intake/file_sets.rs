@@ -68,8 +68,6 @@ const MAX_RENAMED: usize = 4_096;
 /// The suffixes that programs give to files that they are still writing.
 const UNFINISHED: &[&str] =
     &[".partial", ".part", ".filepart", ".tmp", ".temp", ".crdownload", ".download", ".upload", ".uploading"];
-/// The reason for skipping a directory, a link or a device.
-const NOT_A_FILE: &str = "not a regular file";
 /// The reason for skipping a heartbeat.
 const HEARTBEAT: &str = "a heartbeat, which `watch` reads";
 
@@ -163,7 +161,9 @@ impl Inputs {
                 // It may be a file of a bundle that was renamed.
                 Some(NOT_NAMED) if turn == Turn::Heads && is_file() => self.take_renamed(entry.path()),
                 Some(NOT_NAMED) if turn == Turn::Heads => {
-                    self.ignored.add(SkippedFile { name: escape(&name), why: NOT_A_FILE.into() });
+                    let is_directory = entry.file_type().is_ok_and(|it| it.is_dir());
+                    let why = if is_directory { "a directory" } else { "not a regular file" };
+                    self.ignored.add(SkippedFile { name: escape(&name), why: why.into() });
                 }
                 Some(why) if turn == Turn::Heads => {
                     self.ignored.add(SkippedFile { name: escape(&name), why: why.into() });

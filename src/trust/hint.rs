@@ -151,7 +151,7 @@ impl Hint for Rejection {
                     .into()
             }
             Rejection::Late { .. } => {
-                "Nothing has to be done: the heartbeat was late, or was sent twice.".into()
+                "You need not do anything: the heartbeat was late, or was sent twice.".into()
             }
             Rejection::Expired { .. } => {
                 "Import a newer bundle, or admit this one with --allow-expired: scans then use data that its exporter considers too old."

@@ -142,7 +142,7 @@ pub(crate) struct UnsignedQuota {
 
 impl UnsignedQuota {
     const FILE: &str = "unsigned.json";
-    /// The maximum number of files that are reported by name in an hour.
+    /// The maximum number of files that are reported by name in 1 hour.
     const MAX: u64 = 20;
     const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
@@ -156,7 +156,7 @@ impl UnsignedQuota {
         write_note(own, Self::FILE, self);
     }
 
-    /// Whether an hour has passed. Returns `true` if the clock was set back.
+    /// Whether 1 hour has passed. Returns `true` if the clock was set back.
     fn is_over(since: Option<Timestamp>, now: Timestamp) -> bool {
         since.is_none_or(|since| !(SignedDuration::ZERO..Self::HOUR).contains(&now.duration_since(since)))
     }

@@ -91,9 +91,10 @@ fn a_bundle_is_rejected_with_a_key_that_did_not_sign_it() {
 fn the_commands_of_the_documentation_verify_a_bundle_without_trivy_ferry() {
     let home = tempfile::tempdir().unwrap();
     let page = fs::read_to_string(fixture("../docs/security.md")).unwrap();
-    let block = page.split("```sh\n").find(|text| text.contains("DSSEv1")).unwrap();
+    let mut blocks = page.split("```sh\n").filter_map(|text| text.split("```").next());
+    let block = blocks.find(|block| block.contains("printf 'DSSEv1")).unwrap();
     let script = home.path().join("verify.sh");
-    fs::write(&script, block.split("```").next().unwrap()).unwrap();
+    fs::write(&script, block).unwrap();
     let verify = |bundle: &Path, key: &str| {
         let key = fixture("golden").join(key);
         let output = Command::new("sh").arg(&script).env("BUNDLE", bundle).env("KEY", key).output().unwrap();

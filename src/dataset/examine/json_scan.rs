@@ -336,8 +336,8 @@ mod tests {
             (r#"{"docume\u006Et":{"csaf\u005fversion":"2.0"}}"#, Some(DocumentKind::Csaf)),
             (r#"{"\uD83D\uDE00":1,"\u0062omFormat":2}"#, Some(DocumentKind::CycloneDx)),
             (r#"{"stateme\nts":[],"\u0000statements":[],"statements\u0000":[]}"#, Some(DocumentKind::Other)),
-            // Go 1.26 (`encoding/json`) ignores the case of keys, and accepts the letters that Unicode folds to k
-            // and s.
+            // Go 1.26 (`encoding/json`) ignores the case of keys, and accepts the letters that Unicode folds to
+            // `k` and `s`.
             (r#"{"Statements":[]}"#, Some(DocumentKind::OpenVex)),
             (r#"{"@Context":"https://openvex.dev/ns"}"#, Some(DocumentKind::OpenVex)),
             ("{\"\u{17f}TATEMENTS\":[]}", Some(DocumentKind::OpenVex)),

@@ -191,8 +191,8 @@ fn kubernetes_accepts_the_manifests_and_trivy_finds_no_problem() {
     let host = equipped(&tools);
     for (name, kinds) in [
         ("export", "PersistentVolumeClaim\nCronJob\n"),
-        ("import", "Job\n"),
-        ("serve", "Service\nDeployment\n"),
+        ("import", "PersistentVolumeClaim\nPersistentVolumeClaim\nCronJob\n"),
+        ("serve", "PersistentVolumeClaim\nPersistentVolumeClaim\nService\nDeployment\n"),
         ("watch", "PersistentVolumeClaim\nDeployment\n"),
     ] {
         let run = host.sh(&format!("kube {}", path(&format!("kubernetes/{name}.yaml"))));
