@@ -45,14 +45,7 @@ impl Hint for BundleError {
                 let verify = VERIFY_ADVICE[1];
                 format!("Copy the missing or damaged volumes again{verify}, or copy more parity files.")
             }
-            BundleError::NoBase { .. } => {
-                "Import a bundle of this stream that carries the dataset whole: the exporter writes one with `export` without --delta."
-                    .into()
-            }
-            BundleError::NeedsLayer { .. } => {
-                "Bring a bundle that carries the dataset whole, or import this one into a cache: `export` without --delta writes one."
-                    .into()
-            }
+            BundleError::NoBase { .. } | BundleError::NeedsLayer { .. } => WHOLE_ADVICE.into(),
             BundleError::NoHead { .. } => {
                 let repair = REPAIR_ADVICE[1];
                 format!("Copy it into the directory of the others{repair}; an export writes the head volume last.")
@@ -80,6 +73,10 @@ impl Hint for BundleError {
         }
     }
 }
+
+/// The advice for a dataset that is carried as a difference, which this target cannot use.
+const WHOLE_ADVICE: &str =
+    "Bring a bundle of this stream that carries the dataset whole: `export` without --delta writes one.";
 
 /// Returns the hint for a bundle that too few trusted keys signed. `others` are trusted only for other streams.
 fn how_more_sign(stream: &str, others: &[String]) -> String {

@@ -147,11 +147,10 @@ pub(crate) fn fetch_small_blobs(
         subdir: None,
         contents,
     };
-    let planned = PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() };
     let (others, skipped, remarks, by_override) = Default::default();
     Ok(CollectedDataset {
         wanted,
-        planned,
+        planned: PlannedDataset { dataset, manifest: artifact.manifest_bytes.clone() },
         artifact: Some(artifact),
         others,
         skipped,

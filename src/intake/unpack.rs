@@ -134,14 +134,7 @@ pub(crate) fn unpack_bundle<R: Receiver>(
             in_memory -= if spooled.is_rolled() { 0 } else { most };
             small.insert(name, spooled);
         } else if let Some(dataset) = datasets.iter().find(|d| d.manifest.path() == member.member().path) {
-            // The rules of the payload limit its size.
-            let mut manifest = Vec::new();
-            let mut member = member;
-            member.read_to_end(&mut manifest).map_err(|error| BundleError::from_io(&path, error))?;
-            dataset.agrees_with(&manifest).map_err(|why| BundleError::Payload {
-                path: path.clone(),
-                why: format!("{}: {}", dataset.reference(), crate::util::text::escape(&why)).into(),
-            })?;
+            check_manifest(member, dataset)?;
         } else {
             member.check()?;
         }
@@ -165,6 +158,18 @@ pub(crate) fn unpack_bundle<R: Receiver>(
         receiver.complete(dataset, sink)?;
     }
     Ok(())
+}
+
+/// Checks that the manifest of a dataset names the signed blobs.
+fn check_manifest(mut member: MemberReader<'_>, dataset: &Dataset) -> Result<(), BundleError> {
+    let path = member.bundle_path().to_path_buf();
+    // The rules of the payload limit its size.
+    let mut manifest = Vec::new();
+    member.read_to_end(&mut manifest).map_err(|error| BundleError::from_io(&path, error))?;
+    dataset.agrees_with(&manifest).map_err(|why| {
+        let why = format!("{}: {}", dataset.reference(), crate::util::text::escape(&why));
+        BundleError::Payload { path, why: why.into() }
+    })
 }
 
 /// Returns the members that may be skipped: large layers, and blobs that only images use.

@@ -1,7 +1,7 @@
 //! `export --delta`, and imports of such bundles.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use test_kit::process::Run;
@@ -33,7 +33,7 @@ impl Site {
         (self.host.path(report["bundle"]["path"].as_str().unwrap()), report)
     }
 
-    fn import(&self, bundle: &PathBuf, more: &[&str]) -> Run {
+    fn import(&self, bundle: &Path, more: &[&str]) -> Run {
         self.host.import(bundle, &[more, &["--format", "json"]].concat())
     }
 
@@ -60,7 +60,9 @@ fn a_database_is_made_from_the_version_in_the_cache() {
     let whole = fs::metadata(&first).unwrap().len();
     for generation in 1..4 {
         let (bundle, report) = site.export(generation, &[]);
-        assert_eq!(report["deltas"][0]["dataset"], "trivy-db-2", "{report:#}");
+        let datasets: Vec<&Value> =
+            report["deltas"].as_array().unwrap().iter().map(|row| &row["dataset"]).collect();
+        assert_eq!(datasets, ["trivy-db-2", "trivy-java-db-1"], "{report:#}");
         assert_eq!(report["deltas"][0]["bases"], generation);
         let size = fs::metadata(&bundle).unwrap().len();
         assert!(size < whole / 5, "{size} of {whole} bytes");
@@ -70,6 +72,7 @@ fn a_database_is_made_from_the_version_in_the_cache() {
         // An importer that installs the database whole has the same bytes.
         let (again, _) = Site { host: Host::new(), upstream: Upstream::new(|_, _| None) }.whole(generation);
         assert!(site.database("cache") == again, "generation {generation}");
+        assert!(fs::read(site.host.path("cache/java-db/trivy-java.db")).unwrap() == crate::forge::sqlite());
         // The same bundle changes nothing.
         let run = site.import(&bundle, &[]);
         run.good();
@@ -121,7 +124,7 @@ fn without_a_base_only_the_other_datasets_are_imported() {
     assert_eq!(status(&run), "failed");
     assert!(run.out.contains("holds none of the versions"), "{run:#?}");
     assert!(!site.host.path("cache/db").exists());
-    assert_eq!(site.host.installed("cache", "java-db").map(|_| ()), Some(()));
+    assert!(site.host.path("cache/vex").exists());
     // A bundle that carries it whole helps.
     let (whole, _) = site.export(2, &["--full-every", "1"]);
     site.import(&whole, &[]).good();
@@ -144,7 +147,7 @@ fn registries_and_servers_need_the_layer() {
     let run = site.host.run(&args);
     assert_eq!(run.code, 6, "{run:#?}");
     assert!(run.err.contains("carried as a difference, which a registry cannot take"), "{run:#?}");
-    assert_eq!(registry.tags().len(), 2, "the others are pushed");
+    assert_eq!(registry.tags().len(), 1, "the checks are pushed");
     let args = ["serve", bundle, "--trust", &key, "--state-dir", &state, "--listen", "127.0.0.1:0"];
     let run = site.host.run(&args);
     assert_eq!(run.code, 6, "{run:#?}");

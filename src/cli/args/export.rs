@@ -49,10 +49,10 @@ pub struct ExportArgs {
     /// docs/install.md.
     #[arg(long, help_heading = OUTPUT, env = "TRIVY_FERRY_WITH_SELF", value_parser = switch)]
     pub with_self: bool,
-    /// Carry trivy-db as differences from earlier bundles of the stream.
+    /// Carry the databases as differences from earlier bundles of the stream.
     ///
-    /// Importers make the database from the version that they have. An importer that holds none of the last 8 versions
-    /// needs a bundle that was written without this option.
+    /// Importers make each database from the version in their cache. An importer that holds none of the last 8 versions,
+    /// a registry and a server need a bundle that was written without this option.
     #[arg(long, help_heading = OUTPUT, env = "TRIVY_FERRY_DELTA", value_parser = switch)]
     pub delta: bool,
     /// Carry the databases whole at least this often: an age, or a number of exports.

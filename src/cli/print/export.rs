@@ -72,24 +72,7 @@ impl fmt::Display for ExportReport {
                 escape(&row.source)
             )?;
         }
-        for delta in &self.deltas {
-            writeln!(
-                f,
-                "{:<19} carried as differences from {} ({} instead of {})",
-                delta.dataset,
-                format_count(delta.bases, "version"),
-                format_size(delta.size),
-                format_size(delta.layer)
-            )?;
-            if let Some(date) = delta.reaches_back_to {
-                writeln!(
-                    f,
-                    "{:<19} for importers that have the data of {} or later",
-                    "",
-                    format_minute(date)
-                )?;
-            }
-        }
+        self.write_deltas(f)?;
         for image in &self.images {
             writeln!(f, "{:<48} {:>10}", escape(&image.name), format_size(image.size))?;
         }
@@ -125,6 +108,29 @@ impl fmt::Display for ExportReport {
 }
 
 impl ExportReport {
+    /// Writes how the databases are carried as differences.
+    fn write_deltas(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for delta in &self.deltas {
+            writeln!(
+                f,
+                "{:<19} carried as differences from {} ({} instead of {})",
+                delta.dataset,
+                format_count(delta.bases, "version"),
+                format_size(delta.size),
+                format_size(delta.layer)
+            )?;
+            if let Some(date) = delta.reaches_back_to {
+                writeln!(
+                    f,
+                    "{:<19} for importers that have the data of {} or later",
+                    "",
+                    format_minute(date)
+                )?;
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the files beside the bundle that were written or removed.
     fn write_other_files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(directory) = self.dropped.first().and_then(|path| path.parent()) {
