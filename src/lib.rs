@@ -54,7 +54,7 @@
 //! | 0 | `digest`, `hint`, `progress`, `util` | general helpers |
 //! | 1 | `content_digest`, `oci` | digests and manifests |
 //! | 2 | `dataset`, `remote`, `serve/http` | Trivy's datasets; the HTTP client; an HTTP server that does not depend on bundles |
-//! | 3 | `source`, `trust`, `targets` | sources of data; keys, acceptance and state; targets of data |
+//! | 3 | `source`, `trust`, `targets`, `delta` | sources of data; keys, acceptance and state; targets of data; differences between files |
 //! | 4 | `bundle`, `scanner` | the format that `bundle-format.md` specifies; scanner settings |
 //! | 5 | `error` | the error of a command |
 //! | 6 | `hook`, `intake`, `collect` | the operator's command; bundles on media; datasets from their sources |

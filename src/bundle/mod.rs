@@ -6,7 +6,6 @@
 mod assemble;
 pub mod chunks;
 mod content;
-pub mod delta;
 mod error;
 pub mod format;
 mod header;

@@ -1,6 +1,8 @@
 //! The payload: the part of a bundle that its signature covers. This module defines its JSON form, checks the
 //! rules that a payload can break by itself, and reads no members.
 
+pub mod delta;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{Read, Seek};
@@ -10,9 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::delta::{self, Delta};
 use crate::bundle::format::{FORMAT, MANIFEST, MAX_MEMBER, SUMS};
 use crate::bundle::header;
+use crate::bundle::payload::delta::Delta;
 use crate::bundle::volumes::{self, Volume};
 use crate::dataset::check::{UnpackError, UnpackLimits};
 use crate::dataset::vex::{self, ArchiveFormat};

@@ -19,7 +19,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
 
 /// Returns a stream of a temporary file with these bytes.
 pub(crate) fn stream(bytes: &[u8], form: Form) -> Stream {
-    let mut file = tempfile::tempfile().unwrap();
+    let mut file = crate::util::fs::tempfile_in(&std::env::temp_dir()).unwrap();
     file.write_all(bytes).unwrap();
     Stream::new(file, form).unwrap()
 }

@@ -10,11 +10,11 @@ use std::io::{self, Read, Seek, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::bundle::delta::{
+use crate::bundle::payload::Blob;
+use crate::bundle::payload::delta::{
     Base, Delta, DeltaFile, Encoding, HEAD_TYPE, MAX_BASES, MAX_WHOLE, PATCH_TYPE, RowStream, Rows,
     WHOLE_TYPE,
 };
-use crate::bundle::payload::Blob;
 use crate::bundle::{Dataset, Payload};
 use crate::collect::artifact::CollectedDataset;
 use crate::collect::best_source::Rejected;
@@ -27,7 +27,7 @@ use crate::delta::java::build::MEMORY;
 use crate::delta::java::extract::{ExtractError, extract};
 use crate::delta::java::find::{FindError, find_layout};
 use crate::delta::java::head::Head;
-use crate::delta::java::layout::Layout;
+use crate::delta::java::sqlite::layout::Layout;
 use crate::delta::patch;
 use crate::delta::stream::{Form, Stream};
 use crate::digest::{Digest, Hasher, digest_of};
@@ -36,6 +36,7 @@ use crate::export::base_store::{BaseStore, StoredBase};
 use crate::export::stream::ExportFailure;
 use crate::progress::Progress;
 use crate::source::{Network, SourceError};
+use crate::util::fs;
 use crate::util::spool::{ONE_IN_MEMORY, spool};
 
 /// A database that a bundle carries as differences.
@@ -274,7 +275,7 @@ impl DeltaMaker<'_> {
     }
 
     fn temporary(&self) -> io::Result<File> {
-        tempfile::tempfile_in(self.store.path())
+        fs::tempfile_in(self.store.path())
     }
 
     fn broken(&self, error: io::Error) -> Error {

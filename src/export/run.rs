@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use crate::bundle::delta::MAX_BASES;
 use crate::bundle::payload::Payload;
+use crate::bundle::payload::delta::MAX_BASES;
 use crate::bundle::writer::{BundleInfo, BundlePlan, BundleWriter};
 use crate::bundle::{Dataset, Heartbeat, heartbeat as format};
 use crate::collect::artifact::CollectedDataset;

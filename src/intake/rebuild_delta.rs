@@ -5,8 +5,8 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 
-use crate::bundle::delta::{Base, Delta, DeltaFile, Encoding, Rows};
 use crate::bundle::payload::Member;
+use crate::bundle::payload::delta::{Base, Delta, DeltaFile, Encoding, Rows};
 use crate::bundle::reader::MemberReader;
 use crate::bundle::{BundleError, Dataset};
 use crate::dataset::check::{Checker, UnpackError, UnpackLimits};

@@ -17,6 +17,7 @@ use crate::dataset::{Contents, Discard, Sink};
 use crate::error::{Error, panicked};
 use crate::intake::rebuild_delta::Rebuilding;
 use crate::progress::{Progress, Step};
+use crate::util::fs;
 use crate::util::pipe::{PipeWriter, pipe};
 use crate::util::spool::{IN_MEMORY, spool};
 
@@ -41,7 +42,7 @@ pub(crate) trait Receiver {
 
     /// Creates an unnamed file with space for a database.
     fn temporary(&self) -> io::Result<File> {
-        tempfile::tempfile()
+        fs::tempfile_in(&std::env::temp_dir())
     }
 
     /// Returns the sink for a wanted dataset.

@@ -282,6 +282,15 @@ pub(crate) fn tempdir_in(directory: &Path, prefix: &str) -> io::Result<TempDir> 
     tempfile::Builder::new().prefix(prefix).permissions(private).tempdir_in(directory)
 }
 
+/// Creates a file without a name in a directory. It is removed once it is closed.
+///
+/// # Errors
+/// If it cannot be created.
+pub(crate) fn tempfile_in(directory: &Path) -> io::Result<File> {
+    step("create", OsStr::new("unnamed"))?;
+    tempfile::tempfile_in(directory)
+}
+
 /// Returns the bytes that an ordinary user may still write to the file system of a directory. A file system that does
 /// not report its size (fusefat 0.1a) counts as unlimited.
 pub(crate) fn free(directory: &Path) -> io::Result<u64> {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::bundle::Dataset;
-use crate::bundle::delta::Delta;
+use crate::bundle::payload::delta::Delta;
 use crate::bundle::volumes::VolumeNumber;
 use crate::intake::inspect::{InspectReport, InspectedBundle};
 use crate::intake::repair::RepairReport;

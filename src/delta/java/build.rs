@@ -9,15 +9,15 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use super::bytes::Inconsistent;
 use super::head::{Head, TypeRun};
-use super::page::{Kind, PAGE};
-use super::pager::{PageError, Pager};
-use super::record::{LongRecord, Record};
 use super::rows::{RowReader, RowsError, SHA1};
 use super::schema;
 use super::sort::{Crowded, Histogram, prefix};
-use super::tree::Tree;
+use super::sqlite::bytes::Inconsistent;
+use super::sqlite::page::{Kind, PAGE};
+use super::sqlite::pager::{PageError, Pager};
+use super::sqlite::record::{LongRecord, Record};
+use super::sqlite::tree::Tree;
 
 /// The memory for sorting that most uses need, in bytes. Twelve million rows are sorted in 5 passes.
 pub(crate) const MEMORY: usize = 64 << 20;

@@ -7,10 +7,10 @@ use std::fs::File;
 use std::io::Write;
 
 use super::head::Head;
-use super::layout::Layout;
-use super::record::{Value, columns};
 use super::rows::{Names, Row, RowWriter, RowsError};
 use super::schema;
+use super::sqlite::layout::Layout;
+use super::sqlite::record::{Value, columns};
 pub(crate) use super::sqlite_read::ExtractError;
 use super::sqlite_read::{Cursor, Database, not_rows};
 

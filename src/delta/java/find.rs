@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 
 use super::build::{BuildError, build};
 use super::head::{Head, MAX_OVERWRITES, OVERWRITE, Overwrite};
-use super::layout::Layout;
-use super::page::PAGE;
+use super::sqlite::layout::Layout;
+use super::sqlite::page::PAGE;
 
 /// The number of bytes that are compared at once.
 const CHUNK: usize = 1 << 20;

@@ -15,8 +15,8 @@
 //! Nothing follows. There is only one form of each head: runs are not empty, and neighboring ones have different
 //! types; overwrites are not empty, ascend, neither overlap nor touch each other, and do not change page 1.
 
-use super::layout::Layout;
-use super::page::PAGE;
+use super::sqlite::layout::Layout;
+use super::sqlite::page::PAGE;
 
 /// The first bytes of a head, with the version of its format.
 const MAGIC: &[u8; 12] = b"java-head-1\n";

@@ -7,22 +7,14 @@
 //! The names of SQLite's format are those of <https://www.sqlite.org/fileformat2.html>. The writer follows the
 //! functions of SQLite's `btree.c`, which the comments name.
 
-mod balance;
 pub(crate) mod build;
-mod bytes;
-mod edit;
 pub(crate) mod extract;
 pub(crate) mod find;
 pub(crate) mod head;
-pub(crate) mod layout;
-mod page;
-mod pager;
-mod record;
 pub(crate) mod rows;
 mod schema;
-mod share;
 mod sort;
+pub(crate) mod sqlite;
 mod sqlite_read;
 #[cfg(test)]
 mod tests;
-mod tree;

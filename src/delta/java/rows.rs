@@ -19,7 +19,7 @@ const MAX_ROWS: u32 = 1 << 31;
 /// The most bytes of the names of all artifacts.
 const MAX_NAMES: u64 = 128 << 20;
 /// The most bytes of the two names of an artifact, and of a version. Longer ones do not fit into a record of
-/// [`super::record::MAX_RECORD`] bytes.
+/// [`super::sqlite::record::MAX_RECORD`] bytes.
 const MAX_TEXT: usize = 1000;
 /// The longest item of a stream in bytes: two names or a row, with their ends.
 const LONGEST: usize = MAX_TEXT + 2 + SHA1;

@@ -1,6 +1,6 @@
 //! The schema of `trivy-java.db`, as trivy-java-db creates it (`pkg/db/db.go`), and its root pages after `VACUUM`.
 
-use super::record::{Value, columns};
+use super::sqlite::record::{Value, columns};
 use super::sqlite_read::{Database, ExtractError, not_rows};
 
 /// The root page of the schema.

@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::bytes::varint;
-use super::page::PAGE;
-use super::record::MAX_RECORD;
+use super::sqlite::bytes::varint;
+use super::sqlite::page::PAGE;
+use super::sqlite::record::MAX_RECORD;
 
 /// The deepest tree that is read. At 4096 bytes per page, 8 levels hold more than a file can.
 const MAX_DEPTH: usize = 8;

@@ -11,11 +11,11 @@ use super::build::{BuildError, MEMORY, build};
 use super::extract::extract;
 use super::find::{FindError, find_layout};
 use super::head::{Head, TypeRun};
-use super::layout::Layout;
-use super::page::PAGE;
-use super::record::LongRecord;
 use super::rows::{Names, Row, RowWriter};
 use super::sort::Crowded;
+use super::sqlite::layout::Layout;
+use super::sqlite::page::PAGE;
+use super::sqlite::record::LongRecord;
 use super::sqlite_read::ExtractError;
 
 /// What the bundled SQLite writes without secure deletion.

@@ -21,6 +21,7 @@ use crate::progress::Progress;
 use crate::targets::error::{At, TargetError};
 use crate::util::dir::{self, Dir, FileMode, Owner};
 use crate::util::file_lock::HeldLock;
+use crate::util::fs;
 
 mod journal;
 mod layout;
@@ -228,7 +229,7 @@ impl<'p> Cache<'p> {
     /// # Errors
     /// If it cannot be created.
     pub fn temporary(&self) -> io::Result<File> {
-        tempfile::tempfile_in(self.work.pinned())
+        fs::tempfile_in(&self.work.pinned())
     }
 
     /// Begins to stage a dataset in a private directory on the file system of its slot.

@@ -27,7 +27,7 @@ pub const HEAD_TYPE: &str = "application/vnd.trivy-ferry.delta.head.v1";
 pub const WHOLE_TYPE: &str = "application/vnd.trivy-ferry.delta.file.v1";
 
 /// Whether this version reads bundles that require this feature.
-pub(super) fn is_feature(word: &str) -> bool {
+pub(in crate::bundle) fn is_feature(word: &str) -> bool {
     word == FEATURE || Form::named(word).is_some()
 }
 
@@ -151,7 +151,7 @@ impl Delta {
     /// # Errors
     /// If it lists other files than the contents, too many bases, a base twice, a file that is too large to be whole,
     /// or segments that break the rules of patches. The text is a clause about the dataset.
-    pub(super) fn check(&self, contents: &Contents) -> Result<(), String> {
+    pub(in crate::bundle) fn check(&self, contents: &Contents) -> Result<(), String> {
         if self.files.iter().filter(|file| matches!(file.encoding, Encoding::Patched { .. })).count() > 1 {
             return Err("has patches of several files".into());
         }

@@ -9,7 +9,7 @@ use super::layout::Layout;
 /// The size of a page in bytes.
 pub(crate) const PAGE: usize = 4096;
 /// The offset of the first free-block's offset.
-pub(super) const FIRST_BLOCK: usize = 1;
+pub(in crate::delta::java) const FIRST_BLOCK: usize = 1;
 /// The offset of the number of cells.
 const COUNT: usize = 3;
 /// The offset of the start of the cell content area.
@@ -25,7 +25,7 @@ const LEAST: usize = 4;
 
 /// The kind of a b-tree page, which its first byte names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::delta::java) enum Kind {
     IndexInterior = 2,
     TableInterior = 5,
     IndexLeaf = 10,
@@ -40,12 +40,12 @@ impl Kind {
     }
 
     /// Whether it is a leaf.
-    pub(super) fn is_leaf(self) -> bool {
+    pub(in crate::delta::java) fn is_leaf(self) -> bool {
         matches!(self, Kind::IndexLeaf | Kind::TableLeaf)
     }
 
     /// Returns the kind of the parent of such a page.
-    pub(super) fn of_parent(self) -> Kind {
+    pub(in crate::delta::java) fn of_parent(self) -> Kind {
         match self {
             Kind::IndexInterior | Kind::IndexLeaf => Kind::IndexInterior,
             Kind::TableInterior | Kind::TableLeaf => Kind::TableInterior,
@@ -53,34 +53,34 @@ impl Kind {
     }
 
     /// Returns the length of the page header in bytes. The cell pointer array follows it.
-    pub(super) fn header(self) -> usize {
+    pub(in crate::delta::java) fn header(self) -> usize {
         if self.is_leaf() { 8 } else { 12 }
     }
 }
 
 /// A cell that does not fit into its page. The page is balanced before it is written.
-pub(super) struct Overflow {
+pub(in crate::delta::java) struct Overflow {
     /// The index that the cell has among the cells of the page.
-    pub(super) index: usize,
+    pub(in crate::delta::java) index: usize,
     /// The cell.
-    pub(super) cell: Vec<u8>,
+    pub(in crate::delta::java) cell: Vec<u8>,
 }
 
 /// A page in memory.
-pub(super) struct Page {
+pub(in crate::delta::java) struct Page {
     /// The bytes.
-    pub(super) data: Box<[u8; PAGE]>,
+    pub(in crate::delta::java) data: Box<[u8; PAGE]>,
     /// The kind, as the first byte names it.
     kind: Kind,
     /// The number of free bytes, as SQLite counts them: the gap, the free-blocks and the fragments.
-    pub(super) free: usize,
+    pub(in crate::delta::java) free: usize,
     /// The cells that do not fit, in ascending order. They follow each other.
-    pub(super) overflow: Vec<Overflow>,
+    pub(in crate::delta::java) overflow: Vec<Overflow>,
 }
 
 impl Page {
     /// Returns a page that is no b-tree page yet, with these bytes.
-    pub(super) fn unused(data: Box<[u8; PAGE]>) -> Page {
+    pub(in crate::delta::java) fn unused(data: Box<[u8; PAGE]>) -> Page {
         Page { data, kind: Kind::TableLeaf, free: 0, overflow: Vec::new() }
     }
 
@@ -88,7 +88,7 @@ impl Page {
     ///
     /// # Errors
     /// If the kind is unknown, or the free-blocks are not in ascending order.
-    pub(super) fn parse(data: Box<[u8; PAGE]>) -> Sound<Page> {
+    pub(in crate::delta::java) fn parse(data: Box<[u8; PAGE]>) -> Sound<Page> {
         let kind = Kind::of(data[0]).ok_or(Inconsistent)?;
         let mut page = Page { data, kind, free: 0, overflow: Vec::new() };
         let mut free = page.top() + usize::from(page.data[FRAGMENTS]);
@@ -106,7 +106,7 @@ impl Page {
     }
 
     /// Makes it an empty b-tree page (`zeroPage`). Without secure deletion, its other bytes stay.
-    pub(super) fn clear(&mut self, kind: Kind, layout: Layout) {
+    pub(in crate::delta::java) fn clear(&mut self, kind: Kind, layout: Layout) {
         if layout.secure_delete {
             self.data.fill(0);
         }
@@ -128,7 +128,7 @@ impl Page {
     ///
     /// # Errors
     /// If the other page is inconsistent.
-    pub(super) fn copy_content(&mut self, from: &Page) -> Sound<()> {
+    pub(in crate::delta::java) fn copy_content(&mut self, from: &Page) -> Sound<()> {
         let top = from.top();
         put(&mut self.data[..], top, slice(&from.data[..], top..PAGE)?)?;
         put(&mut self.data[..], 0, slice(&from.data[..], 0..from.pointers_end())?)?;
@@ -138,13 +138,13 @@ impl Page {
     }
 
     /// Returns its kind.
-    pub(super) fn kind(&self) -> Kind {
+    pub(in crate::delta::java) fn kind(&self) -> Kind {
         self.kind
     }
 
     /// Returns the number of cells, without those that do not fit.
     #[inline]
-    pub(super) fn count(&self) -> usize {
+    pub(in crate::delta::java) fn count(&self) -> usize {
         usize::from(u16::from_be_bytes([self.data[COUNT], self.data[COUNT + 1]]))
     }
 
@@ -152,12 +152,12 @@ impl Page {
     ///
     /// # Errors
     /// If the number is larger than 65,535.
-    pub(super) fn set_count(&mut self, count: usize) -> Sound<()> {
+    pub(in crate::delta::java) fn set_count(&mut self, count: usize) -> Sound<()> {
         self.put_u16(COUNT, count)
     }
 
     /// Returns the start of the cell content area.
-    pub(super) fn top(&self) -> usize {
+    pub(in crate::delta::java) fn top(&self) -> usize {
         usize::from(u16::from_be_bytes([self.data[TOP], self.data[TOP + 1]]))
     }
 
@@ -165,31 +165,31 @@ impl Page {
     ///
     /// # Errors
     /// If the offset is larger than 65,535.
-    pub(super) fn set_top(&mut self, top: usize) -> Sound<()> {
+    pub(in crate::delta::java) fn set_top(&mut self, top: usize) -> Sound<()> {
         self.put_u16(TOP, top)
     }
 
     /// Marks it as a page without free-blocks and fragments.
-    pub(super) fn forget_free_blocks(&mut self) {
+    pub(in crate::delta::java) fn forget_free_blocks(&mut self) {
         self.data[FIRST_BLOCK..COUNT].fill(0);
         self.data[FRAGMENTS] = 0;
     }
 
     /// Returns the number of the right-most child.
-    pub(super) fn right_child(&self) -> u32 {
+    pub(in crate::delta::java) fn right_child(&self) -> u32 {
         let data = &self.data;
         let bytes = [data[RIGHT_CHILD], data[RIGHT_CHILD + 1], data[RIGHT_CHILD + 2], data[RIGHT_CHILD + 3]];
         u32::from_be_bytes(bytes)
     }
 
     /// Sets the number of the right-most child.
-    pub(super) fn set_right_child(&mut self, number: u32) {
+    pub(in crate::delta::java) fn set_right_child(&mut self, number: u32) {
         self.data[RIGHT_CHILD..RIGHT_CHILD + 4].copy_from_slice(&number.to_be_bytes());
     }
 
     /// Returns the offset of the pointer to a cell.
     #[inline]
-    pub(super) fn pointer(&self, index: usize) -> usize {
+    pub(in crate::delta::java) fn pointer(&self, index: usize) -> usize {
         self.kind.header() + 2 * index
     }
 
@@ -198,7 +198,7 @@ impl Page {
     /// # Errors
     /// If there is no room for the pointer.
     #[inline]
-    pub(super) fn set_pointer(&mut self, index: usize, at: usize) -> Sound<()> {
+    pub(in crate::delta::java) fn set_pointer(&mut self, index: usize, at: usize) -> Sound<()> {
         self.put_u16(self.pointer(index), at)
     }
 
@@ -207,7 +207,7 @@ impl Page {
     /// # Errors
     /// If they are not within the page.
     #[inline]
-    pub(super) fn write_cell(&mut self, at: usize, cell: &[u8]) -> Sound<()> {
+    pub(in crate::delta::java) fn write_cell(&mut self, at: usize, cell: &[u8]) -> Sound<()> {
         put(&mut self.data[..], at, cell)
     }
 
@@ -215,7 +215,7 @@ impl Page {
     ///
     /// # Errors
     /// If one of them is not within the page.
-    pub(super) fn move_bytes(&mut self, range: Range<usize>, to: usize) -> Sound<()> {
+    pub(in crate::delta::java) fn move_bytes(&mut self, range: Range<usize>, to: usize) -> Sound<()> {
         copy(&mut self.data[..], range, to)
     }
 
@@ -228,7 +228,7 @@ impl Page {
     ///
     /// # Errors
     /// If there is no such cell, or it is not within the page.
-    pub(super) fn cell(&self, index: usize) -> Sound<(usize, &[u8])> {
+    pub(in crate::delta::java) fn cell(&self, index: usize) -> Sound<(usize, &[u8])> {
         if index >= self.count() {
             return Err(Inconsistent);
         }
@@ -256,7 +256,7 @@ impl Page {
     /// # Errors
     /// If the page is inconsistent.
     #[inline]
-    pub(super) fn insert(&mut self, index: usize, cell: &[u8]) -> Sound<()> {
+    pub(in crate::delta::java) fn insert(&mut self, index: usize, cell: &[u8]) -> Sound<()> {
         if !self.overflow.is_empty() || cell.len() + 2 > self.free {
             self.overflow.push(Overflow { index, cell: cell.to_vec() });
             return Ok(());
@@ -277,7 +277,7 @@ impl Page {
     ///
     /// # Errors
     /// If there is no such cell, or the page is inconsistent.
-    pub(super) fn remove(&mut self, index: usize, layout: Layout) -> Sound<()> {
+    pub(in crate::delta::java) fn remove(&mut self, index: usize, layout: Layout) -> Sound<()> {
         let (at, cell) = self.cell(index)?;
         let length = cell.len();
         self.release(at, length, layout)?;
@@ -313,7 +313,7 @@ impl Page {
     }
 
     /// Whether it has free-blocks.
-    pub(super) fn has_blocks(&self) -> bool {
+    pub(in crate::delta::java) fn has_blocks(&self) -> bool {
         (self.data[FIRST_BLOCK], self.data[FIRST_BLOCK + 1]) != (0, 0)
     }
 
@@ -322,7 +322,7 @@ impl Page {
     ///
     /// # Errors
     /// If the free-blocks are inconsistent.
-    pub(super) fn find_slot(&mut self, length: usize) -> Sound<Option<usize>> {
+    pub(in crate::delta::java) fn find_slot(&mut self, length: usize) -> Sound<Option<usize>> {
         let last = PAGE.checked_sub(length).ok_or(Inconsistent)?;
         let mut link = FIRST_BLOCK;
         let mut block = self.u16(link)?;
@@ -362,7 +362,7 @@ impl Page {
     ///
     /// # Errors
     /// If the page is inconsistent.
-    pub(super) fn defragment(&mut self, fragments: Option<usize>) -> Sound<()> {
+    pub(in crate::delta::java) fn defragment(&mut self, fragments: Option<usize>) -> Sound<()> {
         let few = fragments.is_some_and(|most| usize::from(self.data[FRAGMENTS]) <= most);
         let top = match if few { self.close_blocks()? } else { None } {
             Some(top) => top,
@@ -428,7 +428,12 @@ impl Page {
     ///
     /// # Errors
     /// If the page is inconsistent.
-    pub(super) fn release(&mut self, start: usize, length: usize, layout: Layout) -> Sound<()> {
+    pub(in crate::delta::java) fn release(
+        &mut self,
+        start: usize,
+        length: usize,
+        layout: Layout,
+    ) -> Sound<()> {
         let (link, mut next) = self.blocks_around(start)?;
         let (mut begin, mut end, mut fragments) = (start, start + length, 0);
         // Up to 3 bytes between two free-blocks are fragments.

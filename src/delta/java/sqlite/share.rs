@@ -8,11 +8,11 @@ const MOST: usize = 5;
 
 /// The part of the cells that one page holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Share {
+pub(in crate::delta::java) struct Share {
     /// The bytes of the cells and their pointers. It is negative only during the computation.
-    pub(super) size: i64,
+    pub(in crate::delta::java) size: i64,
     /// The index of the divider after the page, or the number of all cells.
-    pub(super) end: usize,
+    pub(in crate::delta::java) end: usize,
 }
 
 /// The computation. The cells include the dividers between the pages: the cell after each share goes to the parent.
@@ -31,7 +31,12 @@ struct Shares<'a> {
 ///
 /// # Errors
 /// If a page would remain empty, or more than 5 pages are needed.
-pub(super) fn share_out(cells: &Cells, old: &[Share], usable: usize, bulk: bool) -> Sound<Vec<Share>> {
+pub(in crate::delta::java) fn share_out(
+    cells: &Cells,
+    old: &[Share],
+    usable: usize,
+    bulk: bool,
+) -> Sound<Vec<Share>> {
     let mut list = [Share::default(); MOST + 1];
     list.get_mut(..old.len()).ok_or(Inconsistent)?.copy_from_slice(old);
     let usable = i64::try_from(usable).map_err(|_| Inconsistent)?;

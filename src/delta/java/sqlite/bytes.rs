@@ -9,13 +9,13 @@ use std::ops::Range;
 pub(crate) struct Inconsistent;
 
 /// A result whose only failure is a contradiction.
-pub(super) type Sound<T> = Result<T, Inconsistent>;
+pub(in crate::delta::java) type Sound<T> = Result<T, Inconsistent>;
 
 /// Returns the range of the bytes.
 ///
 /// # Errors
 /// If the range is not within the bytes.
-pub(super) fn slice(bytes: &[u8], range: Range<usize>) -> Sound<&[u8]> {
+pub(in crate::delta::java) fn slice(bytes: &[u8], range: Range<usize>) -> Sound<&[u8]> {
     bytes.get(range).ok_or(Inconsistent)
 }
 
@@ -24,7 +24,7 @@ pub(super) fn slice(bytes: &[u8], range: Range<usize>) -> Sound<&[u8]> {
 /// # Errors
 /// If it is not within the bytes.
 #[inline]
-pub(super) fn get_u16(bytes: &[u8], at: usize) -> Sound<usize> {
+pub(in crate::delta::java) fn get_u16(bytes: &[u8], at: usize) -> Sound<usize> {
     let number = bytes.get(at..).and_then(|rest| rest.first_chunk()).ok_or(Inconsistent)?;
     Ok(usize::from(u16::from_be_bytes(*number)))
 }
@@ -34,7 +34,7 @@ pub(super) fn get_u16(bytes: &[u8], at: usize) -> Sound<usize> {
 /// # Errors
 /// If it is not within the bytes, or the number is larger than 65,535.
 #[inline]
-pub(super) fn put_u16(bytes: &mut [u8], at: usize, number: usize) -> Sound<()> {
+pub(in crate::delta::java) fn put_u16(bytes: &mut [u8], at: usize, number: usize) -> Sound<()> {
     let number = u16::try_from(number).map_err(|_| Inconsistent)?;
     put(bytes, at, &number.to_be_bytes())
 }
@@ -43,7 +43,7 @@ pub(super) fn put_u16(bytes: &mut [u8], at: usize, number: usize) -> Sound<()> {
 ///
 /// # Errors
 /// If it is not within the bytes.
-pub(super) fn get_u32(bytes: &[u8], at: usize) -> Sound<u32> {
+pub(in crate::delta::java) fn get_u32(bytes: &[u8], at: usize) -> Sound<u32> {
     let number = bytes.get(at..).and_then(|rest| rest.first_chunk()).ok_or(Inconsistent)?;
     Ok(u32::from_be_bytes(*number))
 }
@@ -53,7 +53,7 @@ pub(super) fn get_u32(bytes: &[u8], at: usize) -> Sound<u32> {
 /// # Errors
 /// If they do not fit.
 #[inline]
-pub(super) fn put(bytes: &mut [u8], at: usize, new: &[u8]) -> Sound<()> {
+pub(in crate::delta::java) fn put(bytes: &mut [u8], at: usize, new: &[u8]) -> Sound<()> {
     let place = bytes.get_mut(at..).and_then(|rest| rest.get_mut(..new.len())).ok_or(Inconsistent)?;
     place.copy_from_slice(new);
     Ok(())
@@ -63,7 +63,7 @@ pub(super) fn put(bytes: &mut [u8], at: usize, new: &[u8]) -> Sound<()> {
 ///
 /// # Errors
 /// If the range is not within the bytes.
-pub(super) fn zero(bytes: &mut [u8], range: Range<usize>) -> Sound<()> {
+pub(in crate::delta::java) fn zero(bytes: &mut [u8], range: Range<usize>) -> Sound<()> {
     bytes.get_mut(range).ok_or(Inconsistent)?.fill(0);
     Ok(())
 }
@@ -72,7 +72,7 @@ pub(super) fn zero(bytes: &mut [u8], range: Range<usize>) -> Sound<()> {
 ///
 /// # Errors
 /// If one of them is not within the bytes.
-pub(super) fn copy(bytes: &mut [u8], range: Range<usize>, to: usize) -> Sound<()> {
+pub(in crate::delta::java) fn copy(bytes: &mut [u8], range: Range<usize>, to: usize) -> Sound<()> {
     let length = range.end.checked_sub(range.start).ok_or(Inconsistent)?;
     if range.end > bytes.len() || to > bytes.len() - length {
         return Err(Inconsistent);
@@ -83,7 +83,7 @@ pub(super) fn copy(bytes: &mut [u8], range: Range<usize>, to: usize) -> Sound<()
 
 /// Returns the variable-length integer at the start of the bytes, and its length. It is `None` if the bytes end early.
 #[inline]
-pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+pub(in crate::delta::java) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0;
     for (at, byte) in bytes.iter().enumerate().take(8) {
         value = value << 7 | u64::from(byte & 0x7f);
@@ -97,7 +97,7 @@ pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
 
 /// Appends a variable-length integer.
 #[inline]
-pub(super) fn put_varint(out: &mut Vec<u8>, value: u32) {
+pub(in crate::delta::java) fn put_varint(out: &mut Vec<u8>, value: u32) {
     for shift in [28, 21, 14, 7] {
         if value >> shift != 0 {
             out.push((value >> shift & 0x7f) as u8 | 0x80);

@@ -12,7 +12,7 @@ pub(crate) struct LongRecord;
 
 /// A value in a record.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value<'a> {
+pub(in crate::delta::java) enum Value<'a> {
     Null,
     Integer(i64),
     Real,
@@ -23,7 +23,7 @@ pub(super) enum Value<'a> {
 /// Returns the values of a record with exactly `N` columns.
 ///
 /// It is `None` if the record is invalid, has another number of columns, or has unused bytes.
-pub(super) fn columns<const N: usize>(record: &[u8]) -> Option<[Value<'_>; N]> {
+pub(in crate::delta::java) fn columns<const N: usize>(record: &[u8]) -> Option<[Value<'_>; N]> {
     let (length, start) = varint(record)?;
     let (header, mut body) = record.split_at_checked(usize::try_from(length).ok()?)?;
     let mut header = header.get(start..)?;
@@ -64,7 +64,7 @@ fn take_value<'a>(serial_type: u64, body: &mut &'a [u8]) -> Option<Value<'a>> {
 
 /// Writes records and their cells, and reuses its memory.
 #[derive(Default)]
-pub(super) struct Record {
+pub(in crate::delta::java) struct Record {
     types: Vec<u8>,
     body: Vec<u8>,
     cell: Vec<u8>,
@@ -72,20 +72,20 @@ pub(super) struct Record {
 
 impl Record {
     /// Starts a record.
-    pub(super) fn start(&mut self) -> &mut Self {
+    pub(in crate::delta::java) fn start(&mut self) -> &mut Self {
         self.types.clear();
         self.body.clear();
         self
     }
 
     /// Appends NULL.
-    pub(super) fn null(&mut self) -> &mut Self {
+    pub(in crate::delta::java) fn null(&mut self) -> &mut Self {
         self.types.push(0);
         self
     }
 
     /// Appends an integer in the fewest bytes.
-    pub(super) fn integer(&mut self, value: u32) -> &mut Self {
+    pub(in crate::delta::java) fn integer(&mut self, value: u32) -> &mut Self {
         let bytes = u64::from(value).to_be_bytes();
         let (serial_type, length) = match value {
             0 => (8, 0),
@@ -102,12 +102,12 @@ impl Record {
     }
 
     /// Appends a text.
-    pub(super) fn text(&mut self, text: &[u8]) -> &mut Self {
+    pub(in crate::delta::java) fn text(&mut self, text: &[u8]) -> &mut Self {
         self.bytes(13, text)
     }
 
     /// Appends a BLOB.
-    pub(super) fn blob(&mut self, blob: &[u8]) -> &mut Self {
+    pub(in crate::delta::java) fn blob(&mut self, blob: &[u8]) -> &mut Self {
         self.bytes(12, blob)
     }
 
@@ -124,7 +124,7 @@ impl Record {
     ///
     /// # Errors
     /// If the record is too long.
-    pub(super) fn table_cell(&mut self, rowid: u32) -> Result<&[u8], LongRecord> {
+    pub(in crate::delta::java) fn table_cell(&mut self, rowid: u32) -> Result<&[u8], LongRecord> {
         self.cell(Some(rowid))
     }
 
@@ -132,7 +132,7 @@ impl Record {
     ///
     /// # Errors
     /// If the record is too long.
-    pub(super) fn index_cell(&mut self) -> Result<&[u8], LongRecord> {
+    pub(in crate::delta::java) fn index_cell(&mut self) -> Result<&[u8], LongRecord> {
         self.cell(None)
     }
 

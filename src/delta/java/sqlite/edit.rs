@@ -12,7 +12,7 @@ const RANGES: usize = 10;
 
 /// The cells of several sibling pages and the dividers between them, in order.
 #[derive(Default)]
-pub(super) struct Cells {
+pub(in crate::delta::java) struct Cells {
     bytes: Vec<u8>,
     list: Vec<Cell>,
 }
@@ -27,13 +27,13 @@ struct Cell {
 
 impl Cells {
     /// Appends a cell.
-    pub(super) fn push(&mut self, cell: &[u8], home: Option<(usize, usize)>) {
+    pub(in crate::delta::java) fn push(&mut self, cell: &[u8], home: Option<(usize, usize)>) {
         self.list.push(Cell { start: self.bytes.len(), length: cell.len(), home });
         self.bytes.extend_from_slice(cell);
     }
 
     /// Returns the number of cells.
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::delta::java) fn len(&self) -> usize {
         self.list.len()
     }
 
@@ -42,7 +42,7 @@ impl Cells {
     /// # Errors
     /// If there is no such cell.
     #[inline]
-    pub(super) fn get(&self, index: usize) -> Sound<&[u8]> {
+    pub(in crate::delta::java) fn get(&self, index: usize) -> Sound<&[u8]> {
         let cell = self.list.get(index).ok_or(Inconsistent)?;
         self.bytes.get(cell.start..cell.start + cell.length).ok_or(Inconsistent)
     }
@@ -51,21 +51,21 @@ impl Cells {
     ///
     /// # Errors
     /// If there is no such cell.
-    pub(super) fn length(&self, index: usize) -> Sound<usize> {
+    pub(in crate::delta::java) fn length(&self, index: usize) -> Sound<usize> {
         self.list.get(index).map(|cell| cell.length).ok_or(Inconsistent)
     }
 }
 
 /// The change of one page.
-pub(super) struct Change<'a> {
+pub(in crate::delta::java) struct Change<'a> {
     /// All cells.
-    pub(super) cells: &'a Cells,
+    pub(in crate::delta::java) cells: &'a Cells,
     /// The number of the page among its siblings. New pages have numbers that no cell has.
-    pub(super) sibling: usize,
+    pub(in crate::delta::java) sibling: usize,
     /// The index of the first cell that the page holds now.
-    pub(super) old: usize,
+    pub(in crate::delta::java) old: usize,
     /// The indexes of the cells that it is to hold.
-    pub(super) new: Range<usize>,
+    pub(in crate::delta::java) new: Range<usize>,
 }
 
 impl Change<'_> {
@@ -73,7 +73,7 @@ impl Change<'_> {
     ///
     /// # Errors
     /// If the page is inconsistent.
-    pub(super) fn apply(&self, page: &mut Page, layout: Layout) -> Sound<()> {
+    pub(in crate::delta::java) fn apply(&self, page: &mut Page, layout: Layout) -> Sound<()> {
         if !self.edit(page, layout)? {
             rebuild(page, self.cells, self.new.clone())?;
         }
@@ -200,7 +200,7 @@ fn release_all(page: &mut Page, ranges: &mut Vec<Range<usize>>, layout: Layout) 
 ///
 /// # Errors
 /// If the cells do not fit.
-pub(super) fn rebuild(page: &mut Page, cells: &Cells, indexes: Range<usize>) -> Sound<()> {
+pub(in crate::delta::java) fn rebuild(page: &mut Page, cells: &Cells, indexes: Range<usize>) -> Sound<()> {
     let count = indexes.len();
     let mut top = PAGE;
     for (position, index) in indexes.enumerate() {

@@ -14,7 +14,11 @@ const CHILD: usize = 4;
 ///
 /// # Errors
 /// If no page can be allocated.
-pub(super) fn deepen(pager: &mut Pager<'_>, number: u32, mut root: Page) -> Result<u32, PageError> {
+pub(in crate::delta::java) fn deepen(
+    pager: &mut Pager<'_>,
+    number: u32,
+    mut root: Page,
+) -> Result<u32, PageError> {
     let (child_number, mut child) = pager.allocate(number)?;
     child.copy_content(&root)?;
     child.overflow = std::mem::take(&mut root.overflow);
@@ -29,7 +33,7 @@ pub(super) fn deepen(pager: &mut Pager<'_>, number: u32, mut root: Page) -> Resu
 ///
 /// # Errors
 /// If no page can be allocated, or the page has not exactly one overflow cell, at its end.
-pub(super) fn add_leaf(
+pub(in crate::delta::java) fn add_leaf(
     pager: &mut Pager<'_>,
     number: u32,
     leaf: &mut Page,
@@ -83,7 +87,7 @@ struct Siblings {
 ///
 /// # Errors
 /// If no page can be allocated, the file cannot be read or written, or a page is inconsistent.
-pub(super) fn balance_siblings(
+pub(in crate::delta::java) fn balance_siblings(
     pager: &mut Pager<'_>,
     parent: &mut Page,
     is_root: bool,

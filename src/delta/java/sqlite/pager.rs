@@ -41,7 +41,7 @@ struct Cached {
 }
 
 /// The pages of the file.
-pub(super) struct Pager<'a> {
+pub(in crate::delta::java) struct Pager<'a> {
     file: &'a File,
     layout: Layout,
     /// The number of the last page.
@@ -59,18 +59,18 @@ pub(super) struct Pager<'a> {
 
 impl<'a> Pager<'a> {
     /// Creates a pager of an empty file that may have up to `limit` pages. Page 1 exists.
-    pub(super) fn new(file: &'a File, layout: Layout, limit: u32) -> Self {
+    pub(in crate::delta::java) fn new(file: &'a File, layout: Layout, limit: u32) -> Self {
         let cache = HashMap::with_capacity(CACHED + 1);
         Pager { file, layout, last: 1, limit, trunk: 0, free_pages: 0, cache, uses: 0 }
     }
 
     /// Returns the layout.
-    pub(super) fn layout(&self) -> Layout {
+    pub(in crate::delta::java) fn layout(&self) -> Layout {
         self.layout
     }
 
     /// Returns the number of pages.
-    pub(super) fn count(&self) -> u32 {
+    pub(in crate::delta::java) fn count(&self) -> u32 {
         self.last
     }
 
@@ -79,7 +79,7 @@ impl<'a> Pager<'a> {
     ///
     /// # Errors
     /// If the limit is reached, or the file cannot be read.
-    pub(super) fn allocate(&mut self, near: u32) -> Result<(u32, Page), PageError> {
+    pub(in crate::delta::java) fn allocate(&mut self, near: u32) -> Result<(u32, Page), PageError> {
         if self.free_pages > 0 {
             return self.reuse(near);
         }
@@ -128,7 +128,7 @@ impl<'a> Pager<'a> {
     ///
     /// # Errors
     /// If the file cannot be read or written.
-    pub(super) fn free(&mut self, number: u32, mut page: Page) -> Result<(), PageError> {
+    pub(in crate::delta::java) fn free(&mut self, number: u32, mut page: Page) -> Result<(), PageError> {
         page.overflow.clear();
         if self.layout.secure_delete {
             page.data.fill(0);
@@ -158,7 +158,7 @@ impl<'a> Pager<'a> {
     ///
     /// # Errors
     /// If it cannot be read or is no b-tree page.
-    pub(super) fn take(&mut self, number: u32) -> Result<Page, PageError> {
+    pub(in crate::delta::java) fn take(&mut self, number: u32) -> Result<Page, PageError> {
         match self.cache.remove(&number) {
             Some(cached) => Ok(cached.page),
             None => Ok(Page::parse(self.read(number)?)?),
@@ -184,7 +184,7 @@ impl<'a> Pager<'a> {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(super) fn put(&mut self, number: u32, page: Page) -> Result<(), PageError> {
+    pub(in crate::delta::java) fn put(&mut self, number: u32, page: Page) -> Result<(), PageError> {
         self.uses += 1;
         self.cache.insert(number, Cached { page, used: self.uses });
         if self.cache.len() > CACHED {
@@ -197,7 +197,7 @@ impl<'a> Pager<'a> {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(super) fn flush(&mut self) -> Result<(), PageError> {
+    pub(in crate::delta::java) fn flush(&mut self) -> Result<(), PageError> {
         self.write_before(u64::MAX)
     }
 

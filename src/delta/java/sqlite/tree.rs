@@ -6,7 +6,7 @@ use super::page::{Kind, PAGE, Page};
 use super::pager::{PageError, Pager};
 
 /// A b-tree, open for appending.
-pub(super) struct Tree {
+pub(in crate::delta::java) struct Tree {
     root: u32,
     /// Whether it is an index. `VACUUM` loads indexes in bulk, which fills their pages from the left.
     bulk: bool,
@@ -21,7 +21,7 @@ impl Tree {
     ///
     /// # Errors
     /// If no page can be allocated.
-    pub(super) fn create(pager: &mut Pager<'_>, kind: Kind) -> Result<u32, PageError> {
+    pub(in crate::delta::java) fn create(pager: &mut Pager<'_>, kind: Kind) -> Result<u32, PageError> {
         let (number, mut root) = pager.allocate(0)?;
         root.clear(kind, pager.layout());
         pager.put(number, root)?;
@@ -32,7 +32,7 @@ impl Tree {
     ///
     /// # Errors
     /// If its root cannot be read.
-    pub(super) fn open(pager: &mut Pager<'_>, root: u32) -> Result<Tree, PageError> {
+    pub(in crate::delta::java) fn open(pager: &mut Pager<'_>, root: u32) -> Result<Tree, PageError> {
         let leaf = pager.take(root)?;
         let bulk = leaf.kind() == Kind::IndexLeaf;
         Ok(Tree { root, bulk, path: vec![root], leaf })
@@ -43,7 +43,11 @@ impl Tree {
     /// # Errors
     /// If no page can be allocated, or the file cannot be read or written.
     #[inline]
-    pub(super) fn append(&mut self, pager: &mut Pager<'_>, cell: &[u8]) -> Result<(), PageError> {
+    pub(in crate::delta::java) fn append(
+        &mut self,
+        pager: &mut Pager<'_>,
+        cell: &[u8],
+    ) -> Result<(), PageError> {
         self.leaf.insert(self.leaf.count(), cell)?;
         if self.leaf.overflow.is_empty() { Ok(()) } else { self.split(pager) }
     }
@@ -52,7 +56,7 @@ impl Tree {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(super) fn close(self, pager: &mut Pager<'_>) -> Result<(), PageError> {
+    pub(in crate::delta::java) fn close(self, pager: &mut Pager<'_>) -> Result<(), PageError> {
         let number = *self.path.last().ok_or(Inconsistent)?;
         pager.put(number, self.leaf)?;
         pager.flush()
