@@ -3,15 +3,16 @@
 set -e
 if command -v systemd-sysusers >/dev/null; then
     systemd-sysusers trivy-ferry.conf
-    systemd-tmpfiles --create trivy-ferry.conf
-else
+elif ! getent passwd trivy-ferry >/dev/null; then
     # A system without systemd, such as a container.
-    getent passwd trivy-ferry >/dev/null ||
-        useradd --system --user-group --home-dir /var/lib/trivy-ferry --shell /usr/sbin/nologin trivy-ferry
-    mkdir -p /etc/trivy-ferry/trusted
+    useradd --system --user-group --home-dir /var/lib/trivy-ferry --shell /usr/sbin/nologin trivy-ferry
 fi
+if command -v systemd-tmpfiles >/dev/null; then
+    systemd-tmpfiles --create trivy-ferry.conf
+fi
+mkdir -p /etc/trivy-ferry/trusted
 if [ -d /run/systemd/system ]; then
-    systemctl daemon-reload
+    systemctl daemon-reload || true
     # Restarts the service that runs the old program. `export` and `import` run to their end.
-    systemctl try-restart trivy-ferry-watch.service
+    systemctl try-restart trivy-ferry-watch.service || true
 fi
