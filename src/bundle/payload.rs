@@ -1,6 +1,7 @@
 //! The payload: the part of a bundle that its signature covers. This module defines its JSON form, checks the
 //! rules that a payload can break by itself, and reads no members.
 
+mod blob;
 pub mod delta;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::format::{FORMAT, MANIFEST, MAX_MEMBER, SUMS};
 use crate::bundle::header;
+pub use crate::bundle::payload::blob::Blob;
 use crate::bundle::payload::delta::Delta;
 use crate::bundle::volumes::{self, Volume};
 use crate::dataset::check::{UnpackError, UnpackLimits};
@@ -220,39 +222,6 @@ impl Image {
             Some(bad) => Err(format!("has a manifest of type {:?} and {} bytes", bad.media_type, bad.size)),
             None => Ok(()),
         }
-    }
-}
-
-/// A blob of the OCI image layout, stored as the member `blobs/sha256/<hex>`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Blob {
-    /// Its media type.
-    pub media_type: String,
-    /// Its digest.
-    pub digest: Digest,
-    /// Its length in bytes.
-    pub size: u64,
-}
-
-impl Blob {
-    /// Returns the name of its member.
-    pub fn path(&self) -> String {
-        format!("blobs/sha256/{}", self.digest.hex())
-    }
-
-    /// Whether it is the layer of one of the two large databases, or a patch for one of their files.
-    pub fn is_large(&self) -> bool {
-        self.media_type == delta::PATCH_TYPE
-            || [Kind::TrivyDb, Kind::TrivyJavaDb]
-                .iter()
-                .any(|kind| kind.layer_media_type() == Some(&self.media_type))
-    }
-}
-
-impl From<&oci::Descriptor> for Blob {
-    fn from(descriptor: &oci::Descriptor) -> Self {
-        Blob { media_type: descriptor.media_type.clone(), digest: descriptor.digest, size: descriptor.size }
     }
 }
 

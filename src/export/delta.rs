@@ -12,8 +12,7 @@ use serde::Serialize;
 
 use crate::bundle::payload::Blob;
 use crate::bundle::payload::delta::{
-    Base, Delta, DeltaFile, Encoding, HEAD_TYPE, MAX_BASES, MAX_WHOLE, PATCH_TYPE, RowStream, Rows,
-    WHOLE_TYPE,
+    Base, Delta, DeltaFile, Encoding, HEAD_TYPE, MAX_BASES, MAX_WHOLE, RowStream, Rows, WHOLE_TYPE,
 };
 use crate::bundle::{Dataset, Payload};
 use crate::collect::artifact::CollectedDataset;
@@ -260,7 +259,7 @@ impl DeltaMaker<'_> {
         file.rewind()?;
         let (digest, size) = digest_of(&file)?;
         file.rewind()?;
-        let patch = Blob { media_type: PATCH_TYPE.into(), digest, size };
+        let patch = Base::patch_of(digest, size);
         let StoredBase { digest, size, updated_at, .. } = *stored;
         Ok(Some((Base { digest, size, updated_at, patch, segments }, file)))
     }

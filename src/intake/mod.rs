@@ -9,6 +9,7 @@ pub(crate) mod namesakes;
 pub(crate) mod open;
 pub(crate) mod rebuild;
 mod rebuild_delta;
+pub(crate) mod receiver;
 pub(crate) mod renamed;
 pub(crate) mod repair;
 pub(crate) mod sign;

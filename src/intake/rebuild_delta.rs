@@ -18,7 +18,7 @@ use crate::delta::java::head::Head;
 use crate::delta::patch::{self, ApplyError};
 use crate::delta::stream::{Form, Stream};
 use crate::error::Error;
-use crate::intake::unpack::{Receiver, not_as_signed, same};
+use crate::intake::receiver::{Receiver, not_as_signed, same};
 use crate::progress::Progress;
 
 /// A wanted dataset with a delta, and what was read of it so far.

@@ -71,6 +71,7 @@ const LIST: &[Listed] = &[
             "std::fs::rename",
             "rustix::fs::open",
             "tempfile::Builder",
+            "tempfile::tempfile_in",
         ],
         reason: "has all operations by path",
     },

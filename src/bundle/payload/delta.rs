@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::payload::Blob;
+use crate::bundle::payload::blob::{Blob, PATCH_TYPE};
 use crate::content_digest::ContentDigest;
 use crate::dataset::{Contents, RelPath};
 use crate::delta::patch::{self, Patch};
 use crate::delta::stream::Form;
+use crate::digest::Digest;
 use crate::util::text::format_second;
 
 /// The word in `requires` for a bundle with deltas.
@@ -19,8 +20,6 @@ pub const FEATURE: &str = "deltas";
 pub const MAX_BASES: usize = 8;
 /// The most bytes of a file that is carried whole. It is held in memory.
 pub const MAX_WHOLE: u64 = 1 << 20;
-/// The media type of a patch.
-pub const PATCH_TYPE: &str = "application/vnd.trivy-ferry.delta.patch.v1+zstd";
 /// The media type of the head of a database that is made from rows.
 pub const HEAD_TYPE: &str = "application/vnd.trivy-ferry.delta.head.v1";
 /// The media type of a file that is carried whole.
@@ -102,6 +101,13 @@ pub struct Base {
     /// The segments of the patch.
     #[serde(flatten)]
     pub segments: Patch,
+}
+
+impl Base {
+    /// Describes a patch as a member.
+    pub(crate) fn patch_of(digest: Digest, size: u64) -> Blob {
+        Blob { media_type: PATCH_TYPE.into(), digest, size }
+    }
 }
 
 impl Delta {

@@ -10,8 +10,8 @@ use std::io::{self, Read, Write};
 
 use zstd::zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer, get_error_name};
 
+use super::description::{Invalid, MAX_SEGMENT, Patch, Segment, check};
 use super::frame::{Expected, Fault, MAX_HEADER, check_header};
-use super::{Invalid, MAX_SEGMENT, Patch, Segment, check};
 use crate::content_digest::{ContentDigest, ContentHasher};
 use crate::delta::stream::Stream;
 

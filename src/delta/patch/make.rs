@@ -13,7 +13,7 @@ use tempfile::SpooledTempFile;
 use zstd::zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd::zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, get_error_name};
 
-use super::{Invalid, MAX_SEGMENT, MAX_SEGMENTS, MAX_WINDOW, Patch, Segment, check};
+use super::description::{Invalid, MAX_SEGMENT, MAX_SEGMENTS, MAX_WINDOW, Patch, Segment, check};
 use crate::delta::stream::{PIECE, Stream};
 use crate::delta::window::Index;
 

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use proptest::prelude::*;
 use zstd::zstd_safe::{CCtx, CParameter};
 
+use super::description::{Invalid, MAX_SEGMENTS};
 use super::make::{Sizes, make_with};
 use super::*;
 use crate::content_digest::ContentDigest;

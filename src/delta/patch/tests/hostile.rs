@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use super::*;
 use crate::delta::patch::frame::Fault;
+use zstd::zstd_safe::compress_bound;
 
 /// A skippable frame with 3 bytes of content.
 const SKIPPABLE: &[u8] = &[0x50, 0x2A, 0x4D, 0x18, 3, 0, 0, 0, 1, 2, 3];

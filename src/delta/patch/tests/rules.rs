@@ -1,6 +1,7 @@
 //! Tests of the rules for descriptions of patches.
 
 use super::*;
+use zstd::zstd_safe::compress_bound;
 
 const MIB: u32 = 1 << 20;
 
