@@ -1,7 +1,7 @@
-/* Makes the static program read names from /etc/hosts and DNS only.
+/* Makes the static program read names from `/etc/hosts` and DNS only.
  *
- * The C library in a static program loads the modules that /etc/nsswitch.conf names, with the C library of the host. If
- * that is another version, the program crashes. This runs before main().
+ * The C library in a static program loads the modules that `/etc/nsswitch.conf` names, with the C library of the host.
+ * If that is another version, the program crashes. This runs before `main()`.
  */
 #include <nss.h>
 
