@@ -330,7 +330,9 @@ type Lie = (&'static str, Change, &'static str);
 
 /// Payloads with another format version or an invalid form.
 const OF_FORM: &[Lie] = &[
-    ("required feature", |p| p["requires"] = json!(["deltas"]), "needs \"deltas\""),
+    ("required feature", |p| p["requires"] = json!(["deltas", "x-1"]), "needs \"x-1\""),
+    ("feature that no dataset needs", |p| p["requires"] = json!(["deltas"]), "requires [\"deltas\"]"),
+    ("delta without its word", |p| p["datasets"][0]["delta"] = json!({"files": []}), "its datasets need"),
     ("feature with escapes", |p| p["requires"] = json!(["\u{1b}[2J\u{202e}"]), "\\\\u{1b}"),
     ("format 2", |p| p["format"] = json!(2), "format version 2"),
     ("format 0", |p| p["format"] = json!(0), "format version 0"),

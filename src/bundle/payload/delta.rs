@@ -195,3 +195,86 @@ impl Delta {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const DIGEST: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
+
+    /// Returns the contents of a database, and a valid delta of it.
+    fn valid() -> (Contents, Value) {
+        let digest = ContentDigest::of(b"new").to_string();
+        let file = |path: &str, size: u64| json!({"path": path, "size": size, "digest": digest});
+        let contents = json!({"schema": 2, "files": [file("metadata.json", 10), file("trivy.db", 100)]});
+        let blob = |size: u64| json!({"mediaType": "x", "digest": DIGEST, "size": size});
+        let delta = json!({"files": [
+            {"path": "metadata.json", "whole": blob(10)},
+            {"path": "trivy.db", "form": "bbolt-4k", "bases": [{
+                "digest": ContentDigest::of(b"old").to_string(), "size": 90, "patch": blob(5),
+                "frames": 20, "segments": [[100, 0, 90, 20]],
+            }]},
+        ]});
+        (serde_json::from_value(contents).unwrap(), delta)
+    }
+
+    /// Returns the error of a delta after a change to it.
+    fn error(change: impl FnOnce(&mut Value)) -> String {
+        let (contents, mut delta) = valid();
+        change(&mut delta);
+        match serde_json::from_value::<Delta>(delta) {
+            Ok(delta) => delta.check(&contents).err().unwrap_or_default(),
+            Err(error) => format!("JSON: {error}"),
+        }
+    }
+
+    #[test]
+    fn a_delta_lists_the_files_of_the_contents_with_valid_bases() {
+        assert_eq!(error(|_| {}), "");
+        let base = |delta: &Value| delta["files"][1]["bases"][0].clone();
+        let rejected: Vec<(&str, Box<dyn FnOnce(&mut Value)>)> = vec![
+            ("other files", Box::new(|delta| drop(delta["files"].as_array_mut().unwrap().pop()))),
+            ("other files", Box::new(|delta| delta["files"].as_array_mut().unwrap().reverse())),
+            ("whole with 11 bytes", Box::new(|delta| delta["files"][0]["whole"]["size"] = 11.into())),
+            ("lists 0 bases", Box::new(|delta| delta["files"][1]["bases"] = json!([]))),
+            (
+                "lists 2 bases",
+                Box::new(move |delta| delta["files"][1]["bases"] = json!([base(delta), base(delta)])),
+            ),
+            (
+                "lists 9 bases",
+                Box::new(move |delta| delta["files"][1]["bases"] = vec![base(delta); 9].into()),
+            ),
+            ("without its parts", Box::new(|delta| delta["files"][1]["form"] = "java-rows-1".into())),
+            ("JSON", Box::new(|delta| delta["files"][1]["form"] = "plain-2".into())),
+            (
+                "after the end of the base",
+                Box::new(|delta| delta["files"][1]["bases"][0]["size"] = 89.into()),
+            ),
+            ("have 99 bytes", Box::new(|delta| delta["files"][1]["bases"][0]["segments"][0][0] = 99.into())),
+            ("have 20 bytes", Box::new(|delta| delta["files"][1]["bases"][0]["frames"] = 21.into())),
+        ];
+        for (wanted, change) in rejected {
+            let found = error(change);
+            assert!(found.contains(wanted), "{wanted}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn rows_are_not_longer_than_the_file_and_come_with_a_head() {
+        let rows = |size: u64, head: u64| {
+            move |delta: &mut Value| {
+                let file = &mut delta["files"][1];
+                file["form"] = "java-rows-1".into();
+                file["head"] = json!({"mediaType": "x", "digest": DIGEST, "size": head});
+                file["stream"] = json!({"size": size, "digest": ContentDigest::of(b"rows").to_string()});
+                file["bases"][0]["segments"] = json!([[size, 0, 90, 20]]);
+            }
+        };
+        assert_eq!(error(rows(80, 9)), "");
+        assert!(error(rows(101, 9)).contains("too large"));
+        assert!(error(rows(80, MAX_WHOLE + 1)).contains("too large"));
+    }
+}
