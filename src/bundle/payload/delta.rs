@@ -220,6 +220,9 @@ mod tests {
         (serde_json::from_value(contents).unwrap(), delta)
     }
 
+    /// A change to a delta.
+    type Change = Box<dyn FnOnce(&mut Value)>;
+
     /// Returns the error of a delta after a change to it.
     fn error(change: impl FnOnce(&mut Value)) -> String {
         let (contents, mut delta) = valid();
@@ -234,7 +237,7 @@ mod tests {
     fn a_delta_lists_the_files_of_the_contents_with_valid_bases() {
         assert_eq!(error(|_| {}), "");
         let base = |delta: &Value| delta["files"][1]["bases"][0].clone();
-        let rejected: Vec<(&str, Box<dyn FnOnce(&mut Value)>)> = vec![
+        let rejected: Vec<(&str, Change)> = vec![
             ("other files", Box::new(|delta| drop(delta["files"].as_array_mut().unwrap().pop()))),
             ("other files", Box::new(|delta| delta["files"].as_array_mut().unwrap().reverse())),
             ("whole with 11 bytes", Box::new(|delta| delta["files"][0]["whole"]["size"] = 11.into())),
