@@ -5,12 +5,12 @@
 //! time in an outer frame: zstd writes some bytes for each block of 128 KiB even if nothing changed, and these bytes
 //! compress well.
 //!
-//! [`Patch`] describes the frames and is part of the signed payload. Segments have no position of their own: each
+//! `Patch` describes the frames and is part of the signed payload. Segments have no position of their own: each
 //! begins at the end of the previous one, so they can neither overlap nor leave a gap. The frames are untrusted. They
-//! are decoded within limits that follow from the description ([`check`]). Whether the result is accepted depends
+//! are decoded within limits that follow from the description (`check`). Whether the result is accepted depends
 //! only on its digest.
 //!
-//! [`make()`] writes patches, [`apply()`] reads them. Neither knows about files, rows, bundles or signatures.
+//! `make()` writes patches, `apply()` reads them. Neither knows about files, rows, bundles or signatures.
 
 mod apply;
 mod description;

@@ -24,7 +24,7 @@ pub enum Form {
     /// The stream is the file after the filter `bbolt-4k`.
     #[serde(rename = "bbolt-4k")]
     Bolt,
-    /// The stream is the rows of a `trivy-java.db`, which [`crate::delta::java`] reads into a temporary file.
+    /// The stream is the rows of a `trivy-java.db`, which are read into a temporary file first.
     #[serde(rename = "java-rows-1")]
     JavaRows,
 }
