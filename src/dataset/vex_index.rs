@@ -130,7 +130,7 @@ impl<'de> Visitor<'de> for PackageVisitor<'_> {
                     return Err(A::Error::duplicate_field("location"));
                 }
                 "location" => location = Some(map.next_value()?),
-                // Go uses the last of several keys, and ignores null.
+                // Go uses the last of several keys, and ignores `null`.
                 "format" => format = map.next_value()?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
