@@ -433,11 +433,9 @@ impl Payload {
 
     /// Checks that a reader without support for its deltas rejects the bundle.
     fn check_features(&self) -> Result<(), String> {
-        let mut wanted = self.delta_features();
-        wanted
-            .extend(self.requires.iter().map(String::as_str).filter(|feature| *feature == volumes::FEATURE));
-        let listed: BTreeSet<&str> = self.requires.iter().map(String::as_str).collect();
-        if listed == wanted {
+        let wanted = self.delta_features();
+        let listed = self.requires.iter().map(String::as_str).filter(|feature| *feature != volumes::FEATURE);
+        if listed.collect::<BTreeSet<_>>() == wanted {
             return Ok(());
         }
         Err(format!("it requires {:?}, but its datasets need {wanted:?}", self.requires))

@@ -85,7 +85,7 @@ impl BundlePlan {
         let (members, sums) = members(&derived, &planned, &images);
         derived.insert(SUMS.into(), sums);
         derived.extend(manifests(&planned, &images)?);
-        let payload = Payload {
+        let mut payload = Payload {
             format: FORMAT,
             requires: Vec::new(),
             producer: concat!("trivy-ferry ", env!("CARGO_PKG_VERSION")).into(),
@@ -101,9 +101,8 @@ impl BundlePlan {
             volumes: Vec::new(),
             missing: info.missing,
         };
-        let features = payload.delta_features().into_iter().map(str::to_owned).collect();
-        let mut plan =
-            BundlePlan { payload: Payload { requires: features, ..payload }, capacity: 0, derived };
+        payload.requires = payload.delta_features().into_iter().map(str::to_owned).collect();
+        let mut plan = BundlePlan { payload, capacity: 0, derived };
         let (small, large) = plan.footprints();
         plan.measure(small + large)?;
         if let Some(most) = info.volume_size.filter(|most| plan.length() > *most) {

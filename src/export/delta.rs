@@ -36,6 +36,7 @@ use crate::export::stream::ExportFailure;
 use crate::progress::Progress;
 use crate::source::{Network, SourceError};
 use crate::util::fs;
+use crate::util::pipe::for_each_chunk;
 use crate::util::spool::{ONE_IN_MEMORY, spool};
 
 /// A database that a bundle carries as differences.
@@ -135,8 +136,8 @@ impl DeltaMaker<'_> {
         if self.whole || self.store.of(&dataset.reference()).next().is_none() {
             return Ok(None);
         }
-        let new = self.unpack(kind, &layer.file, &layer.examined.contents).map_err(|e| self.broken(e))?;
-        let Some(new) = self.as_stream(form, new).map_err(|error| self.broken(error))? else {
+        let new = self.new_version(kind, form, layer).map_err(|error| self.broken(error))?;
+        let Some(new) = new else {
             item.remarks.push(NOT_ROWS.into());
             return Ok(None);
         };
@@ -181,10 +182,15 @@ impl DeltaMaker<'_> {
         Ok(Some(exported))
     }
 
-    /// Returns the files of a database with the stream that patches make. `None` if the database holds something other
-    /// than the rows that a stream can hold, or cannot be made from them.
-    fn as_stream(&self, form: Form, files: Unpacked) -> io::Result<Option<NewVersion>> {
-        let Unpacked { main, digest, size, metadata } = files;
+    /// Unpacks a layer that was validated, and returns its files with the stream that patches make. `None` if the
+    /// database holds something other than the rows that a stream can hold, or cannot be made from them.
+    fn new_version(&self, kind: Kind, form: Form, layer: &StoredLayer) -> io::Result<Option<NewVersion>> {
+        let mut files = MainFile::new(self.temporary()?);
+        let limits = UnpackLimits::exactly(&layer.examined.contents);
+        (&layer.file).rewind()?;
+        let contents = layer::unpack(kind, &layer.file, limits, &mut files).map_err(io::Error::other)?;
+        let MainFile { file: main, metadata, .. } = files;
+        let Some((digest, size)) = described(&contents) else { return Ok(None) };
         if form != Form::JavaRows {
             let stream = Stream::new(main, form)?;
             return Ok(Some(NewVersion { stream, digest, size, metadata, head: None }));
@@ -198,7 +204,8 @@ impl DeltaMaker<'_> {
         let Some(head) = head.to_bytes().ok().filter(|head| head.len() as u64 <= MAX_WHOLE) else {
             return Ok(None);
         };
-        let (digest, size) = digest_at_start(&rows)?;
+        (&rows).rewind()?;
+        let (digest, size) = content_digest_of(io::BufReader::with_capacity(layer::CHUNK, &rows))?;
         let stream = Stream::new(rows, form)?;
         Ok(Some(NewVersion {
             stream,
@@ -212,15 +219,11 @@ impl DeltaMaker<'_> {
     /// Reads the rows of a database into a temporary file.
     fn rows(&self, database: &File) -> io::Result<Option<(File, Head)>> {
         let rows = self.temporary()?;
-        let mut out = io::BufWriter::with_capacity(layer::CHUNK, &rows);
-        let head = match extract(database, &mut out) {
-            Ok(head) => head,
-            Err(ExtractError::Io(error)) => return Err(error),
-            Err(ExtractError::NotRows(_)) => return Ok(None),
-        };
-        out.flush()?;
-        drop(out);
-        Ok(Some((rows, head)))
+        match extract(database, &rows) {
+            Ok(head) => Ok(Some((rows, head))),
+            Err(ExtractError::Io(error)) => Err(error),
+            Err(ExtractError::NotRows(_)) => Ok(None),
+        }
     }
 
     /// Makes the patch from a version in the store, and applies it as an importer does. `None` if the version is not what
@@ -233,14 +236,14 @@ impl DeltaMaker<'_> {
     ) -> io::Result<Option<(Base, File)>> {
         let Some(layer) = self.store.fetched(&stored.layer)? else { return Ok(None) };
         let kind = dataset.name.kind();
-        let mut base = MainFile::new(self.temporary()?);
-        if layer::unpack(kind, layer, UnpackLimits::of(kind), &mut base).is_err() {
+        let mut files = MainFile::new(self.temporary()?);
+        let Ok(contents) = layer::unpack(kind, layer, UnpackLimits::of(kind), &mut files) else {
+            return Ok(None);
+        };
+        if described(&contents) != Some((stored.digest, stored.size)) {
             return Ok(None);
         }
-        let mut base = base.file;
-        if digest_at_start(&base)? != (stored.digest, stored.size) {
-            return Ok(None);
-        }
+        let mut base = files.file;
         let form = new.stream.form();
         if form == Form::JavaRows {
             let Some((rows, _)) = self.rows(&base)? else { return Ok(None) };
@@ -264,15 +267,6 @@ impl DeltaMaker<'_> {
         Ok(Some((Base { digest, size, updated_at, patch, segments }, file)))
     }
 
-    /// Unpacks the files of a layer that was validated.
-    fn unpack(&self, kind: Kind, mut layer: &File, contents: &Contents) -> io::Result<Unpacked> {
-        layer.rewind()?;
-        let mut files = MainFile::new(self.temporary()?);
-        layer::unpack(kind, layer, UnpackLimits::exactly(contents), &mut files).map_err(io::Error::other)?;
-        let (digest, size) = digest_at_start(&files.file)?;
-        Ok(Unpacked { main: files.file, digest, size, metadata: files.metadata })
-    }
-
     fn temporary(&self) -> io::Result<File> {
         fs::tempfile_in(self.store.path())
     }
@@ -286,12 +280,12 @@ impl DeltaMaker<'_> {
 pub(crate) fn bases(payload: &Payload) -> Vec<StoredBase> {
     let large = payload.datasets.iter().filter(|dataset| dataset.name.kind().is_large());
     let base = |dataset: &Dataset| {
-        let file = dataset.contents.files.iter().find(|file| file.path.as_str() != METADATA)?;
+        let (digest, size) = described(&dataset.contents)?;
         Some(StoredBase {
             dataset: dataset.reference(),
             layer: dataset.content_layer()?.digest,
-            digest: file.digest,
-            size: file.size,
+            digest,
+            size,
             updated_at: dataset.contents.updated_at,
             created: payload.created,
             whole: dataset.delta.is_none(),
@@ -351,14 +345,6 @@ struct NewVersion {
     head: Option<(Vec<u8>, RowStream)>,
 }
 
-/// The files of a database.
-struct Unpacked {
-    main: File,
-    digest: ContentDigest,
-    size: u64,
-    metadata: Vec<u8>,
-}
-
 /// A sink that stores the large file of a database, and keeps the small one in memory.
 struct MainFile {
     file: File,
@@ -391,12 +377,10 @@ impl Sink for MainFile {
     }
 }
 
-/// Returns the content digest and the length of a file, and rewinds it.
-fn digest_at_start(mut file: &File) -> io::Result<(ContentDigest, u64)> {
-    file.rewind()?;
-    let found = content_digest_of(io::BufReader::with_capacity(256 << 10, file))?;
-    file.rewind()?;
-    Ok(found)
+/// Returns the content digest and the length of the large file of a database.
+fn described(contents: &Contents) -> Option<(ContentDigest, u64)> {
+    let file = contents.files.iter().find(|file| file.path.as_str() != METADATA)?;
+    Some((file.digest, file.size))
 }
 
 /// The side of a copy that failed.
@@ -406,18 +390,11 @@ enum CopyError {
 }
 
 /// Copies a layer, and returns its digest.
-fn copy(mut from: impl Read, to: &mut impl Write) -> Result<Digest, CopyError> {
+fn copy(from: impl Read, to: &mut impl Write) -> Result<Digest, CopyError> {
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; layer::CHUNK];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(count) => {
-                hasher.update(&buffer[..count]);
-                to.write_all(&buffer[..count]).map_err(CopyError::Store)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(CopyError::Source(error)),
-        }
-    }
+    for_each_chunk(from, CopyError::Source, |bytes| {
+        hasher.update(bytes);
+        to.write_all(bytes).map_err(CopyError::Store)
+    })?;
+    Ok(hasher.finish())
 }

@@ -104,8 +104,8 @@ pub(crate) fn put_new(to: &Path, from: &mut dyn io::Read) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Removes files that [`put_new`] left when its process was killed, if `is_ours` accepts their final name. No
-/// process may be writing them.
+/// Removes hidden files with the suffix of unfinished ones, such as those that [`put_new`] leaves when its process is
+/// killed. `is_ours` decides by the name between the dot and the suffix. No process may be writing them.
 pub(crate) fn remove_partials(directory: &Path, is_ours: impl Fn(&str) -> bool) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

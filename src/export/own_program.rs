@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::bundle::names::{PARTIAL, PROGRAM, PROGRAM_CHECKSUM, PROGRAM_SIGNATURE};
 use crate::digest::{Digest, digest_of};
 use crate::error::Error;
+use crate::export::drop_directory::remove_partials;
 use crate::trust::message::Message;
 use crate::trust::signer::Signer;
 use crate::util::dir::write::{Durability, PendingFile};
@@ -68,7 +69,7 @@ impl OwnProgram {
     }
 
     fn put_program(&mut self, dir: &Dir) -> io::Result<()> {
-        remove_leftovers(dir)?;
+        remove_partials(dir.path(), is_leftover);
         let there = fs::open_regular(&dir.at(PROGRAM), fs::Links::Refuse).map_err(io::Error::from);
         let same = there.and_then(|mut there| Ok((digest(&mut there)? == self.digest).then_some(there)));
         if let Ok(Some(there)) = same {
@@ -77,30 +78,18 @@ impl OwnProgram {
             return Ok(());
         }
         self.file.rewind()?;
-        let temporary = format!("{}{}{PARTIAL}", temporary_prefix(), std::process::id());
+        // Two exports into one directory do not disturb each other.
+        let temporary = format!(".{PROGRAM}.{}{PARTIAL}", std::process::id());
         let mut copy = PendingFile::create(dir, temporary, FileMode::AtMost(0o755), None)?;
         io::copy(&mut self.file, &mut copy)?;
         copy.replace(PROGRAM, Durability::Synced)
     }
 }
 
-/// Returns the beginning of the temporary name of the program. The identifier of the process follows, so that two
-/// exports into one directory do not disturb each other.
-fn temporary_prefix() -> String {
-    format!(".{PROGRAM}.")
-}
-
-/// Removes the temporary files of runs that were killed.
-fn remove_leftovers(dir: &Dir) -> io::Result<()> {
-    for name in dir.list()? {
-        let of =
-            |name: &str| name.strip_prefix(&temporary_prefix())?.strip_suffix(PARTIAL)?.parse::<u32>().ok();
-        let is_running = |process: u32| Path::new("/proc").join(process.to_string()).exists();
-        if name.to_str().and_then(of).is_some_and(|process| !is_running(process)) {
-            dir.remove(&name)?;
-        }
-    }
-    Ok(())
+/// Whether a temporary file of this name, without the dot and the suffix, belongs to a run that was killed.
+fn is_leftover(name: &str) -> bool {
+    let process = name.strip_prefix(PROGRAM).and_then(|rest| rest.strip_prefix('.')?.parse::<u32>().ok());
+    process.is_some_and(|process| !Path::new("/proc").join(process.to_string()).exists())
 }
 
 fn digest(file: &mut File) -> io::Result<Digest> {

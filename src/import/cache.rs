@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::bundle::{BundleError, Dataset, VerifiedBundle};
 use crate::dataset::Name;
@@ -19,7 +19,7 @@ use crate::import::cache_choice::{CacheChoice, choose, filter_chosen, listed, me
 use crate::import::cache_finish::{self, ImportedVex};
 use crate::import::options::ImportOptions;
 use crate::import::run::ImportRun;
-use crate::intake::open::Blame;
+use crate::intake::open::{Blame, path_of};
 use crate::intake::receiver::Receiver;
 use crate::intake::unpack::unpack_bundle;
 use crate::progress::Progress;
@@ -211,10 +211,7 @@ impl Preparing<'_, '_> {
             }
             report.set(&choice.dataset, DeliveryStatus::Failed, None);
             report.errors.push(Error::Bundle(BundleError::NoBase {
-                path: self
-                    .bundles
-                    .get(choice.bundle)
-                    .map_or_else(PathBuf::new, |bundle| bundle.path().into()),
+                path: path_of(self.bundles, choice.bundle),
                 dataset: choice.dataset.name.to_string(),
                 target: self.cache.dir().display().to_string(),
                 bases: delta.dates(),

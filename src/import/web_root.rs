@@ -2,7 +2,7 @@
 //! not depend on other targets.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::bundle::{BundleError, VerifiedBundle};
 use crate::dataset::catalogue::VEX_SPEC;
@@ -22,7 +22,7 @@ use crate::import::cache_choice::{vex_manifest, vex_manifests};
 use crate::import::options::ImportOptions;
 use crate::import::preview::check_content;
 use crate::import::run::ImportRun;
-use crate::intake::open::Blame;
+use crate::intake::open::{Blame, path_of};
 use crate::progress::Progress;
 use crate::targets::TargetError;
 use crate::targets::web_root::{VexCopy, WebRoot};
@@ -177,7 +177,7 @@ fn choose(
         }
         let upstream = vex_manifest(&manifests, candidate.bundle, &candidate.dataset);
         let copy = copy(&candidate, url, upstream).map_err(|why| {
-            let path = bundles.get(candidate.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into());
+            let path = path_of(bundles, candidate.bundle);
             let why = format!("{}: {}", candidate.dataset.reference(), escape(&why));
             Blame::on(candidate.bundle)(BundleError::Payload { path, why: why.into() })
         })?;

@@ -69,6 +69,11 @@ impl Rebuilder {
     }
 }
 
+/// Returns the path of the bundle with this index, for an error.
+pub(crate) fn path_of(bundles: &[VerifiedBundle], index: usize) -> PathBuf {
+    bundles.get(index).map_or_else(PathBuf::new, |bundle| bundle.path().into())
+}
+
 /// An error, and the bundle that caused it.
 pub(crate) struct Blame {
     /// The index of the bundle; `None` if no bundle caused it.

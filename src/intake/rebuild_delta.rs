@@ -3,14 +3,13 @@
 //! This module does not know where the base comes from, or where the files go.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 
 use crate::bundle::payload::Member;
 use crate::bundle::payload::delta::{Base, Delta, DeltaFile, Encoding, Rows};
 use crate::bundle::reader::MemberReader;
 use crate::bundle::{BundleError, Dataset};
 use crate::dataset::check::{Checker, UnpackError, UnpackLimits};
-use crate::dataset::layer::CHUNK;
 use crate::delta::file_writer::FileWriter;
 use crate::delta::java::build::{BuildError, MEMORY, build};
 use crate::delta::java::extract::{ExtractError, extract};
@@ -20,8 +19,9 @@ use crate::delta::stream::{Form, Stream};
 use crate::error::Error;
 use crate::intake::receiver::{Receiver, not_as_signed, same};
 use crate::progress::Progress;
+use crate::util::pipe::for_each_chunk;
 
-/// A wanted dataset with a delta, and what was read of it so far.
+/// A wanted dataset with a delta, and the members of the delta that were read.
 pub(super) struct Rebuilding<'d> {
     dataset: &'d Dataset,
     delta: &'d Delta,
@@ -128,23 +128,14 @@ impl Rebuilding<'_> {
                 Encoding::Patched { rows: None, .. } => apply(checker, patch, source)?,
                 Encoding::Patched { rows: Some(rows), .. } => {
                     let database = self.build(patch, source, rows, wanted.size, temporary)?;
-                    let mut buffer = vec![0; CHUNK];
-                    let mut database = &database;
-                    loop {
-                        match database.read(&mut buffer).map_err(MakeError::Temporary)? {
-                            0 => break,
-                            count => checker.data(&buffer[..count])?,
-                        }
-                    }
+                    for_each_chunk(&database, MakeError::Temporary, |bytes| Ok(checker.data(bytes)?))?;
                 }
             }
             checker.end()?;
         }
         Ok(())
     }
-}
 
-impl Rebuilding<'_> {
     /// Makes a database from its rows, in a temporary file.
     fn build(
         &self,
@@ -157,32 +148,16 @@ impl Rebuilding<'_> {
         let head = Head::parse(self.small(&rows.head.path()))
             .map_err(|error| MakeError::Patch(error.to_string()))?;
         let from = temporary().map_err(MakeError::Temporary)?;
-        extract(source.base, BufWriter::with_capacity(CHUNK, &from)).map_err(|error| match error {
-            ExtractError::Io(error) => MakeError::Temporary(error),
-            error => MakeError::Patch(error.to_string()),
-        })?;
+        extract(source.base, &from)?;
         let from = Stream::new(from, source.form).map_err(MakeError::Temporary)?;
         let to = temporary().map_err(MakeError::Temporary)?;
-        let mut out = BufWriter::with_capacity(CHUNK, &to);
-        let found =
-            patch::apply(Some(&from), &source.wanted.segments, patch, &mut out).map_err(
-                |error| match error {
-                    ApplyError::Read(error) => UnpackError::Read(error).into(),
-                    ApplyError::Write(error) => MakeError::Temporary(error),
-                    error => MakeError::Patch(error.to_string()),
-                },
-            )?;
-        out.flush().map_err(MakeError::Temporary)?;
-        drop(out);
+        let found = patch::apply(Some(&from), &source.wanted.segments, patch, &mut &to)?;
         if found != rows.stream.digest {
             return Err(MakeError::Patch("the patch does not make the signed rows".into()));
         }
         drop(from);
         let database = temporary().map_err(MakeError::Temporary)?;
-        build(&to, &head, &database, size, MEMORY).map_err(|error| match error {
-            BuildError::Io(error) => MakeError::Temporary(error),
-            error => MakeError::Patch(error.to_string()),
-        })?;
+        build(&to, &head, &database, size, MEMORY)?;
         (&database).rewind().map_err(MakeError::Temporary)?;
         Ok(database)
     }
@@ -212,13 +187,12 @@ fn apply(
     let mut writer = FileWriter::new(&mut taken, source.form);
     let applied = patch::apply(Some(&base), &source.wanted.segments, patch, &mut writer);
     let finished = writer.finish();
-    match (applied, finished, taken.failed) {
-        (_, _, Some(error)) => Err(error.into()),
-        (Err(ApplyError::Read(error)), _, _) => Err(UnpackError::Read(error).into()),
-        (Err(error), _, _) => Err(MakeError::Patch(error.to_string())),
-        (Ok(_), Err(error), None) => Err(UnpackError::Sink(error).into()),
-        (Ok(_), Ok(_), None) => Ok(()),
+    if let Some(error) = taken.failed {
+        return Err(error.into());
     }
+    applied?;
+    finished.map_err(UnpackError::Sink)?;
+    Ok(())
 }
 
 /// Passes the bytes of a file to the checker.
@@ -263,5 +237,33 @@ enum MakeError {
 impl From<UnpackError> for MakeError {
     fn from(error: UnpackError) -> Self {
         MakeError::Unpack(error)
+    }
+}
+
+impl From<ExtractError> for MakeError {
+    fn from(error: ExtractError) -> Self {
+        match error {
+            ExtractError::Io(error) => MakeError::Temporary(error),
+            error @ ExtractError::NotRows(_) => MakeError::Patch(error.to_string()),
+        }
+    }
+}
+
+impl From<ApplyError> for MakeError {
+    fn from(error: ApplyError) -> Self {
+        match error {
+            ApplyError::Read(error) => UnpackError::Read(error).into(),
+            ApplyError::Write(error) => MakeError::Temporary(error),
+            error => MakeError::Patch(error.to_string()),
+        }
+    }
+}
+
+impl From<BuildError> for MakeError {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Io(error) => MakeError::Temporary(error),
+            error => MakeError::Patch(error.to_string()),
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! The files there are trusted as little as those on a medium. They are written and removed through the descriptor
 //! of the directory that was checked.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::bundle::names::PARTIAL;
@@ -16,6 +16,7 @@ use crate::progress::{Counted, Progress};
 use crate::trust::TrustError;
 use crate::util::dir::write::{Durability, PendingFile};
 use crate::util::dir::{Dir, FileMode};
+use crate::util::pipe::for_each_chunk;
 use crate::util::text::escape;
 use crate::util::trusted::TrustedUsers;
 
@@ -117,7 +118,10 @@ impl Staging {
             .remove(&hidden)
             .and_then(|()| PendingFile::create(&self.dir, hidden, FileMode::Shared(0o644), None));
         let mut copy = created.map_err(failed)?;
-        copy_all(Counted::new(source, step), &mut copy, file, &failed)?;
+        let unreadable = |error| BundleError::Read { path: file.into(), error }.into();
+        for_each_chunk(Counted::new(source, step), unreadable, |bytes| {
+            copy.write_all(bytes).map_err(failed)
+        })?;
         copy.replace(name, Durability::Synced).map_err(failed)
     }
 
@@ -157,23 +161,5 @@ fn failed(path: &Path, error: &io::Error) -> Error {
         path: path.into(),
         what: error.to_string(),
         hint: "Name a writable directory with enough space for the bundle with --staging.".into(),
-    }
-}
-
-/// Copies a file, and returns different errors for the medium and for the disk.
-fn copy_all(
-    mut from: impl io::Read,
-    to: &mut impl io::Write,
-    path: &Path,
-    failed: &dyn Fn(io::Error) -> Error,
-) -> Result<(), Error> {
-    let mut buffer = vec![0; crate::dataset::layer::CHUNK];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(count) => to.write_all(&buffer[..count]).map_err(failed)?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(BundleError::Read { path: path.into(), error }.into()),
-        }
     }
 }

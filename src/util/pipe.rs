@@ -9,6 +9,27 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 /// The unit in which large data is passed on, in bytes.
 pub const CHUNK: usize = 128 << 10;
 
+/// Passes all data of a source to a function, in chunks. `failed` converts an error of the source, so that it differs
+/// from those of the function.
+///
+/// # Errors
+/// The result of `failed` if the source cannot be read; the first error of `take`.
+pub(crate) fn for_each_chunk<E>(
+    mut source: impl Read,
+    failed: impl Fn(io::Error) -> E,
+    mut take: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match source.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => take(&buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+}
+
 /// The most chunks that a pipe holds, about 1 MiB.
 const DEPTH: usize = 8;
 

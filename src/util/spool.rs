@@ -4,7 +4,7 @@ use std::io::{self, Read, Seek, Write};
 
 use tempfile::SpooledTempFile;
 
-use crate::util::pipe::CHUNK;
+use crate::util::pipe::for_each_chunk;
 
 /// The bytes in memory for all blobs that wait at the same time.
 pub(crate) const IN_MEMORY: u64 = 4 << 20;
@@ -18,19 +18,13 @@ pub(crate) const ONE_IN_MEMORY: u64 = 1 << 20;
 /// The result of `failed` if the source cannot be read, or of `spooling` if the temporary file cannot be
 /// written.
 pub(crate) fn spool<E>(
-    mut source: impl Read,
+    source: impl Read,
     in_memory: u64,
     failed: impl Fn(io::Error) -> E,
     spooling: impl Fn(io::Error) -> E,
 ) -> Result<SpooledTempFile, E> {
     let mut file = SpooledTempFile::new(usize::try_from(in_memory).unwrap_or(0));
-    let mut buffer = vec![0; CHUNK];
-    loop {
-        let count = source.read(&mut buffer).map_err(&failed)?;
-        if count == 0 {
-            file.rewind().map_err(spooling)?;
-            return Ok(file);
-        }
-        file.write_all(&buffer[..count]).map_err(&spooling)?;
-    }
+    for_each_chunk(source, failed, |bytes| file.write_all(bytes).map_err(&spooling))?;
+    file.rewind().map_err(spooling)?;
+    Ok(file)
 }

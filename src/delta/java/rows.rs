@@ -79,7 +79,7 @@ pub(crate) struct Row<'a> {
     pub(crate) sha1: &'a [u8; SHA1],
 }
 
-/// What was read or written so far.
+/// The numbers of items that were read or written, which have limits.
 #[derive(Debug, Clone, Copy, Default)]
 struct Totals {
     artifacts: u32,

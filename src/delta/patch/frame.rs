@@ -68,7 +68,7 @@ pub(super) struct Expected {
 /// Checks the header of a frame. `start` has the first [`MAX_HEADER`] bytes, or all bytes if there are fewer.
 ///
 /// # Errors
-/// If the header is incomplete or differs from what is expected.
+/// If the header is incomplete, or has other properties than `expected`.
 pub(super) fn check_header(start: &[u8], expected: Expected) -> Result<(), Fault> {
     let (magic, rest) = start.split_first_chunk().ok_or(Fault::Truncated)?;
     match u32::from_le_bytes(*magic) {

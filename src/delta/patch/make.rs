@@ -156,7 +156,7 @@ fn short(length: u64) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
 }
 
-/// A base, with what is needed to choose windows.
+/// A base, and the index by which its windows are chosen.
 struct Base<'a> {
     /// The base stream.
     stream: &'a Stream,

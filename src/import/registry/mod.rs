@@ -1,8 +1,6 @@
 //! Imports into registries: compares the registry with the bundles, pushes the missing content, and reports the
 //! results. This module does not depend on other targets.
 
-use std::path::PathBuf;
-
 use jiff::Timestamp;
 
 use crate::bundle::{BundleError, VerifiedBundle};
@@ -25,6 +23,7 @@ use crate::import::preview::check_content;
 use crate::import::registry::push::{PushChoice, content, load_manifests, push_blobs, push_tags};
 use crate::import::registry::push_images::ImagePusher;
 use crate::import::run::ImportRun;
+use crate::intake::open::path_of;
 use crate::progress::Progress;
 use crate::targets::TargetError;
 use crate::targets::compat::Compat;
@@ -131,8 +130,7 @@ fn choose(
         }
         if let Some(reference) = place.repository(&dataset.name, &dataset.tag)? {
             if dataset.delta.is_some() {
-                let path =
-                    bundles.get(candidate.bundle).map_or_else(PathBuf::new, |bundle| bundle.path().into());
+                let path = path_of(bundles, candidate.bundle);
                 let (name, target) = (dataset.name.to_string(), "a registry".into());
                 let error = BundleError::NeedsLayer { path, dataset: name, target };
                 report.fails(dataset, reference.to_string(), error.into());

@@ -216,9 +216,7 @@ impl<'p> Cache<'p> {
             return Ok(Some(found));
         }
         let (inside, _) = working::stands_apart(&self.root, &self.work, slot)?;
-        let Some(directory) = self.working_directory(slot, inside)? else { return Ok(None) };
-        let Some(previous) = working::open_real(&directory, PREVIOUS)? else { return Ok(None) };
-        match working::open_real(&previous, &slot.key())? {
+        match self.previous(slot, inside)? {
             Some(kept) => view::version_in(&kept, slot, versions),
             None => Ok(None),
         }
@@ -309,7 +307,7 @@ impl<'p> Cache<'p> {
     /// [`TargetError::Unfinished`] if the switch is incomplete; else the error of the system.
     pub fn restore_previous(&mut self, slot: &Slot) -> Result<Option<Activated>, TargetError> {
         let (inside, _) = working::stands_apart(&self.root, &self.work, slot)?;
-        if !self.has_previous(slot, inside)? {
+        if self.previous(slot, inside)?.is_none() {
             return Ok(None);
         }
         let owner = self.owner_for(slot)?;
@@ -389,10 +387,11 @@ impl<'p> Cache<'p> {
         }
     }
 
-    fn has_previous(&self, slot: &Slot, inside: bool) -> Result<bool, TargetError> {
-        let Some(directory) = self.working_directory(slot, inside)? else { return Ok(false) };
-        let Some(previous) = working::open_real(&directory, PREVIOUS)? else { return Ok(false) };
-        Ok(working::open_real(&previous, &slot.key())?.is_some())
+    /// Opens the directory of the kept generation of a slot; `None` if none is kept.
+    fn previous(&self, slot: &Slot, inside: bool) -> Result<Option<Dir>, TargetError> {
+        let Some(directory) = self.working_directory(slot, inside)? else { return Ok(None) };
+        let Some(previous) = working::open_real(&directory, PREVIOUS)? else { return Ok(None) };
+        working::open_real(&previous, &slot.key())
     }
 
     /// Takes the scan lock, waiting for scans that hold it shared.
