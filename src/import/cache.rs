@@ -242,9 +242,9 @@ impl Receiver for Staging<'_, '_> {
         self.choice(dataset).is_some()
     }
 
-    fn base(&mut self, dataset: &Dataset) -> Option<(usize, File)> {
-        let (index, file) = self.choice(dataset)?.base.as_ref()?;
-        Some((*index, file.try_clone().ok()?))
+    fn base(&self, dataset: &Dataset) -> io::Result<Option<(usize, File)>> {
+        let base = self.choice(dataset).and_then(|choice| choice.base.as_ref());
+        base.map(|(index, file)| Ok((*index, file.try_clone()?))).transpose()
     }
 
     fn temporary(&self) -> io::Result<File> {

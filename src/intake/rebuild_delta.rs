@@ -33,14 +33,16 @@ pub(super) struct Rebuilding<'d> {
 
 impl<'d> Rebuilding<'d> {
     /// Returns one for each wanted dataset with a delta.
-    pub(super) fn of<R: Receiver>(datasets: &'d [Dataset], receiver: &mut R) -> Vec<Rebuilding<'d>> {
+    ///
+    /// # Errors
+    /// [`Error::Unexpected`] if the base cannot be opened a second time.
+    pub(super) fn of<R: Receiver>(datasets: &'d [Dataset], receiver: &R) -> Result<Vec<Self>, Error> {
         let with_delta = datasets.iter().filter_map(|dataset| Some((dataset, dataset.delta.as_ref()?)));
         with_delta
-            .map(|(dataset, delta)| Rebuilding {
-                dataset,
-                delta,
-                base: receiver.base(dataset),
-                small: Vec::new(),
+            .map(|(dataset, delta)| {
+                let base =
+                    receiver.base(dataset).map_err(Error::unexpected("opening the base of a difference"))?;
+                Ok(Rebuilding { dataset, delta, base, small: Vec::new() })
             })
             .collect()
     }

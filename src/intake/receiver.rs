@@ -26,8 +26,11 @@ pub(crate) trait Receiver {
 
     /// Returns the file that a delta of a wanted dataset is applied to, and the index of its base. `None` if there is no
     /// such file: then only the bytes of the bundle are checked.
-    fn base(&mut self, _: &Dataset) -> Option<(usize, File)> {
-        None
+    ///
+    /// # Errors
+    /// If the file cannot be opened a second time.
+    fn base(&self, _: &Dataset) -> io::Result<Option<(usize, File)>> {
+        Ok(None)
     }
 
     /// Creates an unnamed file with space for a database.

@@ -41,7 +41,7 @@ pub(crate) fn unpack_bundle<R: Receiver>(
                 && d.content_layer().is_some_and(|l| l.path() == member.path)
         })
     };
-    let mut deltas = Rebuilding::of(&datasets, receiver);
+    let mut deltas = Rebuilding::of(&datasets, receiver)?;
     let skippable = skippable(bundle.payload(), receiver.wants_images());
     let mut small: BTreeMap<String, SpooledTempFile> = BTreeMap::new();
     let mut in_memory = IN_MEMORY;
